@@ -1,0 +1,59 @@
+# Two environments, each installed from a lock with hashes: .venv runs
+# everything, .venv-oldest holds the oldest jax that is supported.
+# Always `python -m TOOL`: the scripts in bin/ break when the tree is moved.
+PYTHON ?= python3
+ARGS ?=
+PYTEST_ARGS ?=
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help train test test-oldest lint format setup setup-oldest lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' \
+	  Makefile
+	@echo '  PYTHON=python3.12 chooses the Python (3.11 or newer) of a new .venv.'
+
+train: setup ## train the book's run; ARGS="--epochs=5 ..." adds flags
+	@.venv/bin/python -m experiments.train $(ARGS)
+
+test: lint ## make lint, then pytest; PYTEST_ARGS="-k mlp ..." adds flags
+	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-oldest: setup-oldest ## pytest on the oldest supported jax
+	@.venv-oldest/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: setup ## ruff (lint and format) and mypy; changes nothing
+	@.venv/bin/python -m ruff check
+	@.venv/bin/python -m ruff format --check
+	@.venv/bin/python -m mypy
+
+format: setup ## let ruff format and fix what it can
+	@.venv/bin/python -m ruff format
+	@.venv/bin/python -m ruff check --fix
+
+INSTALLED_WITH = '$(PYTHON)' $(if $(filter command,$(origin PYTHON)),chosen)
+
+setup: ## only create or update .venv
+	@sh tools/install.sh .venv requirements.lock $(INSTALLED_WITH)
+
+setup-oldest:
+	@sh tools/install.sh .venv-oldest requirements-oldest.lock $(INSTALLED_WITH)
+
+# A universal lock: one file for Linux and macOS, Python 3.11 and newer.
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 \
+  --generate-hashes --custom-compile-command 'make lock' \
+  requirements-dev.txt $(ARGS)
+
+lock: ## write both locks anew, with uv; ARGS=--upgrade moves them on
+	@command -v uv >/dev/null || { echo 'make lock needs uv on the PATH' >&2; \
+	  exit 1; }
+	@$(COMPILE) --output-file requirements.lock
+	@$(COMPILE) --resolution lowest-direct --constraint requirements-oldest.txt \
+	  --output-file requirements-oldest.lock
+
+clean: ## remove both environments and all caches; runs/ stays
+	@rm -rf .venv .venv-oldest .cache .hypothesis .mypy_cache .pytest_cache \
+	  .ruff_cache build mnist_jax.egg-info
+	@find mnist_jax experiments benchmarks tests -name __pycache__ \
+	  -type d -prune -exec rm -rf {} +
