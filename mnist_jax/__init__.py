@@ -1,0 +1,1 @@
+"""The chapter's network, its gradient check and its learning-rate studies."""

@@ -1,0 +1,1 @@
+"""The four published MNIST files, as package data; see ATTRIBUTION.md."""

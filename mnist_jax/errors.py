@@ -1,0 +1,10 @@
+"""The one exception that means: the caller gave something that cannot be."""
+
+
+class InputError(ValueError):
+  """A mistake in what the user gave: a flag, a file, a run directory.
+
+  Its message is one line that names the file or flag, what was found and what
+  was expected. The experiments print it and exit with code 2; every other
+  exception is a bug and keeps its traceback.
+  """
