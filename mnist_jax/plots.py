@@ -1,0 +1,318 @@
+"""One style for every figure, and the parts that studies draw with.
+
+The only file that imports matplotlib, and it knows no jax; the figures of a
+run directory, built with it, are in `run_figures`. Every figure is a
+`matplotlib.figure.Figure` made without pyplot, so that nothing is kept alive
+behind the caller's back, no window system is needed, and a notebook shows it.
+
+Colours are those of Okabe & Ito (2008), distinct to colour-blind readers; each
+series also has its own line style and marker, so that it is told apart in
+grey. Values that are not finite are marked with a cross, never left out.
+"""
+
+import io
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float, Real
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import (
+  FixedLocator,
+  FuncFormatter,
+  LogLocator,
+  MaxNLocator,
+  NullLocator,
+)
+from scipy import special
+
+STYLE: dict[str, Any] = {
+  "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+  "font.size": 11,
+  "axes.titlesize": 12,
+  "axes.labelsize": 11,
+  "xtick.labelsize": 10,
+  "ytick.labelsize": 10,
+  "legend.fontsize": 10,
+  "figure.titlesize": 13,
+  "axes.spines.top": False,
+  "axes.spines.right": False,
+  "axes.grid": True,
+  "axes.axisbelow": True,
+  "grid.color": "#d9d9d9",
+  "grid.linewidth": 0.6,
+  "lines.linewidth": 1.8,
+  "lines.markersize": 5,
+  "legend.frameon": True,
+  "legend.framealpha": 0.9,
+  "legend.edgecolor": "#cccccc",
+  "figure.dpi": 100,
+  "savefig.dpi": 160,
+  "svg.hashsalt": "mnist_jax",
+}
+COLOURS = (
+  "#0072B2",  # blue
+  "#D55E00",  # vermilion
+  "#009E73",  # green
+  "#CC79A7",  # purple
+  "#E69F00",  # orange
+  "#56B4E9",  # sky blue
+  "#000000",
+)
+LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LOST_COLOUR = "#B00020"
+
+# Dates and versions would make equal figures differ in their bytes.
+_METADATA: dict[str, dict[str, None]] = {
+  "png": {"Software": None},
+  "svg": {"Date": None},
+  "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+def style() -> Any:
+  """A context in which matplotlib follows STYLE; outside, nothing changes."""
+  return matplotlib.rc_context(STYLE)
+
+
+def series(i: int) -> dict[str, Any]:
+  """Colour, line style and marker of the i-th series, all three by turns."""
+  return {
+    "color": COLOURS[i % len(COLOURS)],
+    "linestyle": LINE_STYLES[i % len(LINE_STYLES)],
+    "marker": MARKERS[i % len(MARKERS)],
+  }
+
+
+def panels(
+  rows: int = 1,
+  columns: int = 1,
+  size: tuple[float | int, float | int] | None = None,
+) -> tuple[Figure, np.ndarray]:
+  """An empty figure in our style.
+
+  Args:
+    size: width and height in inches; by default 5 x 3.8 a panel.
+
+  Returns:
+    The figure and its axes, [rows, columns], of dtype object.
+  """
+  with style():
+    figure = Figure(
+      figsize=size or (5.0 * columns, 3.8 * rows), layout="constrained"
+    )
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def render(figure: Figure, form: str) -> bytes:
+  """The figure as a file's bytes; the same figure gives the same bytes.
+
+  Args:
+    form: "png", "svg" or "pdf".
+
+  Raises:
+    KeyError: another form.
+  """
+  buffer = io.BytesIO()
+  with style():
+    figure.savefig(buffer, format=form, metadata=_METADATA[form])
+  return buffer.getvalue()
+
+
+def save(figure: Figure, *paths: str | os.PathLike[str]) -> None:
+  """Writes the figure to each path, in the form its ending names.
+
+  Each file is replaced in one step: a reader sees the old one or the new one.
+
+  Raises:
+    KeyError: an ending that `render` does not know.
+  """
+  for path in map(Path, paths):
+    content = render(figure, path.suffix[1:].lower())
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+      partial.write_bytes(content)
+      partial.replace(path)
+    finally:
+      partial.unlink(missing_ok=True)
+
+
+def _plain(value: float, _: int | None = None) -> str:
+  """0.05 and 200, but 10^-5; an axis with both stays readable."""
+  if value > 0 and not 1e-3 <= value < 1e5:
+    exponent = math.floor(math.log10(value) + 1e-9)
+    factor = value / 10**exponent
+    if abs(factor - 1) < 1e-6:
+      return rf"$10^{{{exponent}}}$"
+    return rf"${factor:.4g}\times 10^{{{exponent}}}$"
+  return f"{value:.5g}"
+
+
+class _LogTicks(LogLocator):
+  """1, 2, 5, 10, ... over up to three decades, powers of ten over more."""
+
+  def tick_values(self, vmin: float, vmax: float) -> Any:
+    wide = vmin > 0 and vmax > 1e3 * vmin
+    self.set_params(subs=(1.0,) if wide else (1.0, 2.0, 5.0))
+    return super().tick_values(vmin, vmax)
+
+
+def log_axis(
+  ax: Axes, which: str, ticks: Iterable[float | int] | None = None
+) -> None:
+  """Makes an axis logarithmic, with plain numbers at its ticks.
+
+  Args:
+    which: "x" or "y".
+    ticks: wanted exactly there, such as the batch sizes of a study; by default
+      1, 2, 5, 10, ... or powers of ten, as they fit.
+  """
+  with style():
+    if which == "x":
+      ax.set_xscale("log")
+      axis: Axis = ax.xaxis
+    else:
+      ax.set_yscale("log")
+      axis = ax.yaxis
+    if ticks is None:
+      axis.set_major_locator(_LogTicks(numticks=10))
+    else:
+      axis.set_major_locator(FixedLocator([float(tick) for tick in ticks]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(_plain))
+
+
+def integer_ticks(axis: Axis) -> None:
+  """Keeps an axis that counts something to whole numbers."""
+  axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def mark_not_finite(
+  ax: Axes, x: Real[np.ndarray, " K"], color: Any = LOST_COLOUR
+) -> None:
+  """Crosses on the upper edge at the x where a value is not finite."""
+  if len(x):
+    ax.plot(
+      x,
+      np.full(len(x), 0.97),
+      transform=ax.get_xaxis_transform(),
+      linestyle="none",
+      marker="x",
+      markersize=8,
+      markeredgewidth=2,
+      color=color,
+      label="not finite (diverged)",
+      zorder=6,  # above a legend
+      clip_on=False,
+    )
+
+
+def bands(
+  ax: Axes,
+  x: Real[np.ndarray, " K"],
+  y: Float[np.ndarray, "S K"],
+  label: str,
+  *,
+  index: int = 0,
+  interval: tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]
+  | None = None,
+) -> Line2D:
+  """The mean over seeds, with the 95 % interval of the mean as a band.
+
+  Where seeds are not finite, the mean is that of the others, a cross in the
+  series' colour is drawn above, and the label counts them.
+
+  Args:
+    index: of the series, which gives colour, line style and marker.
+    interval: low and high, if computed elsewhere; by default Student's t, and
+      no band from a single seed.
+
+  Returns:
+    The line of the means.
+  """
+  good = np.isfinite(y)
+  n = good.sum(axis=0)
+  values = np.where(good, y, 0.0)
+  with np.errstate(invalid="ignore", divide="ignore"):
+    mean = np.where(n > 0, values.sum(axis=0) / n, np.nan)
+    squares = np.where(good, (y - mean) ** 2, 0.0).sum(axis=0)
+    error = np.sqrt(squares / (n - 1) / n)
+    half = np.where(
+      n > 1, special.stdtrit(np.maximum(n - 1, 1), 0.975) * error, 0
+    )
+  low, high = (mean - half, mean + half) if interval is None else interval
+  lost = int((~good).any(axis=1).sum())
+  name = f"{label} (n = {len(y)}{f', {lost} diverged' if lost else ''})"
+  look = series(index)
+  with style():
+    if len(y) > 1 or interval is not None:
+      ax.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    (line,) = ax.plot(
+      x, mean, label=name, markevery=max(1, len(x) // 10), **look
+    )
+    if lost:
+      mark_not_finite(ax, x[~good.all(axis=0)], look["color"])
+      ax.lines[-1].set_label("_nolegend_")
+  return line
+
+
+def differences(
+  ax: Axes,
+  x: Real[np.ndarray, " K"],
+  estimates: Float[np.ndarray, " K"],
+  lows: Float[np.ndarray, " K"],
+  highs: Float[np.ndarray, " K"],
+  *,
+  label: str | None = None,
+  index: int = 0,
+  margin: float | None = None,
+) -> None:
+  """Differences with their intervals, and the line at zero.
+
+  Args:
+    lows, highs: the intervals' ends, lows <= estimates <= highs; an interval
+      that contains 0 is drawn with a hollow marker.
+    margin: of equivalence; [-margin, margin] is shaded.
+  """
+  look = series(index)
+  good = np.isfinite(estimates) & np.isfinite(lows) & np.isfinite(highs)
+  undecided = good & (lows <= 0) & (highs >= 0)
+  if label is not None and undecided.any():
+    label += " (hollow: interval has 0 in it)"
+  with style():
+    ax.axhline(0, color="black", linewidth=1)
+    if margin is not None:
+      ax.axhspan(
+        -margin,
+        margin,
+        color="#888888",
+        alpha=0.2,
+        linewidth=0,
+        label=f"within the margin ±{margin:g}",
+      )
+    for chosen, fill in ((good & ~undecided, None), (undecided, "white")):
+      if chosen.any():
+        ax.errorbar(
+          x[chosen],
+          estimates[chosen],
+          yerr=(
+            (estimates - lows)[chosen],
+            (highs - estimates)[chosen],
+          ),
+          linestyle="none",
+          marker=look["marker"],
+          color=look["color"],
+          markerfacecolor=fill or look["color"],
+          capsize=3,
+          label=label,
+        )
+        label = None
+    mark_not_finite(ax, x[~good], look["color"])
