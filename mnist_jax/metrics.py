@@ -12,17 +12,17 @@ class Metrics(NamedTuple):
 
   loss_sum: Float[Array, "..."]  # of cross-entropy, in nats
   correct: Float[Array, "..."]
-  count: Float[Array, "..."]
+  examples: Float[Array, "..."]
 
   @property
   def loss(self) -> Float[Array, "..."]:
     """Mean cross-entropy, in nats; NaN over no examples."""
-    return self.loss_sum / self.count
+    return self.loss_sum / self.examples
 
   @property
   def accuracy(self) -> Float[Array, "..."]:
     """Fraction right, in [0, 1]; NaN over no examples."""
-    return self.correct / self.count
+    return self.correct / self.examples
 
 
 def measure(

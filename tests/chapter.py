@@ -17,7 +17,7 @@ def softmax(z):
 
 
 def sample_gradients(W1, B1, W2, B2, W3, B3, x, y):
-  """Loss and (dW1, dB1, dW2, dB2, dW3, dB3) of one sample: x [1, 784], y [1, 10]."""
+  """Loss and (dW1, dB1, ..., dB3) of one sample: x [1, 784], y [1, 10]."""
   Z1 = x @ W1 + B1
   A1 = sigmoid(Z1)
   Z2 = A1 @ W2 + B2

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 LOGITS = hnp.arrays(
   np.float32,
-  st.tuples(st.integers(1, 5), st.integers(2, 10)),
+  st.sampled_from([(1, 2), (3, 10), (5, 4)]),
   elements=st.floats(-30, 30, width=32),
 )
 

@@ -35,4 +35,4 @@ def test_padding_and_nan_rows():
     jnp.array([0, 0, 0]),
     jnp.array([1.0, 1.0, 0.0]),
   )
-  assert (result.correct, result.count, result.loss_sum) == (1, 2, 3)
+  assert (result.correct, result.examples, result.loss_sum) == (1, 2, 3)

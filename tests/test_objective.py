@@ -38,11 +38,11 @@ def test_chapter_network_equals_the_numpy_transcription(mnist, float64):
 
 NETWORKS = st.lists(
   st.tuples(st.integers(1, 6), st.sampled_from(list(mlp.ACTIVATIONS))),
-  max_size=4,
+  max_size=3,
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
   hidden=NETWORKS,
   inputs=st.integers(1, 7),
@@ -60,10 +60,8 @@ def test_hand_derived_equals_autodiff(
   activations = tuple(name for _, name in hidden)
   keys = jax.random.split(jax.random.key(seed), 4)
   params = mlp.init(keys[0], sizes)
-  noise = iter(jax.random.split(keys[3], 2 * len(params)))
-  params = jax.tree.map(
-    lambda w: w + 0.1 * jax.random.normal(next(noise), w.shape), params
-  )
+  # Biases away from zero, so that a dropped bias would show.
+  params = jax.tree.map(lambda w: w + 0.1, params)
   rows = batch_size + padding
   batch = objective.Batch(
     jax.random.uniform(keys[1], (rows, inputs)),
@@ -74,10 +72,11 @@ def test_hand_derived_equals_autodiff(
   if dropout:
     masks = mlp.dropout_masks(keys[2], params, rows, dropout)
   args = (params, batch, jnp.float32(l2), masks)
-  loss, grads = objective.make_value_and_grad("hand", activations)(*args)
-  auto_loss, auto = objective.make_value_and_grad("autodiff", activations)(
+  loss, grads = jax.jit(objective.make_value_and_grad("hand", activations))(
     *args
   )
+  autodiff = objective.make_value_and_grad("autodiff", activations)
+  auto_loss, auto = jax.jit(autodiff)(*args)
   np.testing.assert_allclose(loss, auto_loss, rtol=1e-6)
   assert jax.tree.structure(grads) == jax.tree.structure(auto)
   np.testing.assert_allclose(flat(grads), flat(auto), rtol=2e-4, atol=2e-6)
