@@ -1,0 +1,1 @@
+"""One file per study, each a command: python -m experiments.NAME."""

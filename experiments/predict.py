@@ -1,0 +1,111 @@
+"""Says which digit is in a picture, by the network of a finished run.
+
+  python -m experiments.predict --run=runs/train/TIME three.png photo.jpg
+  python -m experiments.predict --run=runs/train/TIME folder_of_pictures
+
+A picture may be of any size, dark on light or light on dark; it is brought to
+MNIST's form first (20x20 box, centred by mass in 28x28). A file gets a table of
+the ten probabilities, a folder one line per file.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from jaxtyping import Float, UInt8
+
+from experiments import common
+from mnist_jax import digit_image
+from mnist_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+
+Predict = Callable[[UInt8[np.ndarray, "N 784"]], Float[np.ndarray, "N 10"]]
+
+BAR_WIDTH = 30  # characters that stand for probability 1
+
+flags.DEFINE_string("run", None, "run directory of experiments.train")
+
+
+def table(name: str, probabilities: Float[np.ndarray, " 10"]) -> str:
+  """A line for each class: its probability, a bar, a mark at the largest."""
+  best = int(probabilities.argmax())
+  lines = [f"{name}: {best}", "digit  probability"]
+  for digit, p in enumerate(probabilities):
+    bar = "#" * round(BAR_WIDTH * float(p))
+    mark = " <" if digit == best else ""
+    lines.append(f"{digit:>5}  {p:>11.4f}  {bar}{mark}".rstrip())
+  return "\n".join(lines)
+
+
+def line(name: str, probabilities: Float[np.ndarray, " 10"]) -> str:
+  """The file, its class and the two largest probabilities, on one line."""
+  first, second = np.argsort(-probabilities, kind="stable")[:2]
+  return (
+    f"{name}: {first}  p = {probabilities[first]:.4f}"
+    f"  (next: {second}, {probabilities[second]:.4f})"
+  )
+
+
+def files_in(folder: Path) -> list[Path]:
+  """The folder's files by name, hidden ones and folders left out.
+
+  Raises:
+    InputError: the folder holds no files.
+  """
+  files = sorted(
+    path
+    for path in folder.iterdir()
+    if path.is_file() and not path.name.startswith(".")
+  )
+  if not files:
+    raise InputError(f"{folder}: no files in this folder, expected pictures")
+  return files
+
+
+def predict_folder(folder: Path, predict: Predict) -> None:
+  """Prints a line for each file; those that cannot be read say why.
+
+  Raises:
+    InputError: some files could not be read, after all lines are printed.
+  """
+  failed = 0
+  files = files_in(folder)
+  for path in files:
+    try:
+      image = digit_image.read(path)
+    except InputError as error:
+      failed += 1
+      print(error)
+    else:
+      print(line(str(path), predict(image.reshape(1, -1))[0]))
+  if failed:
+    raise InputError(
+      f"{folder}: {failed} of {len(files)} files gave no digit, see above"
+    )
+
+
+def main(argv: list[str]) -> None:
+  names = argv[1:]
+  if not FLAGS.run:
+    raise InputError("--run is missing, expected a run directory")
+  if not names:
+    raise InputError("no picture named, expected files or folders")
+  # Files named one by one are read first, so that a wrong one costs no wait.
+  images = {
+    name: digit_image.read(name) for name in names if not os.path.isdir(name)
+  }
+  predict = common.load_model(FLAGS.run)
+  for i, name in enumerate(names):
+    if i and name in images:
+      print()
+    if name in images:
+      print(table(name, predict(images[name].reshape(1, -1))[0]))
+    else:
+      predict_folder(Path(name), predict)
+
+
+if __name__ == "__main__":
+  common.run(main, __doc__, arguments=True)

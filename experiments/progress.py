@@ -1,0 +1,66 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+from typing import Any
+
+import tqdm
+
+
+class EpochProgress:
+  """Shows the row of each epoch, with speed and the time that is left.
+
+  On a terminal one bar is redrawn; elsewhere each epoch is a line. All goes to
+  stderr, so that stdout holds results alone.
+  """
+
+  def __init__(self, epochs: int, examples_per_epoch: int):
+    self._epochs = epochs
+    self._examples = examples_per_epoch
+    self._begun = self._last = time.monotonic()
+    self._done = 0
+    self._bar: tqdm.tqdm | None = None
+    if sys.stderr.isatty():
+      self._bar = tqdm.tqdm(
+        total=epochs,
+        unit="epoch",
+        dynamic_ncols=True,
+        bar_format="{n_fmt}/{total_fmt} epochs |{bar}| {postfix}, "
+        "{remaining} left",
+      )
+
+  def resume(self, epoch: int) -> None:
+    """Counts earlier epochs as done; they took no time here."""
+    if self._bar is not None:
+      self._bar.update(epoch)
+      self._bar.reset(self._epochs)
+      self._bar.update(epoch)
+
+  def show(self, row: dict[str, Any]) -> None:
+    """Shows the metrics row of one epoch."""
+    now = time.monotonic()
+    speed = self._examples / max(now - self._last, 1e-9)
+    self._last = now
+    self._done += row["epoch"] > 0
+    figures = (
+      f"loss {row['train_loss']:.4f} train {row['dev_loss']:.4f} dev, "
+      f"accuracy {row['train_accuracy']:.4f} train {row['dev_accuracy']:.4f} "
+      f"dev, rate {row['learning_rate']:.3g}"
+    )
+    if row["epoch"]:
+      figures += f", {speed:,.0f} examples/s"
+    if self._bar is not None:
+      self._bar.set_postfix_str(figures, refresh=False)
+      self._bar.update(row["epoch"] > 0)
+      self._bar.refresh()
+      return
+    line = f"epoch {row['epoch']}/{self._epochs}: {figures}"
+    if self._done:
+      left = (self._epochs - row["epoch"]) * (now - self._begun) / self._done
+      line += f", {left:.0f} s left"
+    print(line, file=sys.stderr, flush=True)
+
+  def close(self) -> None:
+    """Leaves the bar as it stands."""
+    if self._bar is not None:
+      self._bar.close()

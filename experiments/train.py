@@ -1,0 +1,269 @@
+"""Trains a network on MNIST: the book's run unless flags say otherwise.
+
+  python -m experiments.train
+  python -m experiments.train --learning_rate=0.5 --schedule=poly --epochs=20
+
+Leaves curves, records and checkpoints in the run directory. The same command
+goes on with a run that was stopped. Exit code 3: the loss was not finite.
+"""
+
+import contextlib
+import datetime
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import common, progress
+from mnist_jax import (
+  checkpoint,
+  compilation,
+  data,
+  environment,
+  mlp,
+  plots,
+  records,
+  run_figures,
+  runner,
+  train,
+)
+from mnist_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+RUNS = Path("runs/train")
+# What may differ between two calls of the same run.
+_UNCOMPARED = ("workdir", "overwrite", "checkpoint_every", "data_dir")
+
+common.use(
+  "learning_rate",
+  "batch_size",
+  "epochs",
+  "hidden_sizes",
+  "activations",
+  "initializer",
+  "l2",
+  "dropout",
+  "optimizer",
+  "momentum",
+  "grad",
+  "drop_last",
+  "patience",
+  "seed",
+  *common.SCHEDULE_FLAGS,
+  *common.DATA_FLAGS,
+  "workdir",
+  "overwrite",
+  "checkpoint_every",
+)
+
+
+def default_workdir(config: dict[str, Any]) -> Path:
+  """The newest unfinished run of this configuration, else a new directory."""
+  for path in sorted(RUNS.glob("*/config.json"), reverse=True):
+    with contextlib.suppress(InputError):
+      run = records.read_run(path.parent)
+      same = all(run.config.get(key) == config[key] for key in config)
+      if same and run.summary is None:
+        return path.parent
+  now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+  return RUNS / now
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[list[int]]:
+  """Collects SIGTERM and SIGINT, so that the epoch at work is still saved.
+
+  A second signal acts as usual.
+  """
+  caught: list[int] = []
+  before: dict[int, Any] = {}
+
+  def catch(number: int, _: object) -> None:
+    caught.append(number)
+    signal.signal(number, before[number])
+
+  for number in (signal.SIGTERM, signal.SIGINT):
+    before[number] = signal.signal(number, catch)
+  try:
+    yield caught
+  finally:
+    for caught_by, handler in before.items():
+      signal.signal(caught_by, handler)
+
+
+def test_results(
+  config: train.TrainConfig, params: mlp.Params, split: data.Split
+) -> tuple[dict[str, float], np.ndarray]:
+  """Loss and accuracy on the test set, and its probabilities [N, C]."""
+  result = train.evaluate(config.activations, params, split)
+  logits = mlp.apply(params, config.activations, data.to_float(split.images))
+  return (
+    {
+      "test_accuracy": float(result.accuracy),
+      "test_loss": float(result.loss),
+    },
+    np.asarray(jax.nn.softmax(logits, axis=1)),
+  )
+
+
+def draw(
+  run: records.RunDirectory,
+  test: dict[str, float],
+  epoch: int,
+  params: mlp.Params,
+  split: data.Split,
+  probabilities: np.ndarray,
+) -> None:
+  """The run's figures, and its confusion matrix as numbers."""
+  predictions = probabilities.argmax(axis=1)
+  confidences = probabilities.max(axis=1)
+  counts = np.zeros((10, 10), int)
+  np.add.at(counts, (np.asarray(split.labels), predictions), 1)
+  figures = {
+    "curves": run_figures.curves(run.rows(), test, test_epoch=epoch),
+    "first_layer": run_figures.first_layer(np.asarray(params[0].w)),
+    "mistakes": run_figures.mistakes(
+      np.asarray(split.images),
+      np.asarray(split.labels),
+      predictions,
+      confidences,
+    ),
+    "confusion": run_figures.confusion(counts),
+  }
+  for name, figure in figures.items():
+    run.write_bytes(f"{name}.png", plots.render(figure, "png"))
+  run.write_bytes("curves.svg", plots.render(figures["curves"], "svg"))
+  run.write_json("confusion.json", counts.tolist())
+
+
+def finish(
+  run: records.RunDirectory,
+  spec: runner.RunSpec,
+  dataset: data.Dataset,
+  outcome: runner.Outcome,
+  compiled: compilation.CompileLog,
+) -> dict[str, Any]:
+  """Reads the test set, once, and writes figures and summary."""
+  test, probabilities = test_results(spec.config, outcome.params, dataset.test)
+  row = next(r for r in run.rows() if r["epoch"] == outcome.epoch)
+  draw(run, test, outcome.epoch, outcome.params, dataset.test, probabilities)
+  summary = {
+    **test,
+    **{name: row[name] for name in row if name.startswith(("train", "dev"))},
+    "epoch": outcome.epoch,
+    "epochs": outcome.epochs,
+    "epochs_asked": spec.epochs,
+    "steps": run.rows()[-1]["step"],
+    "ended": outcome.ended,
+    "wall_seconds": outcome.wall_seconds,
+    "compile_seconds": compiled.seconds,
+    "params_sha256": checkpoint.tree_digest(outcome.params),
+  }
+  run.write_json("summary.json", summary)
+  return summary
+
+
+def report(path: Path, summary: dict[str, Any]) -> None:
+  """Prints the results and where everything is."""
+  print(
+    f"test accuracy {summary['test_accuracy']:.4f}, "
+    f"test loss {summary['test_loss']:.4f}\n"
+    f"dev accuracy {summary['dev_accuracy']:.4f}, "
+    f"dev loss {summary['dev_loss']:.4f}, after epoch {summary['epoch']}\n"
+    f"{summary['epochs']} epochs in {summary['wall_seconds']:.1f} s\n"
+    f"curves       {path / 'curves.png'}\n"
+    f"records      {path / 'metrics.jsonl'}, {path / 'summary.json'}\n"
+    f"checkpoints  {path / 'checkpoints'}"
+  )
+
+
+def _say(epoch: int, path: Path, rejected: tuple[tuple[int, str], ...]) -> None:
+  for step, reason in rejected:
+    print(
+      f"passed over checkpoint {path / 'checkpoints' / str(step)}: {reason}",
+      file=sys.stderr,
+    )
+  print(f"{path}: goes on after epoch {epoch}", file=sys.stderr)
+
+
+def fit(
+  spec: runner.RunSpec,
+  dataset: data.Dataset,
+  run: records.RunDirectory,
+  stops: list[int],
+) -> runner.Outcome:
+  """`runner.run` with its progress shown; a broken loss ends the program."""
+  shown = progress.EpochProgress(spec.epochs, len(dataset.train.labels))
+
+  def resumed(epoch: int, rejected: tuple[tuple[int, str], ...]) -> None:
+    _say(epoch, run.path, rejected)
+    shown.resume(epoch)
+
+  try:
+    return runner.run(
+      spec,
+      dataset,
+      run,
+      on_row=shown.show,
+      on_resume=resumed,
+      should_stop=lambda: bool(stops),
+    )
+  except train.NonFiniteError as error:
+    step = max(checkpoint.steps(run.checkpoints))
+    last = run.checkpoints / str(step)
+    common.fail(f"{error}; the last good checkpoint is {last}", 3)
+  finally:
+    shown.close()
+
+
+def main(_: list[str]) -> None:
+  values = common.flag_values()
+  config = common.train_config(values)
+  dataset = common.load_dataset()
+  rates = common.learning_rates(values, len(dataset.train.labels))
+  spec = runner.RunSpec(
+    config,
+    train.make_hparams(
+      FLAGS.seed,
+      l2=FLAGS.l2,
+      momentum=0.9 if FLAGS.momentum is None else FLAGS.momentum,
+    ),
+    rates,
+    FLAGS.seed,
+    FLAGS.epochs,
+    FLAGS.patience,
+    FLAGS.checkpoint_every,
+  )
+  identity = {
+    "flags": common.flag_values(without=_UNCOMPARED),
+    "seed": FLAGS.seed,
+    "data_digest": dataset.digest,
+  }
+  workdir = Path(FLAGS.workdir) if FLAGS.workdir else default_workdir(identity)
+  recorded = {**identity, **environment.describe()}
+  with (
+    records.open_run(workdir, recorded, overwrite=FLAGS.overwrite) as run,
+    compilation.watch() as compiled,
+    stop_requests() as stops,
+  ):
+    summary = records.read_run(workdir).summary
+    if summary is None or summary["epochs_asked"] != FLAGS.epochs:
+      outcome = fit(spec, dataset, run, stops)
+      if outcome.ended == "stopped":
+        name = signal.Signals(stops[0]).name
+        common.fail(
+          f"stopped by {name} after epoch {outcome.epochs}, which is saved; "
+          f"to go on: the same command with --workdir={workdir}",
+          128 + stops[0],
+        )
+      summary = finish(run, spec, dataset, outcome, compiled)
+    report(run.path, summary)
+
+
+if __name__ == "__main__":
+  common.run(main, __doc__)
