@@ -1,0 +1,1 @@
+"""Ours against peers, each measured in turn in one run."""
