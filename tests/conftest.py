@@ -26,12 +26,10 @@ def strict_promotion() -> Iterator[None]:
 
 @pytest.fixture
 def float64() -> Iterator[None]:
-  """64-bit arrays; under jax 0.7 the scope is still experimental."""
-  if hasattr(jax, "enable_x64"):
-    scope = jax.enable_x64
-  else:
-    from jax.experimental import enable_x64 as scope
-  with scope(True):
+  """64-bit arrays while the test runs."""
+  from mnist_jax.finite_differences import float64_scope
+
+  with float64_scope():
     yield
 
 

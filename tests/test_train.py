@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 
+import chapter
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -206,3 +207,20 @@ def test_epoch_lowers_for_every_platform(small, platform):
   )
   assert exported.platforms == (platform,)
   assert "dot_general" in exported.mlir_module()
+
+
+def test_trajectory_of_the_numpy_transcription(small, float64):
+  state = train.init_state(SMALL, 0, jnp.float64)
+  hparams = train.make_hparams(0, dtype=jnp.float64)
+  weights = [np.atleast_2d(np.array(x)) for x in jax.tree.leaves(state.params)]
+  step = jax.jit(functools.partial(train.train_step, SMALL))
+  for epoch in range(5):
+    for rows in np.split(data.epoch_order(0, epoch, 210)[:200], 10):
+      batch = train.gather_batch(small.train, jnp.asarray(rows), jnp.ones(20))
+      _, grads = chapter.batch_gradients(
+        weights, np.asarray(batch.images), np.asarray(batch.labels)
+      )
+      weights = [w - 0.5 * g for w, g in zip(weights, grads, strict=True)]
+      state, _ = step(state, batch, jnp.float64(0.5), hparams)
+  for ours, theirs in zip(jax.tree.leaves(state.params), weights, strict=True):
+    np.testing.assert_allclose(ours, theirs.reshape(ours.shape), atol=1e-10)

@@ -1,0 +1,450 @@
+"""Which simple mistake explains a wrong gradient tensor, if any does.
+
+A cause is named only if the numeric gradient, changed as the mistake would
+change it, gives the given tensor to within the error bars. What needs the
+model to be known (say, a layer's missing activation derivative) cannot be
+recognised from two arrays; for that the model's owner supplies candidates.
+NumPy only.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+# Of entries that a kink may have spoiled, this part may stay unexplained.
+_SPOILED = 0.005
+_LONGEST_LIST = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Cause:
+  """One explanation of a tensor's residual.
+
+  Attributes:
+    kind: "candidate", "dropped", "sign", "factor", "l2", "data factor",
+      "parameter", "transposed", "flipped", "shifted", "swapped",
+      "localised", "factor per index", "precision" or "offset".
+    text: a plain sentence part.
+    factor: the number found, where there is one.
+  """
+
+  kind: str
+  text: str
+  factor: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+  """One tensor, as far as it was covered.
+
+  Attributes:
+    shape: of the whole tensor.
+    given, numeric, bar, param: the covered entries, in order, [n].
+    penalty: the penalty's gradient there, or None.
+    whole: all entries are covered, so that shapes mean something.
+    spoiled: steps crossed kinks, so a few numeric values may be off.
+    batch_size: to recognise 1/B, or None.
+    others: numeric gradients of other tensors of this size, by path, or empty.
+  """
+
+  shape: tuple[int, ...]
+  given: Float[np.ndarray, " n"]
+  numeric: Float[np.ndarray, " n"]
+  bar: Float[np.ndarray, " n"]
+  param: Float[np.ndarray, " n"]
+  penalty: Float[np.ndarray, " n"] | None
+  whole: bool
+  spoiled: bool
+  batch_size: int | None
+  others: Mapping[str, Float[np.ndarray, " n"]]
+
+  def explained_by(
+    self,
+    predicted: Float[np.ndarray, " n"],
+    bar: Float[np.ndarray, " n"] | None = None,
+    where: Bool[np.ndarray, " n"] | None = None,
+  ) -> bool:
+    """Whether `predicted` is the given tensor to within the bars."""
+    misses = ~(
+      np.abs(self.given - predicted) <= (self.bar if bar is None else bar)
+    )
+    if where is not None:
+      misses &= where
+    allowed = int(_SPOILED * misses.size) if self.spoiled else 0
+    return int(misses.sum()) <= allowed
+
+  @property
+  def live(self) -> int:
+    """How many entries are distinguishable from zero."""
+    return int(np.sum(np.abs(self.numeric) > self.bar))
+
+
+def _meanings(factor: float, error: float, batch_size: int | None) -> str:
+  """What a constant factor usually means; "" if it is no usual one."""
+  usual: list[tuple[float, str]] = [
+    (0.0, "dropped"),
+    (-1.0, "wrong sign"),
+    (2.0, "doubled"),
+    (0.5, "halved"),
+  ]
+  if batch_size is not None and batch_size > 1:
+    usual += [
+      (batch_size, f"1/B missing, B = {batch_size}"),
+      (1 / batch_size, f"1/B applied twice, B = {batch_size}"),
+      (-batch_size, f"wrong sign and 1/B missing, B = {batch_size}"),
+    ]
+  found = [
+    text
+    for value, text in usual
+    if abs(factor - value) <= error + 1e-9 * abs(value)
+  ]
+  return " or ".join(found)
+
+
+def _slope(
+  y: np.ndarray, x: np.ndarray, bar: np.ndarray
+) -> tuple[float, float]:
+  """Least-squares y = c x, and the error the bars allow in c."""
+  norm = float(np.linalg.norm(x))
+  if norm == 0:
+    return 0.0, math.inf
+  c = float(np.vdot(x / norm, y / norm))
+  return c, (1 + abs(c)) * float(np.linalg.norm(bar)) / norm
+
+
+def _robust_slope(evidence: Evidence) -> tuple[float, float]:
+  """As `_slope`, without the entries that a kink spoiled."""
+  y, x, bar = evidence.given, evidence.numeric, evidence.bar
+  c, error = _slope(y, x, bar)
+  if evidence.spoiled and x.size > 2:
+    strong = np.abs(x) >= np.median(np.abs(x))
+    strong &= x != 0
+    if strong.any():
+      c = float(np.median(y[strong] / x[strong]))
+      keep = np.abs(y - c * x) <= (1 + abs(c)) * (bar + 1e-4 * np.abs(x))
+      c, error = _slope(y[keep], x[keep], bar[keep])
+  return c, error
+
+
+def _factor(evidence: Evidence) -> Cause | None:
+  """given = c numeric, with dropped and sign as c = 0 and c = -1."""
+  if evidence.live and not evidence.given.any():
+    return Cause("dropped", "given is zero everywhere, numeric is not", 0.0)
+  c, error = _robust_slope(evidence)
+  if not error < 1e-2 or abs(c) <= error or abs(c - 1) <= error:
+    return None
+  if not evidence.explained_by(
+    c * evidence.numeric, (1 + abs(c)) * evidence.bar
+  ):
+    return None
+  meaning = _meanings(c, error, evidence.batch_size)
+  if not meaning and evidence.live < 2:
+    return None  # any one number is a multiple of any other
+  kind = "sign" if meaning == "wrong sign" else "factor"
+  text = f"given = {c:.6g} x numeric" + (f" ({meaning})" if meaning else "")
+  return Cause(kind, text, c)
+
+
+def _penalty(evidence: Evidence) -> Cause | None:
+  """given = a (numeric - penalty) + b penalty."""
+  if evidence.penalty is None or not evidence.penalty.any():
+    return None
+  data, penalty = evidence.numeric - evidence.penalty, evidence.penalty
+  if evidence.explained_by(data):
+    return Cause("l2", "the L2 term is missing", 0.0)
+  b, error = _slope(evidence.given - data, penalty, evidence.bar)
+  if evidence.explained_by(data + b * penalty, (1 + abs(b)) * evidence.bar):
+    meaning = _meanings(b, error, evidence.batch_size)
+    if meaning or evidence.live > 2:
+      text = f"the L2 term is {b:.6g} times what it should be"
+      return Cause("l2", text + (f" ({meaning})" if meaning else ""), b)
+  a, error = _slope(evidence.given - penalty, data, evidence.bar)
+  if evidence.explained_by(a * data + penalty, (1 + abs(a)) * evidence.bar):
+    meaning = _meanings(a, error, evidence.batch_size)
+    if meaning == "dropped":
+      return Cause("data factor", "all but the L2 term is missing", 0.0)
+    if meaning or evidence.live > 2:
+      text = f"all but the L2 term is {a:.6g} times what it should be"
+      text += f" ({meaning})" if meaning else ""
+      return Cause("data factor", text, a)
+  return None
+
+
+def _parameter(evidence: Evidence) -> Cause | None:
+  """given - numeric = b param: what an L2 term too few or too many does."""
+  penalised = evidence.penalty is not None and evidence.penalty.any()
+  if penalised or evidence.live < 3:
+    return None
+  b, _ = _slope(evidence.given - evidence.numeric, evidence.param, evidence.bar)
+  if not evidence.explained_by(evidence.numeric + b * evidence.param):
+    return None
+  text = f"given - numeric = {b:.6g} x parameter, as from an L2 term"
+  return Cause("parameter", text, b)
+
+
+def _offset(evidence: Evidence) -> Cause | None:
+  """given - numeric is one constant."""
+  if evidence.given.size < 3:
+    return None
+  shift = float(np.median(evidence.given - evidence.numeric))
+  if not evidence.explained_by(evidence.numeric + shift):
+    return None
+  return Cause("offset", f"given = numeric + {shift:.6g} everywhere", shift)
+
+
+def _rearrangements(
+  numeric: np.ndarray,
+) -> Iterator[tuple[str, str, np.ndarray]]:
+  """(kind, text, rearranged) of a tensor, the simplest first."""
+  axes = range(numeric.ndim)
+  if 2 <= numeric.ndim <= 5:
+    for order in list(itertools.permutations(axes))[1:]:
+      moved = numeric.transpose(order)
+      how = "transposed"
+      if numeric.ndim > 2:
+        how += f" (axes {order})"
+      if moved.shape != numeric.shape:
+        how += " and read in this shape"
+      yield "transposed", how, moved.reshape(numeric.shape)
+  for count in range(1, min(numeric.ndim, 4) + 1):
+    for some in itertools.combinations(axes, count):
+      listed = ", ".join(map(str, some))
+      yield "flipped", f"reversed along axis {listed}", np.flip(numeric, some)
+
+
+def _rearranged(evidence: Evidence) -> Cause | None:
+  """Transposed or flipped as a whole."""
+  numeric = evidence.numeric.reshape(evidence.shape)
+  bars = evidence.bar.reshape(evidence.shape)
+  tables = zip(_rearrangements(numeric), _rearrangements(bars), strict=True)
+  for (kind, text, moved), (_, _, moved_bar) in tables:
+    bar = evidence.bar + moved_bar.ravel()
+    if evidence.explained_by(moved.ravel(), bar):
+      return Cause(kind, f"given is numeric {text}")
+  return None
+
+
+def _shifted(evidence: Evidence) -> Cause | None:
+  """given = numeric moved along one axis; what falls out may be anything."""
+  given = evidence.given.reshape(evidence.shape)
+  numeric = evidence.numeric.reshape(evidence.shape)
+  bars = evidence.bar.reshape(evidence.shape)
+  for axis, length in enumerate(evidence.shape):
+    if length < 3:
+      continue
+    products = np.conj(np.fft.rfft(numeric, axis=axis))
+    products = products * np.fft.rfft(given, axis=axis)
+    others = tuple(a for a in range(given.ndim) if a != axis)
+    match = np.fft.irfft(products.sum(axis=others), n=length)
+    by = int(np.argmax(match))
+    by = by - length if by > length // 2 else by
+    if by == 0:
+      continue
+    inside = (
+      np.arange(length) >= by if by > 0 else np.arange(length) < (length + by)
+    )
+    where = np.broadcast_to(
+      np.expand_dims(inside, others), evidence.shape
+    ).ravel()
+    moved = np.roll(numeric, by, axis).ravel()
+    bar = evidence.bar + np.roll(bars, by, axis).ravel()
+    if np.abs(moved[where]).max() <= bar[where].max():
+      continue  # zeros are always moved zeros
+    if evidence.explained_by(moved, bar, where):
+      return Cause("shifted", f"shifted by {by} along axis {axis}", float(by))
+  return None
+
+
+def _swapped(evidence: Evidence) -> Cause | None:
+  """The given tensor is another tensor's gradient."""
+  for path, other in evidence.others.items():
+    if evidence.explained_by(other.ravel(), 2 * evidence.bar):
+      return Cause("swapped", f"given is the numeric gradient of {path}")
+  return None
+
+
+def _part(evidence: Evidence, axis: int, index: int) -> str:
+  """What is wrong with one slice; "" if nothing simple."""
+  given, numeric, bar = (
+    np.moveaxis(a.reshape((*evidence.shape, 1)), axis, 0)
+    for a in (evidence.given, evidence.numeric, evidence.bar)
+  )
+  if not given[index].any():
+    return "zero there"
+  c, error = _slope(given[index], numeric[index], bar[index])
+  slack = (1 + abs(c)) * bar[index]
+  if error < 1e-2 and np.all(
+    np.abs(given[index] - c * numeric[index]) <= slack
+  ):
+    meaning = _meanings(c, error, evidence.batch_size)
+    if meaning or given[index].size > 1:
+      return f"{c:.6g} x numeric there" + (f" ({meaning})" if meaning else "")
+  for other in range(evidence.shape[axis]):
+    if other != index and np.all(
+      np.abs(given[index] - numeric[other]) <= bar[index] + bar[other]
+    ):
+      return f"numeric's index {other} stands there"
+  return ""
+
+
+def _localised(evidence: Evidence) -> Cause | None:
+  """Only a few rows, columns, units or entries are wrong."""
+  bad = np.abs(evidence.given - evidence.numeric) > evidence.bar
+  count = int(bad.sum())
+  if not evidence.shape or not 0 < count < bad.size:
+    return None
+  places = np.nonzero(bad.reshape(evidence.shape))
+  if count == 1 and len(places) > 1:
+    entry = tuple(int(p[0]) for p in places)
+    return Cause("localised", f"only entry {entry} is wrong")
+  found: list[tuple[float, int, list[int]]] = []
+  for axis, where in enumerate(places):
+    indices = sorted({int(i) for i in where})
+    length = evidence.shape[axis]
+    if len(indices) <= max(1, min(_LONGEST_LIST, length // 4)) < length:
+      found.append((len(indices) / length, axis, indices))
+  if not found:
+    return None
+  _, axis, indices = min(found)
+  listed = ", ".join(map(str, indices))
+  text = f"only index {listed} of axis {axis} is wrong ({count} entries)"
+  parts = [_part(evidence, axis, index) for index in indices]
+  if all(parts) and len(set(parts)) == 1:
+    text += f": {parts[0]}"
+  return Cause("localised", text)
+
+
+def _factor_per_index(evidence: Evidence) -> Cause | None:
+  """given = numeric times one factor per index of an axis."""
+  if len(evidence.shape) < 2:
+    return None
+  given = evidence.given.reshape(evidence.shape)
+  numeric = evidence.numeric.reshape(evidence.shape)
+  for axis, length in enumerate(evidence.shape):
+    rest = tuple(a for a in range(given.ndim) if a != axis)
+    if evidence.live < 3 * length:
+      continue  # too few numbers to tell
+    square = (numeric**2).sum(axis=rest, keepdims=True)
+    product = (given * numeric).sum(axis=rest, keepdims=True)
+    factors = np.divide(
+      product, square, out=np.ones_like(square), where=square > 0
+    )
+    bar = (1 + np.abs(factors)) * evidence.bar.reshape(evidence.shape)
+    if evidence.explained_by((factors * numeric).ravel(), bar.ravel()):
+      span = f"{factors.min():.4g} to {factors.max():.4g}"
+      text = f"given = numeric x a factor per index of axis {axis} ({span})"
+      return Cause("factor per index", text)
+  return None
+
+
+def _precision(evidence: Evidence) -> Cause | None:
+  """The residual is what rounding to a shorter format leaves."""
+  size = float(np.abs(evidence.numeric).max())
+  worst = float(np.abs(evidence.given - evidence.numeric).max())
+  if size == 0 or not evidence.given.any():
+    return None
+  for dtype, epsilon in (
+    (np.float32, 2.0**-23),
+    (np.float16, 2.0**-10),
+    (jnp.bfloat16, 2.0**-7),
+  ):
+    name = np.dtype(dtype).name
+    with np.errstate(over="ignore"):
+      rounded = evidence.given.astype(dtype).astype(np.float64)
+    if np.array_equal(rounded, evidence.given) and worst <= 64 * epsilon * size:
+      return Cause("precision", f"given values are {name} numbers", epsilon)
+  if worst <= 16 * 2.0**-23 * size:
+    text = f"residual of {worst / size:.1e} of the largest entry, the size of"
+    return Cause("precision", f"{text} float32 rounding", 2.0**-23)
+  return None
+
+
+_WHOLE: tuple[Callable[[Evidence], Cause | None], ...] = (
+  _rearranged,
+  _shifted,
+  _swapped,
+  _localised,
+  _factor_per_index,
+)
+
+
+def _first(
+  tests: Sequence[Callable[[Evidence], Cause | None]], evidence: Evidence
+) -> Cause | None:
+  return next((c for test in tests if (c := test(evidence)) is not None), None)
+
+
+def diagnose(evidence: Evidence) -> Cause | None:
+  """The simplest cause that explains a wrong tensor to numeric error, or None.
+
+  Args:
+    evidence: what was given and measured.
+  """
+  tests: list[Callable[[Evidence], Cause | None]] = [
+    _factor,
+    _penalty,
+    _precision,
+  ]
+  if evidence.whole:
+    tests += _WHOLE
+  tests += [_parameter, _offset]
+  cause = _first(tests, evidence)
+  if evidence.penalty is None or not evidence.penalty.any():
+    return cause
+  if evidence.whole and (cause is None or cause.kind == "localised"):
+    # A mistake in the data term is hidden by a right L2 term beside it.
+    penalty = evidence.penalty
+    data = dataclasses.replace(
+      evidence,
+      given=evidence.given - penalty,
+      numeric=evidence.numeric - penalty,
+      penalty=None,
+      others={},
+    )
+    found = _first(_WHOLE, data)
+    if found is not None and (
+      cause is None or len(found.text) > len(cause.text)
+    ):
+      text = f"{found.text} (the L2 term apart)"
+      return dataclasses.replace(found, text=text)
+  return cause
+
+
+def matching_candidates(
+  given: Mapping[str, Float[np.ndarray, " n"]],
+  candidates: Mapping[str, Mapping[str, Float[np.ndarray, " n"]]],
+  wrong: frozenset[str],
+  relative: Mapping[str, float],
+) -> dict[str, list[Cause]]:
+  """Which of the owner's candidates are the given gradient, per wrong tensor.
+
+  Candidates that equal the given gradient in every tensor come alone where
+  there are any; else those that equal it in the tensor.
+
+  Args:
+    given: tensors by path.
+    candidates: by name, what the gradient would be with that mistake.
+    wrong: paths of the tensors to explain.
+    relative: by path, the rounding allowed, relative to the largest entry.
+  """
+  matches: dict[str, set[str]] = {}
+  for name, tensors in candidates.items():
+    matches[name] = {
+      path
+      for path, value in tensors.items()
+      if np.all(
+        np.abs(value - given[path])
+        <= relative[path] * max(np.abs(value).max(), np.abs(given[path]).max())
+      )
+    }
+  entire = [n for n, paths in matches.items() if len(paths) == len(given)]
+  chosen = entire or list(matches)
+  return {
+    path: [Cause("candidate", name) for name in chosen if path in matches[name]]
+    for path in wrong
+  }
