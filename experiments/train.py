@@ -230,7 +230,7 @@ def main(_: list[str]) -> None:
     config,
     train.make_hparams(
       FLAGS.seed,
-      l2=FLAGS.l2,
+      l2=FLAGS.l2 or None,
       momentum=0.9 if FLAGS.momentum is None else FLAGS.momentum,
     ),
     rates,

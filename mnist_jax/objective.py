@@ -25,9 +25,11 @@ class Batch(NamedTuple):
   weights: Float[Array, " B"]  # 1, or 0 for padding
 
 
-Objective = Callable[[mlp.Params, Batch, Scalar, Masks], Scalar]
+# None and 0 mean the same; None also leaves the penalty out of the program.
+L2 = Scalar | None
+Objective = Callable[[mlp.Params, Batch, L2, Masks], Scalar]
 ValueAndGrad = Callable[
-  [mlp.Params, Batch, Scalar, Masks], tuple[Scalar, mlp.Params]
+  [mlp.Params, Batch, L2, Masks], tuple[Scalar, mlp.Params]
 ]
 
 
@@ -43,12 +45,14 @@ def make_objective(activations: Sequence[mlp.Activation]) -> Objective:
   """
 
   def objective(
-    params: mlp.Params, batch: Batch, l2: Scalar, masks: Masks
+    params: mlp.Params, batch: Batch, l2: L2, masks: Masks
   ) -> Scalar:
     logits, _ = mlp.forward(params, activations, batch.images, masks)
     each = losses.softmax_cross_entropy(logits, batch.labels)
-    penalty = losses.l2_penalty([layer.w for layer in params])
-    return jnp.vdot(_shares(batch.weights), each) + l2 * penalty
+    loss = jnp.vdot(_shares(batch.weights), each)
+    if l2 is None:
+      return loss
+    return loss + l2 * losses.l2_penalty([layer.w for layer in params])
 
   return objective
 
@@ -60,21 +64,23 @@ def hand_value_and_grad(activations: Sequence[mlp.Activation]) -> ValueAndGrad:
   """
 
   def value_and_grad(
-    params: mlp.Params, batch: Batch, l2: Scalar, masks: Masks
+    params: mlp.Params, batch: Batch, l2: L2, masks: Masks
   ) -> tuple[Scalar, mlp.Params]:
     logits, residuals = mlp.forward(params, activations, batch.images, masks)
     shares = _shares(batch.weights)
     each = losses.softmax_cross_entropy(logits, batch.labels)
-    penalty = losses.l2_penalty([layer.w for layer in params])
+    loss = jnp.vdot(shares, each)
     dlogits = losses.softmax_cross_entropy_cotangent(logits, batch.labels)
-    data = mlp.backward(
+    grads = mlp.backward(
       params, activations, residuals, dlogits * shares[:, None]
     )
-    grads = tuple(
+    if l2 is None:
+      return loss, grads
+    penalty = losses.l2_penalty([layer.w for layer in params])
+    return loss + l2 * penalty, tuple(
       mlp.Layer(g.w + l2 * layer.w, g.b)
-      for g, layer in zip(data, params, strict=True)
+      for g, layer in zip(grads, params, strict=True)
     )
-    return jnp.vdot(shares, each) + l2 * penalty, grads
 
   return value_and_grad
 

@@ -46,7 +46,7 @@ class TrainConfig:
 class HParams(NamedTuple):
   """What may differ between the members of one compiled program."""
 
-  l2: Float[Array, "*R"]
+  l2: Float[Array, "*R"] | None  # None leaves the penalty out
   momentum: Float[Array, "*R"]
   dropout_key: Key[Array, "*R"]  # folded with the step; read under dropout
 
@@ -82,13 +82,15 @@ class NonFiniteError(ArithmeticError):
 def make_hparams(
   seed: int,
   *,
-  l2: float = 0.0,
+  l2: float | None = None,
   momentum: float = 0.9,
   dtype: DTypeLike = jnp.float32,
 ) -> HParams:
   """The traced settings of the run with this seed."""
   return HParams(
-    jnp.asarray(l2, dtype), jnp.asarray(momentum, dtype), _keys(seed)[1]
+    None if l2 is None else jnp.asarray(l2, dtype),
+    jnp.asarray(momentum, dtype),
+    _keys(seed)[1],
   )
 
 
