@@ -1,12 +1,12 @@
 """Checkpoints under SIGKILL, on other device counts, from two processes."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import two_processes
 
 from mnist_jax.checkpoint import Checkpointer
 
@@ -155,25 +155,6 @@ print(jax.process_count(), "processes")
 
 
 def test_two_processes_save_one_checkpoint_and_both_restore_it(tmp_path):
-  with socket.socket() as s:
-    s.bind(("localhost", 0))
-    port = s.getsockname()[1]
-  children = [
-    subprocess.Popen(
-      [sys.executable, "-c", PROCESSES, tmp_path, f"localhost:{port}", str(i)],
-      cwd=ROOT,
-      env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    for i in range(2)
-  ]
-  try:
-    results = [child.communicate(timeout=120) for child in children]
-  finally:
-    for child in children:
-      child.kill()
-  for child, (out, err) in zip(children, results, strict=True):
-    assert child.returncode == 0, err
+  for code, out, err in two_processes.run(PROCESSES, tmp_path):
+    assert code == 0, err
     assert "2 processes" in out

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import two_processes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -412,29 +412,11 @@ except InputError as error:
 
 
 def test_process_0_writes_and_all_are_refused_together(tmp_path):
-  with socket.socket() as s:
-    s.bind(("localhost", 0))
-    address = f"localhost:{s.getsockname()[1]}"
   path = tmp_path / "run"
-  children = [
-    subprocess.Popen(
-      [sys.executable, "-c", PROCESSES, path, address, str(i)],
-      cwd=ROOT,
-      env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    for i in range(2)
-  ]
-  try:
-    results = [child.communicate(timeout=120) for child in children]
-  finally:
-    for child in children:
-      child.kill()
-  assert [c.returncode for c in children] == [0, 0], results
-  assert f"--x: 1 in {path}, now 2" in results[0][0]
-  assert "refused by process 0" in results[1][0]
+  results = two_processes.run(PROCESSES, path)
+  assert [code for code, _, _ in results] == [0, 0], results
+  assert f"--x: 1 in {path}, now 2" in results[0][1]
+  assert "refused by process 0" in results[1][1]
   names = sorted(os.listdir(path))
   assert names == [
     ".files",
