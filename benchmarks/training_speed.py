@@ -4,9 +4,8 @@
 
 The same network, data, order and update (784-64-16-10, SGD, 55,000 examples).
 The peer is the loop of the JAX and optax tutorials: one jitted update per
-batch, batches cut from a float32 array on the host. A NumPy version of the
-chapter's own formulas is timed beside them. The contestants run in turn, one
-epoch each, round after round, so that whatever else the machine does hits all
+batch, batches cut from a float32 array on the host. The two run in turn, one
+epoch each, round after round, so that whatever else the machine does hits both
 alike; the first round, which compiles, is not counted. Prints the medians and
 the ratio of medians, with a bootstrap interval over the rounds.
 """
@@ -84,38 +83,6 @@ def per_batch_loop(dataset: data.Dataset, batch_size: int) -> Epoch:
   return epoch
 
 
-def chapter_in_numpy(dataset: data.Dataset, batch_size: int) -> Epoch:
-  """The formulas of section 12.2, batched, on NumPy's BLAS."""
-  params = mlp.init(jax.random.key(0), (784, 64, 16, 10))
-  w1, b1, w2, b2, w3, b3 = (np.array(x) for x in jax.tree.leaves(params))
-  images = np.asarray(dataset.train.images, np.float32) / 255
-  targets = np.eye(10, dtype=np.float32)[np.asarray(dataset.train.labels)]
-
-  def epoch(number: int) -> None:
-    order = data.epoch_order(0, number, len(targets))
-    for start in range(0, len(order), batch_size):
-      rows = order[start : start + batch_size]
-      x, y = images[rows], targets[rows]
-      a1 = 1 / (1 + np.exp(-(x @ w1 + b1)))
-      a2 = np.tanh(a1 @ w2 + b2)
-      z3 = a2 @ w3 + b3
-      e = np.exp(z3 - z3.max(axis=1, keepdims=True))
-      dz3 = (e / e.sum(axis=1, keepdims=True) - y) / np.float32(len(rows))
-      dz2 = dz3 @ w3.T * (1 - a2 * a2)
-      dz1 = dz2 @ w2.T * (1 - a1) * a1
-      for w, dw in (
-        (w3, a2.T @ dz3),
-        (b3, dz3.sum(axis=0)),
-        (w2, a1.T @ dz2),
-        (b2, dz2.sum(axis=0)),
-        (w1, x.T @ dz1),
-        (b1, dz1.sum(axis=0)),
-      ):
-        w -= np.float32(RATE) * dw
-
-  return epoch
-
-
 def ratio_interval(
   peer: list[float], own: list[float]
 ) -> tuple[float, float, float]:
@@ -134,7 +101,6 @@ def main(_: list[str]) -> None:
   contestants = {
     "ours, epoch as one scan": ours,
     "per-batch jitted optax loop": per_batch_loop,
-    "NumPy, the chapter's formulas": chapter_in_numpy,
   }
   epochs = {
     name: make(dataset, FLAGS.batch_size) for name, make in contestants.items()
