@@ -181,7 +181,7 @@ def run(
       spec.learning_rates,
       state,
       seed=spec.seed,
-      first=epoch,
+      first=resumed and resumed.epoch,
       last=spec.epochs,
     )
     with events.EventWriter(directory.events, int(state.step) + 1) as writer:

@@ -302,18 +302,19 @@ def epochs(
   state: TrainState,
   *,
   seed: int,
-  first: int = 0,
+  first: int | None = None,
   last: int,
 ) -> Iterator[tuple[dict[str, Any], TrainState]]:
   """Trains epochs first + 1 to last, one at each step of the iteration.
 
   A pure function of its arguments: the same run, whether in one go or resumed
-  from any of its states. With first = 0 it yields the untrained state too, as
-  epoch 0.
+  from any of its states.
 
   Args:
     dataset: its arrays are best on the device already (`to_device`).
     learning_rates: of every update of the run, from the run's first on.
+    first: epochs made already; None for a new run, which yields the untrained
+      state too, as epoch 0.
     state: after `first` epochs; consumed, as is every state yielded, when the
       iteration goes on.
     seed: of the order of examples.
@@ -326,7 +327,8 @@ def epochs(
     InputError: batch size larger than the training set.
     NonFiniteError: after an epoch in which the objective was not finite.
   """
-  if first == 0:
+  if first is None:
+    first = 0
     rate = float(learning_rates[0])
     yield _row(config, 0, state, dataset, rate), state
   num_examples = dataset.train.labels.shape[0]

@@ -117,9 +117,9 @@ def assert_same(workdir, undisturbed):
 # Runs the command again and again in children that are forked from a process
 # that has imported everything but started nothing. Each kills itself at one of
 # the moments at which a run changes the disk (Python's audit events), later
-# and later ones; then at those of its end; some are killed by the clock.
+# and later ones; some are killed by the clock; the last ones at a run's end.
 KILLED = """
-import itertools, json, os, signal, sys, time, warnings
+import itertools, os, signal, sys, time, traceback, warnings
 from pathlib import Path
 from experiments import common, train
 warnings.filterwarnings("ignore", message=".*fork")
@@ -145,22 +145,38 @@ def session(moment=None, name=None, seconds=None):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     kill_at(moment, name)
     sys.argv = ["train", *argv]
-    common.run(train.main, "")
+    try:
+      common.run(train.main, "")
+    except BaseException:
+      traceback.print_exc()
+    finally:
+      os._exit(1)
+  ended = (0, 0)
   if seconds is not None:
     while not rows.exists() or rows.stat().st_mtime_ns == before:
+      if (ended := os.waitpid(pid, os.WNOHANG)) != (0, 0):
+        break
       time.sleep(0.001)
-    time.sleep(seconds)
-    os.kill(pid, signal.SIGKILL)
-  return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    else:
+      time.sleep(seconds)
+      os.kill(pid, signal.SIGKILL)
+  status = (os.waitpid(pid, 0) if ended == (0, 0) else ended)[1]
+  assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, (moment, name)
 
-codes = [session(moment=2 * i) for i in range(22)]
-codes += [session(seconds=s) for s in (0.001, 0.007, 0.02)]
-codes += [
-  session(name=("os.rename", name))
-  for name in (f"checkpoints/{EPOCHS}.tmp/state", f"checkpoints/{EPOCHS}.tmp")
+sessions = [{"moment": 2 * i} for i in range(22)]
+sessions += [{"seconds": seconds} for seconds in (0.001, 0.007, 0.02)]
+sessions += [
+  {"name": (event, name)}
+  for event, name in (
+    ("os.rename", "checkpoints/LAST.tmp/state"),
+    ("os.rename", "checkpoints/LAST.tmp"),
+    ("open", ".tmp-curves.svg"),
+    ("open", ".tmp-summary.json"),
+  )
 ]
-codes += [session(name=("open", f".tmp-{n}")) for n in ("curves.svg", "summary")]
-print(json.dumps(codes))
+for each in sessions:
+  session(**each)
+print(len(sessions))
 """
 
 
@@ -168,10 +184,9 @@ def test_killed_at_many_moments_ends_bit_exact(
   command, train, environment, undisturbed, tmp_path
 ):
   workdir = tmp_path / "run"
-  updates = 6 * EPOCHS
   done = subprocess.run(
     [
-      *(sys.executable, "-c", KILLED.replace("{EPOCHS}", str(updates))),
+      *(sys.executable, "-c", KILLED.replace("LAST", str(6 * EPOCHS))),
       str(workdir),
       environment["JAX_COMPILATION_CACHE_DIR"],
       *command(workdir)[3:],
@@ -183,9 +198,7 @@ def test_killed_at_many_moments_ends_bit_exact(
     timeout=300,
   )
   assert done.returncode == 0, done.stderr
-  codes = json.loads(done.stdout)
-  assert len(codes) >= 20
-  assert set(codes) == {-signal.SIGKILL}, codes
+  assert int(done.stdout) >= 20  # each session was killed, else rc is 1
   assert not (workdir / "summary.json").exists()
   last = train(workdir)
   assert last.returncode == 0, last.stderr
@@ -292,21 +305,6 @@ def test_a_changed_flag_is_refused(train, undisturbed):
   assert (undisturbed / "metrics.jsonl").stat().st_mtime_ns == before
 
 
-def test_fewer_epochs_are_refused(train, undisturbed):
-  done = train(undisturbed, epochs=3)
-  assert done.returncode == 2
-  assert len(done.stderr.splitlines()) == 1, done.stderr
-  assert "--epochs" in done.stderr
-
-
-def test_a_finished_run_is_shown_again(train, undisturbed):
-  before = (undisturbed / "summary.json").stat().st_mtime_ns
-  done = train(undisturbed)
-  assert done.returncode == 0
-  assert "test accuracy" in done.stdout
-  assert (undisturbed / "summary.json").stat().st_mtime_ns == before
-
-
 def test_without_workdir_the_unfinished_run_goes_on(
   train, undisturbed, tmp_path
 ):
@@ -318,6 +316,3 @@ def test_without_workdir_the_unfinished_run_goes_on(
   assert f"goes on after epoch {EPOCHS}" in again.stderr
   assert_same(run, undisturbed)
   assert [p.name for p in run.parent.iterdir()] == [run.name]
-  fresh = train(None, cwd=tmp_path, epochs=1)
-  assert fresh.returncode == 0, fresh.stderr
-  assert len(list(run.parent.iterdir())) == 2

@@ -27,7 +27,7 @@ def small(mnist):
   )
 
 
-def run(config, dataset, epochs, *, seed=0, rate=0.2, state=None, first=0):
+def run(config, dataset, epochs, *, seed=0, rate=0.2, state=None, first=None):
   steps = train.updates_per_epoch(210, config.batch_size, config.drop_last)
   rates = np.full(steps * epochs, rate, np.float32)
   state = state or train.init_state(config, seed)
