@@ -303,10 +303,11 @@ def differences(
         ax.errorbar(
           x[chosen],
           estimates[chosen],
-          yerr=(
-            (estimates - lows)[chosen],
-            (highs - estimates)[chosen],
-          ),
+          # Lists: matplotlib 3.9 takes an array of one for a deprecated scalar.
+          yerr=[
+            (estimates - lows)[chosen].tolist(),
+            (highs - estimates)[chosen].tolist(),
+          ],
           linestyle="none",
           marker=look["marker"],
           color=look["color"],
