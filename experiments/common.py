@@ -162,6 +162,9 @@ _SHARED: dict[str, Callable[[str], None]] = {
   "patience": lambda n: _integer(
     n, None, "stop after so many epochs without a better dev loss", least=1
   ),
+  "check_gradients_every": lambda n: _integer(
+    n, None, "updates between gradient checks (default: none)", least=1
+  ),
   "seed": lambda n: _integer(
     n, 0, "of weights, order and dropout", least=0, most=2**32 - 1
   ),

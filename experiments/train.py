@@ -53,6 +53,7 @@ common.use(
   "grad",
   "drop_last",
   "patience",
+  "check_gradients_every",
   "seed",
   *common.SCHEDULE_FLAGS,
   *common.DATA_FLAGS,
@@ -238,6 +239,7 @@ def main(_: list[str]) -> None:
     FLAGS.epochs,
     FLAGS.patience,
     FLAGS.checkpoint_every,
+    FLAGS.check_gradients_every,
   )
   identity = {
     "flags": common.flag_values(without=_UNCOMPARED),

@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mnist_jax import checkpoint, data, events, mlp, records, train
+from mnist_jax import (
+  checkpoint,
+  data,
+  events,
+  mlp,
+  records,
+  train,
+  training_checks,
+)
 from mnist_jax.errors import InputError
 
 Row = dict[str, Any]
@@ -32,6 +40,7 @@ class RunSpec:
   epochs: int
   patience: int | None = None  # epochs without a better dev loss, then stop
   checkpoint_every: int = 1  # epochs
+  check_gradients_every: int | None = None  # updates
 
 
 class Best(NamedTuple):
@@ -125,15 +134,39 @@ def _out_of_patience(spec: RunSpec, best: Best | None, epoch: int) -> bool:
   )
 
 
-def _scalars(row: Row) -> dict[str, float]:
+def _scalars(row: Row) -> dict[str, Any]:
   """The row as TensorBoard groups it: train/loss, dev/loss, learning_rate."""
   return {
     name.replace("_", "/", 1)
     if name.startswith(("train_", "dev_"))
     else name: value
     for name, value in row.items()
-    if name != "step"
+    if name not in ("step", "gradient_checks")
   }
+
+
+def _gradient_checks(
+  spec: RunSpec, dataset: data.Dataset, state: train.TrainState, epoch: int
+) -> list[Row]:
+  """Of the epoch that comes next, from the state before it."""
+  if not spec.check_gradients_every or epoch == spec.epochs:
+    return []
+  plan = train.plan_epoch(
+    spec.config,
+    spec.seed,
+    epoch,
+    dataset.train.labels.shape[0],
+    spec.learning_rates,
+    int(state.step),
+  )
+  return training_checks.check_epoch(
+    spec.config,
+    state,
+    dataset.train,
+    plan,
+    spec.hparams,
+    spec.check_gradients_every,
+  )
 
 
 def run(
@@ -174,9 +207,10 @@ def run(
     ended = "epochs"
     if resumed and _out_of_patience(spec, best, epoch):
       return _outcome(state, best, epoch, "patience", before)
+    dataset = train.to_device(dataset)
     arrived = train.epochs(
       spec.config,
-      train.to_device(dataset),
+      dataset,
       spec.hparams,
       spec.learning_rates,
       state,
@@ -185,10 +219,18 @@ def run(
       last=spec.epochs,
     )
     with events.EventWriter(directory.events, int(state.step) + 1) as writer:
+      checks: list[Row] = []
+      if resumed:
+        checks = _gradient_checks(spec, dataset, state, epoch)
       for row, state in arrived:
         epoch = row["epoch"]
+        if spec.check_gradients_every and epoch:
+          row["gradient_checks"] = checks
         directory.append_row(row)
         writer.scalars(row["step"], _scalars(row))
+        for check in row.get("gradient_checks", ()):
+          distance = {"gradient_check/distance": check["distance"]}
+          writer.scalars(check["step"], distance)
         best = best and _better(best, row, state.params)
         if _out_of_patience(spec, best, epoch):
           ended = "patience"
@@ -209,6 +251,7 @@ def run(
         on_row(row)
         if ended != "epochs":
           break
+        checks = _gradient_checks(spec, dataset, state, epoch)
   seconds = before + time.monotonic() - begun
   return _outcome(state, best, epoch, ended, seconds)
 

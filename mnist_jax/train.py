@@ -108,6 +108,16 @@ def init_state(
   return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
 
+def step_masks(
+  config: TrainConfig, state: TrainState, batch_size: int, hparams: HParams
+) -> objective.Masks:
+  """The dropout masks of the update that comes next; None without dropout."""
+  if config.dropout_rate == 0:
+    return None
+  key = jax.random.fold_in(hparams.dropout_key, state.step)
+  return mlp.dropout_masks(key, state.params, batch_size, config.dropout_rate)
+
+
 def train_step(
   config: TrainConfig,
   state: TrainState,
@@ -120,12 +130,7 @@ def train_step(
   Returns:
     The new state, and the objective before the update.
   """
-  masks = None
-  if config.dropout_rate > 0:
-    key = jax.random.fold_in(hparams.dropout_key, state.step)
-    masks = mlp.dropout_masks(
-      key, state.params, batch.labels.shape[0], config.dropout_rate
-    )
+  masks = step_masks(config, state, batch.labels.shape[0], hparams)
   value_and_grad = objective.make_value_and_grad(
     config.grad, config.activations
   )

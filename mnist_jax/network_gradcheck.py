@@ -1,0 +1,202 @@
+"""The chapter's gradient check of the chapter's network, term by term.
+
+`check_network` compares the hand-derived gradient, `jax.grad` and the numeric
+one of section 12.3, for each term of the objective by itself.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mnist_jax import (
+  finite_differences,
+  gradcheck,
+  losses,
+  mlp,
+  network_differences,
+  objective,
+)
+from mnist_jax.errors import InputError
+from mnist_jax.network_differences import L2, numeric_gradient
+
+__all__ = ["TermReport", "check_network", "numeric_gradient"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TermReport:
+  """One term of the objective, three ways.
+
+  Attributes:
+    hand: the gradient under test against the numeric one.
+    autodiff: that of `jax.grad` against the numeric one.
+    between: the chapter's diff of those two gradients, 0 if both are 0.
+  """
+
+  hand: gradcheck.Report
+  autodiff: gradcheck.Report
+  between: float
+
+  def to_dict(self) -> dict[str, Any]:
+    """All of it in lists, strings and numbers that JSON can hold."""
+    between = self.between
+    return {
+      "hand": self.hand.to_dict(),
+      "autodiff": self.autodiff.to_dict(),
+      "between": between if math.isfinite(between) else str(between),
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _objective(activations: tuple[mlp.Activation, ...]) -> objective.Objective:
+  """The same function object each time, so that it is compiled once."""
+  return objective.make_objective(activations)
+
+
+def _gradient_of(
+  value_and_grad: objective.ValueAndGrad,
+) -> Callable[..., mlp.Params]:
+  return lambda *args: value_and_grad(*args)[1]
+
+
+def _terms(
+  batch: objective.Batch,
+  l2: objective.L2,
+  masks: objective.Masks,
+) -> dict[str, tuple[objective.Batch, objective.L2, objective.Masks]]:
+  """The objective's arguments that leave one term, or all."""
+  terms: dict[str, tuple[objective.Batch, objective.L2, objective.Masks]] = {
+    "data": (batch, None, None)
+  }
+  if l2 is not None:
+    # With nothing but padding the data term is exactly 0.
+    empty = batch._replace(weights=jnp.zeros_like(batch.weights))
+    terms["l2"] = (empty, l2, None)
+  if masks is not None:
+    terms["dropout"] = (batch, None, masks)
+  if l2 is not None:
+    terms["whole"] = (batch, l2, masks)
+  return terms
+
+
+def check_network(
+  params: mlp.Params,
+  activations: Sequence[mlp.Activation],
+  batch: objective.Batch,
+  l2: L2 = None,
+  masks: objective.Masks = None,
+  *,
+  value_and_grad: objective.ValueAndGrad | None = None,
+  dropout_rate: float = 0.0,
+  steps: Sequence[float] | float | None = None,
+  candidates: Mapping[str, Callable[..., mlp.Params]] | None = None,
+  seed: int = 0,
+  worst: int = 8,
+) -> dict[str, TermReport]:
+  """Hand-derived, `jax.grad` and numeric gradient compared, term by term.
+
+  All in float64 in a scope of its own; the arrays handed over stay as they
+  are. Every parameter is checked, by `gradcheck.check` with
+  `numeric_gradient`.
+
+  Args:
+    params, activations, batch: as for `numeric_gradient`.
+    l2: strength of the penalty, or None.
+    masks: frozen dropout masks, or None.
+    value_and_grad: the gradient under test, (params, batch, l2, masks) ->
+      (loss, grads); `objective.hand_value_and_grad` by default. Examples of
+      weight 0 must count nowhere: the L2 term is what is left without others.
+    dropout_rate: with which the network trains, in [0, 1).
+    steps, candidates, seed, worst: as for `gradcheck.check`; a candidate is a
+      function (params, batch, l2, masks) -> gradient.
+
+  Returns:
+    By term: "data"; "l2" (the penalty alone) if l2 is given; "dropout" (the
+    data term under the masks) if masks are; and "whole", the objective with
+    all that was given, if l2 is (without it one of the others is that).
+
+  Raises:
+    InputError: dropout without frozen masks, whose randomness leaves J
+      undefined (section 12.3); a rate out of range; activations or masks that
+      do not fit params.
+    GradcheckError: as `gradcheck.check`.
+  """
+  if not 0 <= dropout_rate < 1:
+    raise InputError(
+      f"dropout_rate is {dropout_rate}; expected a number in [0, 1)"
+    )
+  if dropout_rate > 0 and masks is None:
+    raise InputError(
+      f"dropout_rate is {dropout_rate} but masks is None: dropout keeps units "
+      "at random, so the objective J is not well defined and its gradient "
+      "cannot be checked (section 12.3); expected frozen masks, one per hidden "
+      "layer"
+    )
+  network_differences.require_network(params, activations, batch, masks)
+  names = tuple(activations)
+  own = value_and_grad or objective.hand_value_and_grad(names)
+  result = {}
+  with finite_differences.float64_scope():
+    wide = network_differences.float64_batch(batch)
+    strength = None if l2 is None else network_differences.float64_copy(l2)
+    for name, args in _terms(
+      wide, strength, network_differences.float64_copy(masks)
+    ).items():
+      result[name] = _check_term(
+        params,
+        names,
+        args,
+        _gradient_of(own),
+        steps=steps,
+        candidates=candidates,
+        seed=seed,
+        worst=worst,
+      )
+  return result
+
+
+def _check_term(
+  params: mlp.Params,
+  activations: tuple[mlp.Activation, ...],
+  args: tuple[objective.Batch, objective.L2, objective.Masks],
+  hand: Callable[..., mlp.Params],
+  *,
+  candidates: Mapping[str, Callable[..., mlp.Params]] | None,
+  **options: Any,
+) -> TermReport:
+  batch, l2, masks = args
+  loss_fn = _objective(activations)
+  autodiff = jax.grad(loss_fn)
+  options["batch_size"] = int(batch.labels.shape[0])
+  if l2 is not None:
+
+    def penalty_fn(params: mlp.Params) -> objective.Scalar:
+      return l2 * losses.l2_penalty([layer.w for layer in params])
+
+    options["penalty_fn"] = penalty_fn
+
+  @functools.cache  # both checks ask for the same steps at the same params
+  def numeric(step: float) -> mlp.Params:
+    return numeric_gradient(params, activations, batch, l2, masks, step)
+
+  def checked(
+    grads: Callable[..., mlp.Params], **more: Any
+  ) -> gradcheck.Report:
+    return gradcheck.check(
+      loss_fn,
+      params,
+      grads,
+      args=args,
+      numeric_fn=lambda _, step: numeric(step),
+      **options,
+      **more,
+    )
+
+  reports = checked(hand, candidates=candidates), checked(autodiff)
+  wide = network_differences.float64_copy(params)
+  between = gradcheck.distance(hand(wide, *args), autodiff(wide, *args))
+  return TermReport(*reports, between)
