@@ -31,6 +31,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from mnist_jax import files
 from mnist_jax.errors import InputError
 
 Pytree = Any
@@ -153,14 +154,6 @@ def _file_damage(step_dir: Path) -> str | None:
   if missing:
     return f"{missing[0]!r} is in SHA256SUMS but missing"
   return f"{names[0]!r} is not as SHA256SUMS has it"
-
-
-def _flush(path: Path) -> None:
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -315,10 +308,10 @@ class Checkpointer:
     (unfinished / "meta.json").write_text(text)
     (unfinished / "SHA256SUMS").write_text(_sums(unfinished))
     for path in unfinished.rglob("*"):
-      _flush(path)
-    _flush(unfinished)
+      files.flush(path)
+    files.flush(unfinished)
     unfinished.rename(self.directory / str(step))
-    _flush(self.directory)
+    files.flush(self.directory)
 
   def _set_damaged_aside(self) -> None:
     for step in self._damaged:

@@ -16,7 +16,6 @@ Reading (`read_run`) needs no jax; it is imported only where it is asked.
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_jax import files
 from mnist_jax.errors import InputError
 
 Row = dict[str, Any]
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 ENVIRONMENT = ("versions", "device", "git_revision")
 
 _CONFIG, _METRICS, _SUMMARY = "config.json", "metrics.jsonl", "summary.json"
-_LOCK, _FILES, _TEMPORARY = ".lock", ".files", ".tmp-"
+_LOCK, _FILES = ".lock", ".files"
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _OURS_INSIDE = {  # what --overwrite may remove of a subdirectory
   "checkpoints": re.compile(r"[0-9]+(\.tmp|\.damaged-[0-9]+)?"),
@@ -177,14 +177,14 @@ class RunDirectory:
         yield Path(nowhere) / name
       return
     self._claim(name)
-    with _replacing(self.path / name) as temporary:
+    with files.replacing(self.path / name) as temporary:
       yield temporary
 
   def _claim(self, name: str) -> None:
     """Notes a file as ours before it exists, so that overwriting finds it."""
     claimed = _claimed(self.path)
     if name not in [*claimed, _CONFIG, _METRICS, _SUMMARY]:
-      with _replacing(self.path / _FILES) as temporary:
+      with files.replacing(self.path / _FILES) as temporary:
         text = "".join(f"{n}\n" for n in [*claimed, name])
         temporary.write_text(text, encoding="utf-8")
 
@@ -296,7 +296,7 @@ def _prepare(
   lock = _take_lock(workdir)
   try:
     _check_ours(workdir)  # another process may have been here in between
-    for path in workdir.glob(f"{_TEMPORARY}*"):
+    for path in workdir.glob(f"{files.TEMPORARY}*"):
       path.unlink()
     session = {
       "started": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
@@ -312,7 +312,7 @@ def _prepare(
         _check_same(workdir, recorded, config, growable)
         config = recorded | {"flags": config["flags"]}
         sessions = recorded["sessions"]
-    with _replacing(workdir / _CONFIG) as temporary:
+    with files.replacing(workdir / _CONFIG) as temporary:
       text = _dumps({**config, "sessions": [*sessions, session]}, indent=2)
       temporary.write_text(text + "\n", encoding="utf-8")
   except BaseException:
@@ -330,7 +330,9 @@ def _check_ours(workdir: Path) -> None:
   if _CONFIG in names:
     _read_config(workdir)
     return
-  others = [n for n in names if n != _LOCK and not n.startswith(_TEMPORARY)]
+  others = [
+    n for n in names if n != _LOCK and not n.startswith(files.TEMPORARY)
+  ]
   if others:
     raise InputError(
       f"--workdir: {workdir} is no run but has {others[0]!r}, expected a run, "
@@ -339,16 +341,11 @@ def _check_ours(workdir: Path) -> None:
 
 
 def _take_lock(workdir: Path) -> int:
-  lock = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError as error:
-    os.close(lock)
-    if not isinstance(error, BlockingIOError):
-      raise
+  lock = files.take_lock(workdir / _LOCK)
+  if lock is None:
     raise InputError(
       f"--workdir: {workdir} is being written by another process"
-    ) from None
+    )
   return lock
 
 
@@ -403,23 +400,3 @@ def _claimed(workdir: Path) -> list[str]:
   with contextlib.suppress(FileNotFoundError):
     return (workdir / _FILES).read_text(encoding="utf-8").splitlines()
   return []
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-  temporary = path.with_name(_TEMPORARY + path.name)
-  try:
-    yield temporary
-    _flush(temporary)
-    temporary.replace(path)
-    _flush(path.parent)
-  finally:
-    temporary.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)

@@ -1,0 +1,54 @@
+"""Files replaced whole, and directories held by one process at a time."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+TEMPORARY = ".tmp-"  # prefix of a file that is being written
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+  """A path to write to, which then takes the place of `path`.
+
+  It has the same suffix and lies in the same directory. Both are flushed to
+  the disk, so that a kill or a power cut leaves the old file or the new one.
+  If the body raises, the old file stays.
+  """
+  temporary = path.with_name(TEMPORARY + path.name)
+  try:
+    yield temporary
+    flush(temporary)
+    temporary.replace(path)
+    flush(path.parent)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+  """Brings a file, or the names in a directory, to the disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def take_lock(path: Path) -> int | None:
+  """Locks a file, made if missing; None if another process holds it.
+
+  Returns:
+    A descriptor: closing it, or the death of the process, gives up the lock.
+  """
+  lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    os.close(lock)
+    return None
+  except OSError:
+    os.close(lock)
+    raise
+  return lock
