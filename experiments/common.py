@@ -23,8 +23,7 @@ from mnist_jax import (
   records,
   runner,
   schedule_config,
-  schedules,
-  train,
+  settings,
 )
 
 FLAGS = flags.FLAGS
@@ -167,6 +166,9 @@ _SHARED: dict[str, Callable[[str], None]] = {
   ),
   "seed": lambda n: _integer(
     n, 0, "of weights, order and dropout", least=0, most=2**32 - 1
+  ),
+  "order_seed": lambda n: _integer(
+    n, None, "of the order of examples (default: --seed)", 0, most=2**32 - 1
   ),
   "schedule": lambda n: _choice(
     n, "fixed", schedule_config.POLICIES, "rate policy"
@@ -320,72 +322,6 @@ def flag_values(*, without: Sequence[str] = ()) -> dict[str, Any]:
   return {name: FLAGS[name].value for name in _used if name not in without}
 
 
-def train_config(values: Values) -> train.TrainConfig:
-  """The static settings that the network and optimiser flags ask for.
-
-  Args:
-    values: of `flag_values`, or as a run's config.json recorded them.
-
-  Raises:
-    InputError: flags that do not go together.
-  """
-  hidden, activations = values["hidden_sizes"], values["activations"]
-  if len(activations) != len(hidden):
-    raise errors.InputError(
-      f"--activations names {len(activations)} layers, --hidden_sizes "
-      f"{len(hidden)}: expected one activation for each hidden layer"
-    )
-  kind = values["optimizer"]
-  if values["momentum"] is not None and kind not in optimizers.USES_MOMENTUM:
-    raise errors.InputError(
-      f"--momentum is given, but --optimizer={kind} does not read it: "
-      f"expected one of {', '.join(optimizers.USES_MOMENTUM)}"
-    )
-  return train.TrainConfig(
-    sizes=(784, *map(int, hidden), 10),
-    activations=tuple(activations),
-    initializer=values["initializer"],
-    optimizer=kind,
-    grad=values["grad"],
-    dropout_rate=values["dropout"],
-    batch_size=values["batch_size"],
-    drop_last=values["drop_last"],
-  )
-
-
-def learning_rates(values: Values, num_train: int) -> np.ndarray:
-  """The rate of every update of the run: float32 [T_run].
-
-  Raises:
-    InputError: schedule flags that do not go together, or a batch larger
-      than the training set.
-  """
-  if values["batch_size"] > num_train:
-    raise errors.InputError(
-      f"--batch_size={values['batch_size']}: more than the {num_train} "
-      "training examples"
-    )
-  per_epoch = train.updates_per_epoch(
-    num_train, values["batch_size"], values["drop_last"]
-  )
-  boundaries = values["boundaries"]
-  config = schedule_config.ScheduleConfig(
-    policy=values["schedule"],
-    learning_rate=values["learning_rate"],
-    gamma=values["gamma"],
-    decay_rate=values["decay_rate"],
-    decay_steps=values["decay_steps"],
-    boundaries=boundaries and tuple(map(float, boundaries)),
-    power=values["power"],
-    staircase=values["staircase"],
-    warmup_steps=values["warmup_steps"],
-    unit=values["schedule_unit"],
-  )
-  total = per_epoch * values["epochs"]
-  schedule = schedule_config.from_config(config, per_epoch, total)
-  return schedules.tabulate(schedule, total)
-
-
 def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
   """The network of a run: uint8 [N, 784] -> probabilities [N, 10].
 
@@ -394,7 +330,7 @@ def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
   """
   run = records.read_run(Path(run_dir))
   values = run.config["flags"]
-  config = train_config(values)
+  config = settings.from_values(values).train_config()
   params = runner.load_params(run, config, values["patience"])
 
   def predict(images: np.ndarray) -> np.ndarray:

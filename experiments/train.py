@@ -30,6 +30,7 @@ from mnist_jax import (
   records,
   run_figures,
   runner,
+  settings,
   train,
 )
 from mnist_jax.errors import InputError
@@ -55,6 +56,7 @@ common.use(
   "patience",
   "check_gradients_every",
   "seed",
+  "order_seed",
   *common.SCHEDULE_FLAGS,
   *common.DATA_FLAGS,
   "workdir",
@@ -222,25 +224,31 @@ def fit(
     shown.close()
 
 
-def main(_: list[str]) -> None:
-  values = common.flag_values()
-  config = common.train_config(values)
-  dataset = common.load_dataset()
-  rates = common.learning_rates(values, len(dataset.train.labels))
-  spec = runner.RunSpec(
-    config,
-    train.make_hparams(
-      FLAGS.seed,
-      l2=FLAGS.l2 or None,
-      momentum=0.9 if FLAGS.momentum is None else FLAGS.momentum,
-    ),
-    rates,
-    FLAGS.seed,
-    FLAGS.epochs,
-    FLAGS.patience,
-    FLAGS.checkpoint_every,
-    FLAGS.check_gradients_every,
+def run_spec(chosen: settings.Settings, num_train: int) -> runner.RunSpec:
+  """The run that the flags ask for, of a training set of that size.
+
+  Raises:
+    InputError: a schedule that does not fit the run's length, or a batch
+      larger than the training set.
+  """
+  updates = chosen.updates_per_epoch(num_train) * FLAGS.epochs
+  return runner.RunSpec(
+    chosen.train_config(),
+    chosen.hparams(),
+    chosen.learning_rates(num_train, updates),
+    seed=chosen.seed,
+    order_seed=chosen.order,
+    epochs=FLAGS.epochs,
+    patience=FLAGS.patience,
+    checkpoint_every=FLAGS.checkpoint_every,
+    check_gradients_every=FLAGS.check_gradients_every,
   )
+
+
+def main(_: list[str]) -> None:
+  chosen = settings.from_values(common.flag_values())
+  dataset = common.load_dataset()
+  spec = run_spec(chosen, len(dataset.train.labels))
   identity = {
     "flags": common.flag_values(without=_UNCOMPARED),
     "seed": FLAGS.seed,

@@ -36,11 +36,17 @@ class RunSpec:
   config: train.TrainConfig
   hparams: train.HParams
   learning_rates: Float[np.ndarray, " T_run"]  # float32, one per update
-  seed: int
+  seed: int  # of the weights
   epochs: int
   patience: int | None = None  # epochs without a better dev loss, then stop
   checkpoint_every: int = 1  # epochs
   check_gradients_every: int | None = None  # updates
+  order_seed: int | None = None  # of the order of examples; None for `seed`
+
+  @property
+  def order(self) -> int:
+    """The seed of the order of examples."""
+    return self.seed if self.order_seed is None else self.order_seed
 
 
 class Best(NamedTuple):
@@ -153,7 +159,7 @@ def _gradient_checks(
     return []
   plan = train.plan_epoch(
     spec.config,
-    spec.seed,
+    spec.order,
     epoch,
     dataset.train.labels.shape[0],
     spec.learning_rates,
@@ -214,7 +220,7 @@ def run(
       spec.hparams,
       spec.learning_rates,
       state,
-      seed=spec.seed,
+      seed=spec.order,
       first=resumed and resumed.epoch,
       last=spec.epochs,
     )

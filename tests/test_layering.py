@@ -19,7 +19,7 @@ LADDER = [
   "gradcheck_coverage gradcheck_report",
   "data verdicts gradcheck_inputs gradcheck_comparison",
   "train gradcheck_verdict",
-  "gradcheck network_differences",
+  "gradcheck network_differences settings",
   "network_gradcheck",
   "training_checks",
   "runner",

@@ -1,0 +1,253 @@
+"""All that one training run takes, beside its data and its length.
+
+The fields are the flags of `experiments.train`, under the same names and with
+the same defaults, so that a run of a sweep can be told, stored and repeated as
+a command line.
+"""
+
+import dataclasses
+import difflib
+import math
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+from mnist_jax import (
+  mlp,
+  objective,
+  optimizers,
+  schedule_config,
+  schedules,
+  train,
+)
+from mnist_jax.errors import InputError
+from mnist_jax.schedule_config import Number
+
+DEFAULT_MOMENTUM = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """One run; the default is the book's.
+
+  Attributes:
+    learning_rate: > 0; `schedule` and the fields after it are those of
+      `schedule_config.ScheduleConfig`.
+    batch_size: examples per update, >= 1.
+    hidden_sizes, activations: one of each per hidden layer.
+    l2: factor of sum(w^2) / 2, >= 0; 0 leaves the penalty out.
+    dropout: probability of dropping a hidden unit, in [0, 1).
+    momentum: in [0, 1), of optimizers that read it; None for 0.9.
+    num_train: training examples used; None for all.
+    seed: of weights and dropout, and of the order of examples unless
+      `order_seed` is given.
+
+  Raises:
+    InputError: a value out of range, or fields that do not go together; it
+      names the flag.
+  """
+
+  learning_rate: Number = 0.2
+  batch_size: int = 128
+  hidden_sizes: tuple[int, ...] = (64, 16)
+  activations: tuple[mlp.Activation, ...] = ("sigmoid", "tanh")
+  initializer: mlp.Initializer = "xavier"
+  l2: Number = 0.0
+  dropout: Number = 0.0
+  optimizer: str = "sgd"
+  momentum: Number | None = None
+  grad: str = "hand"
+  drop_last: bool = False
+  num_train: int | None = None
+  seed: int = 0
+  order_seed: int | None = None
+  schedule: str = "fixed"
+  gamma: Number | None = None
+  decay_rate: Number | None = None
+  decay_steps: Number | None = None
+  boundaries: tuple[Number, ...] | None = None
+  power: Number | None = None
+  staircase: bool | None = None
+  warmup_steps: Number | None = None
+  schedule_unit: str = "updates"
+
+  def __post_init__(self) -> None:
+    _check_values(self)
+    _check_together(self)
+    self.schedule_config()
+
+  @property
+  def order(self) -> int:
+    """The seed of the order of examples."""
+    return self.seed if self.order_seed is None else self.order_seed
+
+  def train_config(self) -> train.TrainConfig:
+    """What forces a compile."""
+    return train.TrainConfig(
+      sizes=(784, *self.hidden_sizes, 10),
+      activations=self.activations,
+      initializer=self.initializer,
+      optimizer=self.optimizer,
+      grad=self.grad,
+      dropout_rate=self.dropout,
+      batch_size=self.batch_size,
+      drop_last=self.drop_last,
+    )
+
+  def hparams(self, dtype: DTypeLike = jnp.float32) -> train.HParams:
+    """What the program takes as data."""
+    momentum = DEFAULT_MOMENTUM if self.momentum is None else self.momentum
+    return train.make_hparams(
+      self.seed, l2=self.l2 or None, momentum=momentum, dtype=dtype
+    )
+
+  def schedule_config(self) -> schedule_config.ScheduleConfig:
+    """The schedule, its settings as given."""
+    return schedule_config.ScheduleConfig(
+      policy=self.schedule,
+      learning_rate=self.learning_rate,
+      gamma=self.gamma,
+      decay_rate=self.decay_rate,
+      decay_steps=self.decay_steps,
+      boundaries=self.boundaries,
+      power=self.power,
+      staircase=self.staircase,
+      warmup_steps=self.warmup_steps,
+      unit=self.schedule_unit,
+    )
+
+  def updates_per_epoch(self, num_train: int) -> int:
+    """T, of a training set of that size.
+
+    Raises:
+      InputError: a batch larger than the training set.
+    """
+    if self.batch_size > num_train:
+      raise InputError(
+        f"--batch_size={self.batch_size}: more than the {num_train} "
+        "training examples"
+      )
+    return train.updates_per_epoch(num_train, self.batch_size, self.drop_last)
+
+  def learning_rates(
+    self, num_train: int, updates: int
+  ) -> Float[np.ndarray, " T_run"]:
+    """The rate of every update of a run of so many updates, in float32.
+
+    Raises:
+      InputError: as `schedule_config.from_config`, or a batch larger than the
+        training set.
+    """
+    per_epoch = self.updates_per_epoch(num_train)
+    schedule = schedule_config.from_config(
+      self.schedule_config(), per_epoch, updates
+    )
+    return schedules.tabulate(schedule, updates)
+
+  def flags(self) -> list[str]:
+    """The fields that are not at their defaults, as --name=value."""
+    return [
+      f"--{field.name}={_flag_value(getattr(self, field.name))}"
+      for field in dataclasses.fields(self)
+      if getattr(self, field.name) != field.default
+    ]
+
+  def command(self, module: str, *more: str) -> str:
+    """The line for a shell that runs `module` with these settings."""
+    return shlex.join(["python", "-m", module, *self.flags(), *more])
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Settings))
+
+
+def from_values(values: Mapping[str, Any]) -> Settings:
+  """Settings from flag values, as parsed or as a run recorded them.
+
+  Values that are no settings (workdir, ...) are passed over.
+  """
+  known = {name: values[name] for name in FIELDS if name in values}
+  if "hidden_sizes" in known:
+    known["hidden_sizes"] = tuple(map(int, known["hidden_sizes"]))
+  if "activations" in known:
+    known["activations"] = tuple(known["activations"])
+  if known.get("boundaries") is not None:
+    known["boundaries"] = tuple(map(float, known["boundaries"]))
+  return Settings(**known)
+
+
+def require_known(names: Iterable[str]) -> None:
+  """Raises InputError for a name that is no field, with the nearest one."""
+  for name in names:
+    if name not in FIELDS:
+      near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
+      hint = f"{near[0]!r}" if near else f"one of {', '.join(FIELDS)}"
+      raise InputError(f"unknown setting {name!r}, expected {hint}")
+
+
+def _flag_value(value: Any) -> str:
+  if isinstance(value, tuple):
+    return ",".join(map(_flag_value, value))
+  if isinstance(value, bool):
+    return str(value).lower()
+  return repr(value) if isinstance(value, float) else str(value)
+
+
+_RANGES: dict[str, tuple[float, float, str]] = {
+  "learning_rate": (5e-324, math.inf, "a finite number > 0"),
+  "l2": (0, math.inf, "a finite number >= 0"),
+  "dropout": (0, 1, "a number in [0, 1)"),
+  "momentum": (0, 1, "a number in [0, 1)"),
+  "batch_size": (1, math.inf, "a whole number >= 1"),
+  "num_train": (1, math.inf, "a whole number >= 1"),
+  "seed": (0, 2**32, "a whole number in [0, 2^32)"),
+  "order_seed": (0, 2**32, "a whole number in [0, 2^32)"),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+  "initializer": tuple(mlp.INITIALIZERS),
+  "optimizer": optimizers.OPTIMIZERS,
+  "grad": objective.GRADIENTS,
+}
+
+
+def _check_values(settings: Settings) -> None:
+  for name, (low, high, expected) in _RANGES.items():
+    value = getattr(settings, name)
+    if value is None:
+      continue
+    whole = "whole" not in expected or value == int(value)
+    if not (low <= value < high and whole):
+      raise InputError(f"--{name}={value}: expected {expected}")
+  for name, choices in _CHOICES.items():
+    if getattr(settings, name) not in choices:
+      raise InputError(
+        f"--{name}={getattr(settings, name)}: expected one of "
+        f"{', '.join(choices)}"
+      )
+  for size in settings.hidden_sizes:
+    if size < 1:
+      raise InputError(f"--hidden_sizes={size}: expected whole numbers > 0")
+  for name in settings.activations:
+    if name not in mlp.ACTIVATIONS:
+      raise InputError(
+        f"--activations={name}: expected names of {', '.join(mlp.ACTIVATIONS)}"
+      )
+
+
+def _check_together(settings: Settings) -> None:
+  hidden, named = len(settings.hidden_sizes), len(settings.activations)
+  if hidden != named:
+    raise InputError(
+      f"--activations names {named} layers, --hidden_sizes {hidden}: expected "
+      "one activation for each hidden layer"
+    )
+  kind = settings.optimizer
+  if settings.momentum is not None and kind not in optimizers.USES_MOMENTUM:
+    raise InputError(
+      f"--momentum is given, but --optimizer={kind} does not read it: "
+      f"expected one of {', '.join(optimizers.USES_MOMENTUM)}"
+    )
