@@ -211,6 +211,43 @@ def _look(
   comparison.sides[:, chosen] = verdict.backward, verdict.forward
 
 
+def _clearly_wrong(
+  comparison: Comparison, chosen: Int[np.ndarray, " n"]
+) -> bool:
+  """Whether looking closer at all of them brought nothing new."""
+  wrong = comparison.state[chosen] == WRONG
+  return bool(np.all(wrong & ~comparison.crossed[chosen]))
+
+
+def _judge_suspects(
+  comparison: Comparison,
+  losses: Losses,
+  ladder: tuple[float, ...],
+  suspects: Int[np.ndarray, " n"],
+  poor: Bool[np.ndarray, " n"],
+) -> None:
+  """Looks at one tensor's suspects (positions, the worst first).
+
+  Not at all of a great many where that tells nothing new: the worst, the
+  mildest and those with a `poor` value are looked at first.
+  """
+  if suspects.size > 2 * _BATCH:
+    ends = np.r_[0:_BATCH, suspects.size - _BATCH : suspects.size]
+    first = np.union1d(ends, np.flatnonzero(poor)[:_MOST_WHEN_WRONG])
+    for start in range(0, first.size, _BATCH):
+      some = suspects[first[start : start + _BATCH]]
+      _look(comparison, losses, ladder, some)
+    if _clearly_wrong(comparison, suspects[ends]):
+      return
+    suspects = np.delete(suspects, first)
+  many = suspects.size > _MOST_WHEN_WRONG
+  for start in range(0, suspects.size, _BATCH):
+    chosen = suspects[start : start + _BATCH]
+    _look(comparison, losses, ladder, chosen)
+    if many and np.any(comparison.state[chosen] == WRONG):
+      return
+
+
 def refine(
   comparison: Comparison, losses: Losses, ladder: tuple[float, ...]
 ) -> None:
@@ -236,15 +273,12 @@ def refine(
     poor = comparison.truncation[part] > np.maximum(
       comparison.noise_bar[part], _ENOUGH * size
     )
-    poor &= ~disagrees[part]
-    others = rng.permutation(np.flatnonzero(poor))[:_MOST_WHEN_WRONG]
-    many = suspects.size > _MOST_WHEN_WRONG
+    others = np.flatnonzero(poor & ~disagrees[part])
+    others = rng.permutation(others)[:_MOST_WHEN_WRONG]
     try:
-      for start in range(0, suspects.size, _BATCH):
-        chosen = part.start + suspects[start : start + _BATCH]
-        _look(comparison, losses, ladder, chosen)
-        if many and np.any(comparison.state[chosen] == WRONG):
-          break
+      _judge_suspects(
+        comparison, losses, ladder, part.start + suspects, poor[suspects]
+      )
       for start in range(0, others.size, _BATCH):
         chosen = part.start + others[start : start + _BATCH]
         _look(comparison, losses, ladder, chosen)

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mnist_jax import (
   finite_differences,
@@ -24,7 +25,7 @@ from mnist_jax import (
 from mnist_jax.errors import InputError
 from mnist_jax.network_differences import L2, numeric_gradient
 
-__all__ = ["TermReport", "check_network", "numeric_gradient"]
+__all__ = ["Subject", "TermReport", "check_network", "numeric_gradient"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +52,25 @@ class TermReport:
     }
 
 
+# The same function objects each time, so that they are compiled once.
 @functools.lru_cache(maxsize=64)
 def _objective(activations: tuple[mlp.Activation, ...]) -> objective.Objective:
-  """The same function object each time, so that it is compiled once."""
   return objective.make_objective(activations)
 
 
+@functools.lru_cache(maxsize=64)
+def value_and_grad_of(
+  kind: str, activations: tuple[mlp.Activation, ...]
+) -> objective.ValueAndGrad:
+  """`objective.make_value_and_grad`, one function object for each kind."""
+  return objective.make_value_and_grad(kind, activations)
+
+
+@functools.lru_cache(maxsize=64)
 def _gradient_of(
   value_and_grad: objective.ValueAndGrad,
 ) -> Callable[..., mlp.Params]:
-  return lambda *args: value_and_grad(*args)[1]
+  return jax.jit(lambda *args: value_and_grad(*args)[1])
 
 
 def _terms(
@@ -138,65 +148,100 @@ def check_network(
     )
   network_differences.require_network(params, activations, batch, masks)
   names = tuple(activations)
-  own = value_and_grad or objective.hand_value_and_grad(names)
-  result = {}
+  if value_and_grad is None:
+    value_and_grad = value_and_grad_of("hand", names)
   with finite_differences.float64_scope():
     wide = network_differences.float64_batch(batch)
     strength = None if l2 is None else network_differences.float64_copy(l2)
-    for name, args in _terms(
-      wide, strength, network_differences.float64_copy(masks)
-    ).items():
-      result[name] = _check_term(
-        params,
-        names,
-        args,
-        _gradient_of(own),
-        steps=steps,
-        candidates=candidates,
-        seed=seed,
-        worst=worst,
+    terms = _terms(wide, strength, network_differences.float64_copy(masks))
+  return {
+    name: _check_term(
+      Subject(params, names, *args),
+      value_and_grad,
+      steps=steps,
+      candidates=candidates,
+      seed=seed,
+      worst=worst,
+    )
+    for name, args in terms.items()
+  }
+
+
+class Subject:
+  """One network at one point, whose numeric gradient is found once.
+
+  Any number of gradients can be held against it.
+
+  Args:
+    params, activations, batch, l2, masks: as for `numeric_gradient`.
+  """
+
+  def __init__(
+    self,
+    params: mlp.Params,
+    activations: Sequence[mlp.Activation],
+    batch: objective.Batch,
+    l2: L2 = None,
+    masks: objective.Masks = None,
+  ) -> None:
+    self.activations = tuple(activations)
+    with finite_differences.float64_scope():
+      self.params = network_differences.float64_copy(params)
+      wide = network_differences.float64_batch(batch)
+      strength = None if l2 is None else network_differences.float64_copy(l2)
+      self.args = wide, strength, network_differences.float64_copy(masks)
+    self._numeric = functools.cache(self._numeric_at)
+
+  def _numeric_at(self, step: float) -> mlp.Params:
+    return numeric_gradient(self.params, self.activations, *self.args, step)
+
+  def gradient(self, value_and_grad: objective.ValueAndGrad) -> mlp.Params:
+    """What it gives here, in float64."""
+    with finite_differences.float64_scope():
+      return _gradient_of(value_and_grad)(self.params, *self.args)
+
+  def check(
+    self,
+    gradient: mlp.Params | Callable[..., mlp.Params],
+    **options: Any,
+  ) -> gradcheck.Report:
+    """`gradcheck.check` of a gradient, of every parameter.
+
+    Args:
+      gradient: a pytree like params, or (params, batch, l2, masks) -> one.
+      options: of `gradcheck.check`: steps, candidates, seed, worst.
+    """
+    batch, l2, _ = self.args
+    if l2 is not None:
+      options["penalty_fn"] = lambda params: (
+        l2 * losses.l2_penalty([layer.w for layer in params])
       )
-  return result
+    return gradcheck.check(
+      _objective(self.activations),
+      self.params,
+      gradient,
+      args=self.args,
+      numeric_fn=lambda _, step: self._numeric(step),
+      # m of the mean: padding does not count.
+      batch_size=int(np.count_nonzero(batch.weights)),
+      **options,
+    )
 
 
 def _check_term(
-  params: mlp.Params,
-  activations: tuple[mlp.Activation, ...],
-  args: tuple[objective.Batch, objective.L2, objective.Masks],
-  hand: Callable[..., mlp.Params],
+  subject: Subject,
+  value_and_grad: objective.ValueAndGrad,
   *,
   candidates: Mapping[str, Callable[..., mlp.Params]] | None,
   **options: Any,
 ) -> TermReport:
-  batch, l2, masks = args
-  loss_fn = _objective(activations)
-  autodiff = jax.grad(loss_fn)
-  options["batch_size"] = int(batch.labels.shape[0])
-  if l2 is not None:
-
-    def penalty_fn(params: mlp.Params) -> objective.Scalar:
-      return l2 * losses.l2_penalty([layer.w for layer in params])
-
-    options["penalty_fn"] = penalty_fn
-
-  @functools.cache  # both checks ask for the same steps at the same params
-  def numeric(step: float) -> mlp.Params:
-    return numeric_gradient(params, activations, batch, l2, masks, step)
-
-  def checked(
-    grads: Callable[..., mlp.Params], **more: Any
-  ) -> gradcheck.Report:
-    return gradcheck.check(
-      loss_fn,
-      params,
-      grads,
-      args=args,
-      numeric_fn=lambda _, step: numeric(step),
-      **options,
-      **more,
-    )
-
-  reports = checked(hand, candidates=candidates), checked(autodiff)
-  wide = network_differences.float64_copy(params)
-  between = gradcheck.distance(hand(wide, *args), autodiff(wide, *args))
-  return TermReport(*reports, between)
+  autodiff = value_and_grad_of("autodiff", subject.activations)
+  return TermReport(
+    subject.check(
+      _gradient_of(value_and_grad), candidates=candidates, **options
+    ),
+    subject.check(_gradient_of(autodiff), **options),
+    gradcheck.distance(
+      subject.gradient(value_and_grad), subject.gradient(autodiff)
+    ),
+  )

@@ -63,7 +63,7 @@ def check_state(
     batch,
     hparams.l2,
     masks,
-    value_and_grad=objective.make_value_and_grad(
+    value_and_grad=network_gradcheck.value_and_grad_of(
       config.grad, config.activations
     ),
     dropout_rate=config.dropout_rate,

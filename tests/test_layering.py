@@ -17,9 +17,9 @@ LADDER = [
   "finite_differences error_bars diagnosis",
   "objective schedule_config tfds_source run_figures decisions slopes "
   "gradcheck_coverage gradcheck_report",
-  "data verdicts gradcheck_inputs gradcheck_comparison",
-  "train gradcheck_verdict",
-  "gradcheck network_differences settings",
+  "data verdicts gradcheck_inputs gradcheck_comparison faulty_backward",
+  "train gradcheck_verdict fault_terms",
+  "gradcheck network_differences settings gradient_faults",
   "network_gradcheck",
   "training_checks",
   "runner",
