@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from mnist_jax import (
   data,
@@ -27,6 +27,7 @@ from mnist_jax import (
 )
 
 EVALUATION_CHUNK = 2000
+Seed = int | UInt32[Array, ""]  # in [0, 2^32); may be traced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +81,10 @@ class NonFiniteError(ArithmeticError):
 
 
 def make_hparams(
-  seed: int,
+  seed: Seed,
   *,
-  l2: float | None = None,
-  momentum: float = 0.9,
+  l2: float | Float[Array, ""] | None = None,
+  momentum: float | Float[Array, ""] = 0.9,
   dtype: DTypeLike = jnp.float32,
 ) -> HParams:
   """The traced settings of the run with this seed."""
@@ -94,13 +95,13 @@ def make_hparams(
   )
 
 
-def _keys(seed: int) -> Key[Array, "2"]:
+def _keys(seed: Seed) -> Key[Array, "2"]:
   """The run's keys: for the initial weights, and for dropout."""
   return jax.random.split(jax.random.key(seed))
 
 
 def init_state(
-  config: TrainConfig, seed: int, dtype: DTypeLike = jnp.float32
+  config: TrainConfig, seed: Seed, dtype: DTypeLike = jnp.float32
 ) -> TrainState:
   """The state before the first update, a function of (config, seed)."""
   params = mlp.init(_keys(seed)[0], config.sizes, config.initializer, dtype)

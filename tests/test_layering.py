@@ -13,16 +13,16 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 LADDER = [
   "errors files",
   "mlp losses metrics optimizers schedules idx plots digit_image statistics "
-  "checkpoint records environment events compilation "
+  "checkpoint records environment events compilation sharding "
   "finite_differences error_bars diagnosis",
   "objective schedule_config tfds_source run_figures decisions slopes "
   "gradcheck_coverage gradcheck_report",
   "data verdicts gradcheck_inputs gradcheck_comparison faulty_backward",
   "train gradcheck_verdict fault_terms",
   "gradcheck network_differences settings gradient_faults",
-  "network_gradcheck",
-  "training_checks",
-  "runner",
+  "network_gradcheck sweep_plan sweep_program",
+  "training_checks sweep_block sweep_results",
+  "runner sweep",
 ]
 RUNG = {name: i for i, rung in enumerate(LADDER) for name in rung.split()}
 FENCES = {

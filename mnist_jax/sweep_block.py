@@ -1,0 +1,260 @@
+"""Trains one block of a sweep and returns its rows."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float, Int
+
+from mnist_jax import (
+  data,
+  metrics,
+  settings,
+  sharding,
+  sweep_program,
+)
+from mnist_jax.settings import Settings
+from mnist_jax.sweep_plan import Block, Budget
+
+Row = dict[str, Any]
+OnUpdates = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockResult:
+  """What a block came to.
+
+  Attributes:
+    rows: by cell, one per evaluation.
+    seconds: of training and evaluating, compiling left in.
+    cpu_seconds: of this process over the same time.
+    updates: made by each member (the most, where they differ).
+  """
+
+  rows: dict[Settings, list[Row]]
+  seconds: float
+  cpu_seconds: float
+  updates: int
+
+
+class _Data:
+  """The splits on the devices, each put there when first asked for."""
+
+  def __init__(self, dataset: data.Dataset, mesh: Mesh):
+    self._dataset = dataset
+    self._mesh = mesh
+    self._there: dict[str, data.Split] = {}
+
+  def __getitem__(self, name: str) -> data.Split:
+    if name not in self._there:
+      split = getattr(self._dataset, name)
+      self._there[name] = jax.device_put(split, sharding.copied(self._mesh))
+    return self._there[name]
+
+  @property
+  def num_train(self) -> int:
+    return len(self._dataset.train.labels)
+
+
+def on_devices(dataset: data.Dataset, mesh: Mesh) -> _Data:
+  """The data set for `run`, whose splits are copied to the devices once."""
+  return _Data(dataset, mesh)
+
+
+class _Training:
+  """The block while it is trained."""
+
+  def __init__(self, block: Block, budget: Budget, on: _Data, mesh: Mesh):
+    self.block, self.budget, self.data, self.mesh = block, budget, on, mesh
+    self.programs = sweep_program.programs(block.group.config, mesh)
+    some = block.cells[0]
+    self.per_epoch = some.updates_per_epoch(on.num_train)
+    total = budget.total(self.per_epoch)
+    # A place without a cell trains along with some cell's settings, unseen.
+    self.places = [
+      [cell or next((c for c in row if c), some) for cell in row]
+      for row in block.rows
+    ]
+    self.rates = np.stack(
+      [
+        [cell.learning_rates(on.num_train, total) for cell in row]
+        for row in self.places
+      ]
+    )
+    self.state, self.hparams = self.programs.init(*self._traced())
+    self.epoch = -1
+    self.step = 0
+    self.plan: sweep_program.BlockPlan | None = None
+
+  def _traced(self) -> tuple[Any, ...]:
+    def array(of: Callable[[Settings], float], dtype: Any) -> np.ndarray:
+      return np.array([[of(c) for c in row] for row in self.places], dtype)
+
+    l2 = array(lambda c: c.l2, np.float32)
+    momentum = array(
+      lambda c: settings.DEFAULT_MOMENTUM if c.momentum is None else c.momentum,
+      np.float32,
+    )
+    seeds = array(lambda c: c.seed, np.uint32)
+    return seeds, l2 if self.block.group.penalised else None, momentum
+
+  def _load_plan(self, epoch: int) -> sweep_program.BlockPlan:
+    config = self.block.group.config
+    by_order: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for row in self.places:
+      order = row[0].order
+      if order not in by_order:
+        by_order[order] = data.batch_indices(
+          data.epoch_order(order, epoch, self.data.num_train),
+          config.batch_size,
+          config.drop_last,
+        )
+    batches = [by_order[row[0].order] for row in self.places]
+    rates = self.rates[:, :, epoch * self.per_epoch :][:, :, : self.per_epoch]
+    missing = self.per_epoch - rates.shape[2]  # the budget ends in this epoch
+    arrays = (
+      np.stack([indices for indices, _ in batches]),
+      np.stack([weights for _, weights in batches]),
+      np.pad(rates, ((0, 0), (0, 0), (0, missing))),
+    )
+    return sweep_program.BlockPlan(
+      *jax.device_put(arrays, sharding.spread(self.mesh))
+    )
+
+  def advance(
+    self, to: int, active: Bool[np.ndarray, " S"], on_updates: OnUpdates
+  ) -> None:
+    """Makes all updates before update `to`; rows not active stay."""
+    self.state = self.state._replace(
+      loss_sum=jnp.zeros_like(self.state.loss_sum)
+    )
+    flags = jax.device_put(active, sharding.spread(self.mesh))
+    while self.step < to:
+      epoch, first = divmod(self.step, self.per_epoch)
+      if epoch != self.epoch:
+        self.plan, self.epoch = self._load_plan(epoch), epoch
+      last = min(self.per_epoch, first + to - self.step)
+      self.state = self.programs.advance(
+        self.state,
+        self.data["train"],
+        self.plan,
+        self.hparams,
+        flags,
+        first,
+        last,
+      )
+      jax.block_until_ready(self.state.diverged)
+      self.step += last - first
+      on_updates(last - first)
+
+  def measure(
+    self, splits: Sequence[str]
+  ) -> dict[str, Float[np.ndarray, "S R"]]:
+    """Loss and accuracy of every member, by column name."""
+    found = {}
+    for name in splits:
+      result: metrics.Metrics = self.programs.evaluate(
+        self.state.train.params, self.data[name]
+      )
+      found[f"{name}_loss"] = np.asarray(result.loss)
+      found[f"{name}_accuracy"] = np.asarray(result.accuracy)
+    return found
+
+  def rows(self, splits: Sequence[str], since: int) -> dict[Settings, Row]:
+    """A row for each cell, of the state as it is."""
+    measured = self.measure(splits)
+    diverged: Int[np.ndarray, "S R"] = np.asarray(self.state.diverged)
+    losses = np.asarray(self.state.loss_sum)
+    result = {}
+    for s, row in enumerate(self.block.rows):
+      for r, cell in enumerate(row):
+        if cell is None:
+          continue
+        broken = int(diverged[s, r])
+        made = (broken - 1 if broken >= 0 else self.step) - since
+        result[cell] = {
+          "step": self.step,
+          "epoch": self.step / self.per_epoch,
+          "rate": float(self.rates[s, r, max(0, self.step - 1)]),
+          "batch_loss": float(losses[s, r]) / made if made > 0 else None,
+          **{name: float(values[s, r]) for name, values in measured.items()},
+          "diverged_step": broken if broken >= 0 else None,
+        }
+    return result
+
+
+def run(
+  block: Block,
+  budget: Budget,
+  on: _Data,
+  mesh: Mesh,
+  on_updates: OnUpdates = lambda updates: None,
+) -> BlockResult:
+  """Trains the block's cells to the end of the budget, or to its target.
+
+  A cell that diverged keeps its last finite weights; its rows go on, with
+  `diverged_step` in them. A cell that reached the target has no row after it.
+  What a cell's rows say does not depend on the other cells of the block.
+
+  Args:
+    on: from `on_devices`, of the group's training set.
+    on_updates: called as training goes on with the updates just made.
+  """
+  begun, cpu_begun = time.perf_counter(), time.process_time()
+  training = _Training(block, budget, on, mesh)
+  rows: dict[Settings, list[Row]] = {cell: [] for cell in block.cells}
+  done: set[Settings] = set()
+  points = budget.points(training.per_epoch)
+  before = 0
+  for point in points:
+    active = np.array(
+      [any(c and c not in done for c in row) for row in block.rows]
+    )
+    training.advance(point, active, on_updates)
+    _take_in(training, budget, point == points[-1], before, rows, done)
+    before = point
+    if len(done) == len(rows):
+      break
+  return BlockResult(
+    rows,
+    time.perf_counter() - begun,
+    time.process_time() - cpu_begun,
+    training.step,
+  )
+
+
+def _take_in(
+  training: _Training,
+  budget: Budget,
+  at_end: bool,
+  since: int,
+  rows: dict[Settings, list[Row]],
+  done: set[Settings],
+) -> None:
+  """Adds the rows of an evaluation, and notes the cells that are done."""
+  target = budget.target
+  found = training.rows(budget.splits, since)
+  arrived = {
+    cell
+    for cell, row in found.items()
+    if cell not in done and (at_end or (target and target.reached(row)))
+  }
+  final = {}
+  if arrived and budget.final_splits:
+    final = training.measure(budget.final_splits)
+  for s, places in enumerate(training.block.rows):
+    for r, cell in enumerate(places):
+      if cell is None or cell in done:
+        continue
+      row = found[cell]
+      if target is not None:
+        row["reached"] = target.reached(row)
+      if cell in arrived:
+        row |= {name: float(values[s, r]) for name, values in final.items()}
+      rows[cell].append(row)
+  done |= arrived

@@ -1,0 +1,255 @@
+"""The results of a sweep on the disk: cells filed by content, never lost.
+
+  manifest.json   data digest, code version, versions and device
+  cells/          one Parquet file a block: `pandas.read_parquet(DIR/cells)`
+  blocks/         by block: seconds, members, compiles, device use
+
+A block's file is replaced whole, so after a kill at any moment it is there
+with all its cells or not at all.
+"""
+
+import ast
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mnist_jax import files
+from mnist_jax.errors import InputError
+from mnist_jax.settings import Settings
+
+_MANIFEST, _CELLS, _BLOCKS, _LOCK = "manifest.json", "cells", "blocks", ".lock"
+
+# The modules that decide what a cell's numbers are.
+_DECISIVE = (
+  "data",
+  "losses",
+  "metrics",
+  "mlp",
+  "objective",
+  "optimizers",
+  "schedule_config",
+  "schedules",
+  "settings",
+  "sweep_block",
+  "sweep_plan",
+  "sweep_program",
+  "train",
+)
+_DTYPES: dict[str, str] = {
+  "learning_rate": "float64",
+  "batch_size": "int64",
+  "hidden_sizes": "string",
+  "activations": "string",
+  "initializer": "string",
+  "l2": "float64",
+  "dropout": "float64",
+  "optimizer": "string",
+  "momentum": "float64",
+  "grad": "string",
+  "drop_last": "bool",
+  "num_train": "Int64",
+  "seed": "int64",
+  "order_seed": "Int64",
+  "schedule": "string",
+  "gamma": "float64",
+  "decay_rate": "float64",
+  "decay_steps": "float64",
+  "boundaries": "string",
+  "power": "float64",
+  "staircase": "boolean",
+  "warmup_steps": "float64",
+  "schedule_unit": "string",
+  "cell": "string",
+  "step": "int64",
+  "epoch": "float64",
+  "rate": "float64",
+  "batch_loss": "float64",
+  "train_loss": "float64",
+  "train_accuracy": "float64",
+  "dev_loss": "float64",
+  "dev_accuracy": "float64",
+  "test_loss": "float64",
+  "test_accuracy": "float64",
+  "reached": "boolean",
+  "diverged_step": "Int64",
+  "budget": "string",
+  "command": "string",
+}
+COLUMNS = tuple(_DTYPES)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+  for node in ast.walk(tree):
+    if isinstance(
+      node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    ) and ast.get_docstring(node, clean=False):
+      node.body = node.body[1:] or [ast.Pass()]
+  return tree
+
+
+def code_version() -> str:
+  """12 hex digits over the code that decides a cell's numbers.
+
+  Comments, docstrings and layout do not count.
+  """
+  total = hashlib.sha256()
+  for name in _DECISIVE:
+    source = (Path(__file__).parent / f"{name}.py").read_text("utf-8")
+    total.update(ast.dump(_without_docstrings(ast.parse(source))).encode())
+  return total.hexdigest()[:12]
+
+
+def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+  """Rows as a table in which every column has the same type always."""
+  given = pd.DataFrame(list(rows), columns=list(COLUMNS))
+  return given.astype(_DTYPES)
+
+
+def setting_columns(cell: Settings) -> dict[str, Any]:
+  """All settings of a cell, tuples as comma-separated text."""
+  fields = dataclasses.asdict(cell)
+  return {
+    name: ",".join(map(str, value)) if isinstance(value, tuple) else value
+    for name, value in fields.items()
+  }
+
+
+class Store:
+  """A results directory, held by this process. A context manager."""
+
+  def __init__(
+    self,
+    workdir: Path,
+    data_digest: str,
+    about: Mapping[str, Any],
+    overwrite: bool = False,
+  ):
+    """Opens a directory for results of this data and code, or makes it.
+
+    Args:
+      workdir: new, empty, or with results.
+      data_digest: of `data.Dataset`.
+      about: written to a new manifest, for the reader.
+      overwrite: remove the results that are there, whatever they are of.
+
+    Raises:
+      InputError: a directory of something else, results of other data or of
+        other code, or in use by another process.
+    """
+    self.path = workdir
+    identity = {"data_digest": data_digest, "code_version": code_version()}
+    try:
+      self._check_kind()
+      (workdir / _CELLS).mkdir(parents=True, exist_ok=True)
+      (workdir / _BLOCKS).mkdir(exist_ok=True)
+      self._lock = files.take_lock(workdir / _LOCK)
+    except OSError as error:
+      raise InputError(
+        f"--workdir: {workdir} cannot be used: {error.strerror}"
+      ) from None
+    if self._lock is None:
+      raise InputError(
+        f"--workdir: {workdir} is being written by another process"
+      )
+    try:
+      self._open(identity, about, overwrite)
+    except BaseException:
+      self.close()
+      raise
+
+  def _check_kind(self) -> None:
+    if self.path.exists() and not self.path.is_dir():
+      raise InputError(
+        f"--workdir: {self.path} is a file, expected a directory"
+      )
+    ours = {_MANIFEST, _CELLS, _BLOCKS, _LOCK}
+    there = set(os.listdir(self.path)) if self.path.exists() else set()
+    if there and not there & ours:
+      raise InputError(
+        f"--workdir: {self.path} has {min(there)!r} but no results of a sweep, "
+        "expected those, an empty directory or a new one"
+      )
+
+  def _open(
+    self, identity: dict[str, str], about: Mapping[str, Any], overwrite: bool
+  ) -> None:
+    inside = [self.path / _CELLS, self.path / _BLOCKS]
+    for folder in (self.path, *inside):
+      for left in folder.glob(f"{files.TEMPORARY}*"):
+        left.unlink()
+    manifest = self.path / _MANIFEST
+    if overwrite:
+      for folder in inside:
+        for old in folder.iterdir():
+          old.unlink()
+      manifest.unlink(missing_ok=True)
+    if manifest.exists():
+      self._check_identity(manifest, identity)
+      return
+    with files.replacing(manifest) as temporary:
+      text = json.dumps({**identity, **about}, indent=2)
+      temporary.write_text(text + "\n", "utf-8")
+
+  def _check_identity(self, manifest: Path, identity: dict[str, str]) -> None:
+    try:
+      found = json.loads(manifest.read_text("utf-8"))
+    except ValueError:
+      raise InputError(
+        f"{manifest}: is no JSON, expected the manifest of a sweep"
+      ) from None
+    for name, now in identity.items():
+      if found.get(name) != now:
+        raise InputError(
+          f"{self.path}: has results of {name} {found.get(name)}, now {now}; "
+          "--overwrite begins afresh, another --workdir keeps both"
+        )
+
+  def __enter__(self) -> "Store":
+    return self
+
+  def __exit__(self, *exc_info: object) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Gives up the directory."""
+    if self._lock is not None:
+      os.close(self._lock)
+      self._lock = None
+
+  def table(self) -> pd.DataFrame:
+    """All rows there are, in no stated order.
+
+    Raises:
+      InputError: a file that cannot be read.
+    """
+    parts = []
+    for path in sorted((self.path / _CELLS).glob("*.parquet")):
+      try:
+        part = pd.read_parquet(path)
+      except (OSError, ValueError) as error:
+        raise InputError(
+          f"{path}: cannot be read ({error}); remove it to run its cells again"
+        ) from None
+      parts.append(part.reindex(columns=list(COLUMNS)).astype(_DTYPES))
+    return pd.concat(parts, ignore_index=True) if parts else frame([])
+
+  def add(
+    self, keys: Sequence[str], rows: pd.DataFrame, about: Mapping[str, Any]
+  ) -> None:
+    """Files the rows of the cells with these keys, all at once."""
+    name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
+    with files.replacing(self.path / _BLOCKS / f"{name}.json") as temporary:
+      temporary.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    with files.replacing(self.path / _CELLS / f"{name}.parquet") as temporary:
+      rows.to_parquet(temporary, index=False)
+
+  def blocks(self) -> list[dict[str, Any]]:
+    """What was noted about each block."""
+    paths = sorted((self.path / _BLOCKS).glob("*.json"))
+    return [json.loads(path.read_text("utf-8")) for path in paths]
