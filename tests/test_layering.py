@@ -14,12 +14,12 @@ LADDER = [
   "errors files",
   "mlp losses metrics optimizers schedules idx plots digit_image statistics "
   "checkpoint records environment events compilation sharding "
-  "finite_differences error_bars diagnosis",
+  "finite_differences error_bars diagnosis range_curve",
   "objective schedule_config tfds_source run_figures decisions slopes "
-  "gradcheck_coverage gradcheck_report",
+  "range_rules gradcheck_coverage gradcheck_report",
   "data verdicts gradcheck_inputs gradcheck_comparison faulty_backward",
   "train gradcheck_verdict fault_terms",
-  "gradcheck network_differences settings gradient_faults",
+  "gradcheck network_differences settings gradient_faults range_test",
   "network_gradcheck sweep_plan sweep_program",
   "training_checks sweep_block sweep_results",
   "runner sweep",
@@ -85,7 +85,7 @@ def test_gradcheck_knows_no_model(path):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
 def test_experiments_share_only_what_is_shared(path):
-  shared = {"common", "progress"}
+  shared = {"common", "progress", "study"}
   for name in imports(path):
     if name.startswith("experiments."):
       assert name.split(".")[1] in shared
