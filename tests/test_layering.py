@@ -17,12 +17,14 @@ LADDER = [
   "finite_differences error_bars diagnosis range_curve",
   "objective schedule_config tfds_source run_figures decisions slopes "
   "range_rules gradcheck_coverage gradcheck_report",
-  "data verdicts gradcheck_inputs gradcheck_comparison faulty_backward",
-  "train gradcheck_verdict fault_terms",
+  "data verdicts gradcheck_inputs gradcheck_comparison faulty_backward "
+  "range_figures",
+  "train gradcheck_verdict fault_terms mutation_verdict gradcheck_figures",
   "gradcheck network_differences settings gradient_faults range_test",
   "network_gradcheck sweep_plan sweep_program",
-  "training_checks sweep_block sweep_results",
-  "runner sweep",
+  "training_checks check_grads_peer gradcheck_study sweep_block "
+  "sweep_results",
+  "runner sweep mutation_score",
 ]
 RUNG = {name: i for i, rung in enumerate(LADDER) for name in rung.split()}
 FENCES = {
