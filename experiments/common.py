@@ -185,8 +185,11 @@ _SHARED: dict[str, Callable[[str], None]] = {
   "schedule_unit": lambda n: _choice(
     n, "updates", ("updates", "epochs"), "of the settings above"
   ),
+  "preset": lambda n: _choice(
+    n, "quick", ("quick", "full"), "under a minute, or the verdict"
+  ),
   "workdir": lambda n: flags.DEFINE_string(
-    n, None, "run directory (default: runs/EXPERIMENT/TIME)"
+    n, None, "run directory (default: in runs/EXPERIMENT)"
   ),
   "overwrite": lambda n: flags.DEFINE_boolean(
     n, False, "replace another run in --workdir"
@@ -215,6 +218,7 @@ DATA_FLAGS = (
   "num_train",
 )
 _used: list[str] = []
+_listed: list[str] = []  # in the help, beside the shared ones
 
 
 def use(*names: str) -> None:
@@ -227,6 +231,11 @@ def use(*names: str) -> None:
     if name not in FLAGS:
       _SHARED[name](name)
       _used.append(name)
+
+
+def list_in_help(name: str) -> None:
+  """Shows a flag that another module than the experiment's own defined."""
+  _listed.append(name)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -254,7 +263,7 @@ def _help_line(name: str) -> str:
 def help_text(doc: str) -> str:
   """The experiment's docstring, then one line for each of its flags."""
   own = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
-  names = [flag.name for flag in own] + _used
+  names = [*(flag.name for flag in own), *_listed, *_used]
   return "\n".join([doc.strip(), "", *map(_help_line, names)])
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import tqdm
 
+from mnist_jax import sweep
+
 
 class EpochProgress:
   """Shows the row of each epoch, with speed and the time that is left.
@@ -64,3 +66,57 @@ class EpochProgress:
     """Leaves the bar as it stands."""
     if self._bar is not None:
       self._bar.close()
+
+
+class SweepProgress:
+  """Shows how far a sweep is, with the time left. A context manager.
+
+  On a terminal one bar is redrawn; elsewhere a line every ten seconds or so.
+  All goes to stderr.
+  """
+
+  SECONDS_BETWEEN_LINES = 10.0
+
+  def __init__(self) -> None:
+    self._begun = self._said = time.monotonic()
+    self._bar: tqdm.tqdm | None = None
+    if sys.stderr.isatty():
+      self._bar = tqdm.tqdm(
+        total=1.0,
+        dynamic_ncols=True,
+        bar_format="{percentage:3.0f}% |{bar}| {postfix}",
+      )
+
+  def __enter__(self) -> "SweepProgress":
+    return self
+
+  def __exit__(self, *exc_info: object) -> None:
+    if self._bar is not None:
+      self._bar.close()
+
+  def _left(self, progress: sweep.Progress) -> str:
+    seconds = time.monotonic() - self._begun
+    if not progress.done:
+      return "unknown"
+    left = seconds * (progress.total - progress.done) / progress.done
+    minutes, rest = divmod(round(left), 60)
+    return f"{minutes}:{rest:02d}"
+
+  def show(self, progress: sweep.Progress) -> None:
+    """Shows the state of the sweep, if it is time to."""
+    share = progress.done / progress.total if progress.total else 1.0
+    text = (
+      f"{progress.cells_done}/{progress.cells} runs, {progress.doing}, "
+      f"{self._left(progress)} left"
+    )
+    if self._bar is not None:
+      self._bar.set_postfix_str(text, refresh=False)
+      self._bar.n = share
+      self._bar.refresh()
+      return
+    now = time.monotonic()
+    if now - self._said >= self.SECONDS_BETWEEN_LINES or (
+      progress.cells_done == progress.cells and now - self._begun > 1
+    ):
+      self._said = now
+      print(f"{100 * share:.0f} %: {text}", file=sys.stderr, flush=True)

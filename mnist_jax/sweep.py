@@ -36,7 +36,15 @@ from mnist_jax import (
 from mnist_jax.settings import Settings
 from mnist_jax.sweep_plan import Block, Budget, Target, cell_key, product
 
-__all__ = ["Budget", "Progress", "Settings", "Target", "product", "run"]
+__all__ = [
+  "Budget",
+  "Progress",
+  "Settings",
+  "Target",
+  "cell_key",
+  "product",
+  "run",
+]
 
 REPLAY = "experiments.replay"
 # Of a block on one device: more are no faster, and fewer land sooner.

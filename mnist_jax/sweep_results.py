@@ -249,7 +249,10 @@ class Store:
     with files.replacing(self.path / _CELLS / f"{name}.parquet") as temporary:
       rows.to_parquet(temporary, index=False)
 
-  def blocks(self) -> list[dict[str, Any]]:
-    """What was noted about each block."""
-    paths = sorted((self.path / _BLOCKS).glob("*.json"))
-    return [json.loads(path.read_text("utf-8")) for path in paths]
+
+def read_blocks(folder: Path) -> list[dict[str, Any]]:
+  """What was noted about each block, from a directory's blocks/."""
+  return [
+    json.loads(path.read_text("utf-8"))
+    for path in sorted(folder.glob("*.json"))
+  ]

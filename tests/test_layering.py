@@ -15,11 +15,11 @@ LADDER = [
   "mlp losses metrics optimizers schedules idx plots digit_image statistics "
   "checkpoint records environment events compilation sharding "
   "finite_differences error_bars diagnosis range_curve",
-  "objective schedule_config tfds_source run_figures decisions slopes "
+  "objective schedule_config tfds_source run_figures decisions slopes tables "
   "range_rules gradcheck_coverage gradcheck_report",
-  "data verdicts gradcheck_inputs gradcheck_comparison faulty_backward "
+  "data verdicts study_figures gradcheck_inputs gradcheck_comparison faulty_backward "
   "range_figures",
-  "train gradcheck_verdict fault_terms mutation_verdict gradcheck_figures",
+  "train sparse_features gradcheck_verdict fault_terms mutation_verdict gradcheck_figures",
   "gradcheck network_differences settings gradient_faults range_test",
   "network_gradcheck sweep_plan sweep_program",
   "training_checks check_grads_peer gradcheck_study sweep_block "

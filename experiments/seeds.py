@@ -1,0 +1,183 @@
+"""N1, N2: the book's run over many seeds; would 256 hidden units do better?
+
+  python -m experiments.seeds --preset=full
+
+N1 (12.2): rate 0.2, batch 128, 40 epochs, Xavier. The book's one run has test
+accuracy 0.9749, development accuracy 0.9710 and development loss 0.098.
+N2 (12.2, exercise): 256 units in the first hidden layer in place of 64.
+Metric: at the last epoch; the choice of N2 is judged on the development set.
+Grid: seeds x (64, 256); the widths of a seed share the order of examples.
+Parts:
+  N1 test accuracy   the mean is the book's within half its Wilson interval
+  N1 dev accuracy    likewise, of 5,000 examples
+  N1 dev loss        likewise within 0.01 nats
+  N2 dev accuracy    256 against 64, paired; margin 0.1 point
+  N2 dev loss        likewise; margin 0.005 nats
+Test: t and two one-sided t tests over seeds, Holm, 95 % bootstrap intervals.
+Cost on two cores: full (30 seeds, 40 epochs) about 8 minutes.
+"""
+
+from types import SimpleNamespace
+
+import pandas as pd
+
+from experiments import study
+from mnist_jax import plots, statistics, study_figures, sweep, tables, verdicts
+from mnist_jax.errors import InputError
+
+BOOK = {"test_accuracy": 0.9749, "dev_accuracy": 0.9710, "dev_loss": 0.098}
+BOOK_EXAMPLES = {"test_accuracy": 10_000, "dev_accuracy": 5_000}
+LOSS_MARGIN = 0.01
+
+SETTINGS = (
+  study.Setting("seeds", 4, 30, "seeds of each width"),
+  study.Setting("epochs", 3, 40, "epochs of each run"),
+  study.Setting("widths", (64, 256), (64, 256), "first hidden layer: two"),
+)
+
+
+def check(values: SimpleNamespace) -> None:
+  if len(values.widths) != 2:
+    raise InputError(
+      f"--widths={','.join(map(str, values.widths))}: expected two, the book's "
+      "and the one compared with it"
+    )
+
+
+def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
+  cells = sweep.product(
+    hidden_sizes=[(width, 16) for width in values.widths],
+    seed=range(values.seeds),
+  )
+  budget = sweep.Budget(
+    epochs=values.epochs, evaluate_every=1, final_splits=("test",)
+  )
+  return lab.sweep(cells, budget)
+
+
+def _book_interval(metric: str) -> statistics.Effect | None:
+  """Wilson's interval of the book's one number, of an accuracy."""
+  if metric not in BOOK_EXAMPLES:
+    return None
+  n = BOOK_EXAMPLES[metric]
+  return statistics.wilson_interval(round(BOOK[metric] * n), n)
+
+
+def _margin(metric: str) -> float:
+  interval = _book_interval(metric)
+  if interval is None:
+    return LOSS_MARGIN
+  return (interval.high - interval.low) / 2
+
+
+def _ends(table: pd.DataFrame, metric: str) -> tables.Curves:
+  return tables.curves(
+    tables.last_rows(table), "hidden_sizes", metric, point="step"
+  )
+
+
+def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
+  questions = [
+    verdicts.Question(
+      "N1",
+      metric.replace("_", " "),
+      f"the mean {metric.replace('_', ' ')} over seeds is the book's",
+      statistics.mean_interval(_ends(table, metric).values[0, :, 0], seed=0),
+      "same",
+      target=target,
+      margin=_margin(metric),
+    )
+    for metric, target in BOOK.items()
+  ]
+  for metric, margin, sign in (
+    ("dev_accuracy", 0.001, 1),
+    ("dev_loss", 0.005, -1),
+  ):
+    narrow, wide = _ends(table, metric).values[:, :, 0]
+    questions.append(
+      verdicts.Question(
+        "N2",
+        metric.replace("_", " "),
+        f"{values.widths[1]} hidden units do better than {values.widths[0]}",
+        statistics.mean_interval(sign * (wide - narrow), seed=0),
+        "greater",
+        margin=margin,
+      )
+    )
+  return verdicts.judge(questions)
+
+
+def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
+  """Mean and sd over seeds by width, at the last epoch."""
+  ends = tables.last_rows(table)
+  result = ends.groupby("hidden_sizes")[list(BOOK)].agg(
+    ["mean", "std", "min", "max", "count"]
+  )
+  result.columns = ["_".join(names) for names in result.columns]
+  return result.reset_index()
+
+
+def draw(
+  table: pd.DataFrame, values: SimpleNamespace
+) -> dict[str, plots.Figure]:
+  figure, axes = plots.panels(1, 3, (14, 4.4))
+  for ax, metric in zip(axes[0], ("dev_loss", "dev_accuracy"), strict=False):
+    curves = tables.curves(table, "hidden_sizes", metric)
+    study_figures.draw_curves(
+      ax,
+      curves,
+      metric,
+      lambda sizes: f"{str(sizes).split(',')[0]} hidden units",
+      since=1,
+    )
+  _draw_tests(axes[0, 2], _ends(table, "test_accuracy"))
+  with plots.style():
+    figure.suptitle(
+      f"The book's run over {values.seeds} seeds (rate 0.2, batch 128, "
+      f"{values.epochs} epochs)"
+    )
+  return {"seeds": figure}
+
+
+def _draw_tests(ax: plots.Axes, ends: tables.Curves) -> None:
+  """Every seed's test accuracy beside the book's one number."""
+  interval = _book_interval("test_accuracy")
+  assert interval is not None
+  with plots.style():
+    ax.axhspan(
+      interval.low,
+      interval.high,
+      color="#888888",
+      alpha=0.2,
+      linewidth=0,
+      label="the book's 0.9749, Wilson 95 %",
+    )
+    ax.axhline(interval.estimate, color="black", linewidth=1)
+    for i, values in enumerate(ends.values[:, :, 0]):
+      look = plots.series(i) | {"linestyle": "none"}
+      spread = [i + (s / len(values) - 0.5) / 2 for s in range(len(values))]
+      ax.plot(spread, values, **look, label=None, alpha=0.6)
+      effect = statistics.mean_interval(values, seed=0)
+      ax.errorbar(
+        [i + 0.35],
+        [effect.estimate],
+        yerr=[
+          [effect.estimate - effect.low],
+          [effect.high - effect.estimate],
+        ],
+        color="black",
+        marker="_",
+        capsize=4,
+        label="mean, 95 % interval" if i == 0 else None,
+      )
+    names = [str(arm).split(",")[0] for arm in ends.arms]
+    ax.set_xticks(range(len(names)), names)
+    ax.set_xlabel("hidden units of the first layer (each point a seed)")
+    study_figures.metric_axis(ax, "test_accuracy")
+    ax.legend()
+
+
+STUDY = study.Study("seeds", SETTINGS, measure, judge, draw, summarise, check)
+
+if __name__ == "__main__":
+  study.main(STUDY, __doc__)
