@@ -10,6 +10,7 @@ with all its cells or not at all.
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -93,6 +94,7 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
   return tree
 
 
+@functools.cache
 def code_version() -> str:
   """12 hex digits over the code that decides a cell's numbers.
 

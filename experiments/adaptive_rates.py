@@ -1,0 +1,206 @@
+"""S1: one rate does not suit all parameters when features are sparse.
+
+  python -m experiments.adaptive_rates --preset=full
+
+Claim (12.4): with sparse data whose features have very different frequencies,
+parameters should not all be updated alike; rare features want larger updates.
+Data: MNIST in which pixel j is shown in a share p_j of the examples only,
+log p_j uniform on [log(--lowest), 0] (mnist_jax.sparse_features); and MNIST as
+it is, as the control.
+Arms: SGD, with one rate for all parameters; Adagrad, RMSProp, Adam, with one
+for each. Each at its own rate, tuned on its own seeds (from 1000) for each
+data set by the best mean development accuracy; a best rate on the edge of its
+grid is noted.
+Metric: accuracy and loss on the development set at the last epoch, on fresh
+seeds (from 0), paired.
+Parts: on the sparse data, each adaptive method against SGD; and how much more
+it gains there than on the control (the claim is about sparseness).
+Margin: 0.1 point of accuracy, 0.005 nats. Test: Student's t over seeds, Holm
+over all parts, 95 % bootstrap intervals.
+Cost on two cores: full (30 seeds and 3 to tune with, 10 epochs) about 10
+minutes.
+"""
+
+import functools
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+
+from experiments import study
+from mnist_jax import (
+  plots,
+  sparse_features,
+  statistics,
+  study_figures,
+  sweep,
+  tables,
+  verdicts,
+)
+
+MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
+TUNING_SEED = 1000
+SPARSE_SEED = 0
+GRIDS = {  # decades apart where little is known, factors of 2 to 3 else
+  "sgd": (0.1, 0.2, 0.5, 1.0, 2.0, 4.0),
+  "adagrad": (0.003, 0.01, 0.03, 0.1, 0.3),
+  "rmsprop": (0.0003, 0.001, 0.003, 0.01, 0.03),
+  "adam": (0.0003, 0.001, 0.003, 0.01, 0.03),
+}
+ADAPTIVE = ("adagrad", "rmsprop", "adam")
+
+SETTINGS = (
+  study.Setting("epochs", 1, 10, "epochs of each run"),
+  study.Setting("seeds", 2, 30, "fresh seeds of each arm"),
+  study.Setting("tuning_seeds", 1, 3, "seeds of each tuned rate"),
+  study.Setting("lowest", 0.01, 0.01, "share in which a pixel may be shown"),
+)
+
+
+def _cells(
+  rates: Mapping[str, tuple[float, ...]], seeds: range
+) -> list[sweep.Settings]:
+  return [
+    cell
+    for kind, some in rates.items()
+    for cell in sweep.product(optimizer=kind, learning_rate=some, seed=seeds)
+  ]
+
+
+def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
+  sparse = sparse_features.sparsify(lab.dataset, values.lowest, SPARSE_SEED)
+  sets = {"sparse": sparse, "control": lab.dataset}
+  tuning = range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
+  tuned, fresh = [], []
+  for name, dataset in sets.items():
+    table = lab.sweep(
+      _cells(GRIDS, tuning),
+      sweep.Budget(epochs=values.epochs),
+      dataset=dataset,
+      name=name,
+    ).assign(data=name)
+    tuned.append(table)
+    best = {}
+    for kind in GRIDS:
+      own = table[table["optimizer"] == kind]
+      rate = tables.best_arm(own, "learning_rate", "dev_accuracy")
+      best[kind] = (float(rate),)
+    budget = sweep.Budget(epochs=values.epochs, evaluate_every=1)
+    fresh.append(
+      lab.sweep(
+        _cells(best, range(values.seeds)), budget, dataset=dataset, name=name
+      ).assign(data=name)
+    )
+  return {
+    "table": pd.concat(fresh, ignore_index=True),
+    "tuning": pd.concat(tuned, ignore_index=True),
+  }
+
+
+def _curves(table: pd.DataFrame, name: str, metric: str) -> tables.Curves:
+  return tables.curves(table[table["data"] == name], "optimizer", metric)
+
+
+def _note(table: pd.DataFrame, kind: str) -> str:
+  """The tuned rates of a method and of SGD, and which lie on an edge."""
+  texts = []
+  for name in ("sparse", "control"):
+    for method in (kind, "sgd"):
+      own = table[(table["data"] == name) & (table["optimizer"] == method)]
+      rate = float(own["learning_rate"].iloc[0])
+      edge = rate in (GRIDS[method][0], GRIDS[method][-1])
+      texts.append(
+        f"{method} {rate:g} on {name}{' (edge of the grid)' if edge else ''}"
+      )
+  return ", ".join(texts)
+
+
+def judge(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> list[verdicts.Part]:
+  table = measured["table"]
+  questions = []
+  for metric, margin in MARGINS.items():
+    sign = 1 if metric == "dev_accuracy" else -1
+    sparse = _curves(table, "sparse", metric)
+    control = _curves(table, "control", metric)
+    unit = metric.removeprefix("dev_")
+    for kind in ADAPTIVE:
+      gain, without = (
+        sign * (c.arm(kind) - c.arm("sgd"))[:, -1] for c in (sparse, control)
+      )
+      questions += [
+        verdicts.Question(
+          "S1",
+          f"{kind}, {unit}",
+          f"{kind} does better than SGD on sparse features",
+          statistics.mean_interval(gain, seed=0),
+          "greater",
+          margin=margin,
+          note=_note(table, kind),
+        ),
+        verdicts.Question(
+          "S1",
+          f"{kind} by sparseness, {unit}",
+          f"{kind} gains more over SGD than on MNIST as it is",
+          statistics.mean_interval(gain - without, seed=0),
+          "greater",
+          margin=margin,
+        ),
+      ]
+  return verdicts.judge(questions)
+
+
+def summarise(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> pd.DataFrame:
+  """Mean and sd over seeds by data, method and rate: tuning, then fresh."""
+  parts = []
+  for stage in ("tuning", "table"):
+    ends = tables.last_rows(
+      measured[stage].assign(cell=lambda t: t["data"] + t["cell"])
+    )
+    grouped = ends.groupby(["data", "optimizer", "learning_rate"], sort=False)
+    result = grouped[list(MARGINS)].agg(["mean", "std", "count"])
+    result.columns = ["_".join(names) for names in result.columns]
+    seeds = "tuning" if stage == "tuning" else "fresh"
+    parts.append(result.reset_index().assign(seeds=seeds))
+  return pd.concat(parts, ignore_index=True)
+
+
+def _label(rates: pd.Series, kind: object) -> str:
+  return f"{kind}, rate {rates[kind]:g}"
+
+
+def draw(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> dict[str, plots.Figure]:
+  figure, axes = plots.panels(2, 2, (11, 8.4))
+  table = measured["table"]
+  for row, name in enumerate(("sparse", "control")):
+    for column, metric in enumerate(("dev_loss", "dev_accuracy")):
+      ax = axes[row, column]
+      curves = _curves(table, name, metric)
+      own = table[table["data"] == name]
+      rates = own.groupby("optimizer")["learning_rate"].first()
+      study_figures.draw_curves(
+        ax, curves, metric, functools.partial(_label, rates), since=1
+      )
+      ax.set_title(
+        f"pixels shown in {100 * values.lowest:g} to 100 % of examples"
+        if name == "sparse"
+        else "MNIST as it is"
+      )
+  with plots.style():
+    figure.suptitle(
+      f"Each method at its tuned rate, batch 128, {values.seeds} seeds, mean "
+      "and 95 % band"
+    )
+  return {"adaptive_rates": figure}
+
+
+STUDY = study.Study("adaptive_rates", SETTINGS, measure, judge, draw, summarise)
+
+if __name__ == "__main__":
+  study.main(STUDY, __doc__)
