@@ -175,6 +175,14 @@ def smooth(
   return result
 
 
+def check_factor(divergence_factor: float) -> None:
+  """Raises InputError unless the factor is finite and above 1."""
+  if not 1 < divergence_factor < math.inf:
+    raise InputError(
+      f"the divergence factor is {divergence_factor}, expected one above 1"
+    )
+
+
 def find_stop(
   losses: Float[np.ndarray, " T"],
   smoothed: Float[np.ndarray, " T"],
@@ -190,12 +198,9 @@ def find_stop(
   looked for by itself, since `nan > 4 * best` is False.
 
   Raises:
-    InputError: a factor that is not above 1.
+    InputError: a factor that is not finite and above 1.
   """
-  if not divergence_factor > 1:
-    raise InputError(
-      f"the divergence factor is {divergence_factor}, expected one above 1"
-    )
+  check_factor(divergence_factor)
   lost = ~np.isfinite(losses)
   if not math.isfinite(initial):
     lost = np.ones_like(lost)

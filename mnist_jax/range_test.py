@@ -28,14 +28,13 @@ ValueAndGrad = Callable[[Any, Any], tuple[Float[Array, ""], Any]]
 MakeOptimizer = Callable[[Float[Array, ""]], optax.GradientTransformation]
 
 DEV_EXAMPLES = 1000
+CHOICE_SEEDS = 4
 _MEMBER_ELEMENTS = 1 << 20  # pixels that members hold at a time, 4 MiB
-
 _STEPS = 500
 _RAMPS = {
   "adam": Ramp(1e-6, 1.0, _STEPS),
   "rmsprop": Ramp(1e-6, 1.0, _STEPS),
 }
-CHOICE_SEEDS = 4
 
 
 class Observed(NamedTuple):
@@ -52,6 +51,12 @@ Step = Callable[[Any, Any, Float[Array, ""]], tuple[Any, Observed]]
 def default_ramp(optimizer: str) -> Ramp:
   """Six decades that contain the useful rates of an optimiser by name."""
   return _RAMPS.get(optimizer, Ramp(1e-4, 100.0, _STEPS))
+
+
+def default_rule(optimizer: str) -> str:
+  """The rule to follow unless told otherwise: the best for plain SGD, else
+  "minimum/10", as the rule "noise" asks for more than Adam can bear."""
+  return range_rules.DEFAULT_RULE if optimizer == "sgd" else "minimum/10"
 
 
 def gradient_noise(
@@ -211,9 +216,8 @@ def run(
   else:
     taken = jax.vmap(lambda each: _stack(each, rows))(batches)
     found = jax.jit(jax.vmap(one))(params, taken)
-  return _recording(
-    ramp, found, "train" if dev_loss is None else "dev", seeds or (0,)
-  )
+  measured_on = "train" if dev_loss is None else "dev"
+  return _recording(ramp, found, measured_on, seeds or (0,))
 
 
 def _recording(
@@ -366,7 +370,7 @@ def choose(
   dataset: data.Dataset,
   seed: int,
   *,
-  rule: str = range_rules.DEFAULT_RULE,
+  rule: str | None = None,
   ramp: Ramp | None = None,
 ) -> tuple[float | None, str]:
   """One rate for the run with this seed, and why; or None, and why not.
@@ -375,9 +379,15 @@ def choose(
   it chose before: the rule's suggestion over CHOICE_SEEDS seeds, the run's own
   and those after it, rounded to two digits.
 
+  Args:
+    config: with a batch of 1, "noise" has nothing to measure: name a rule.
+    rule: one of range_rules.RULES; `default_rule` of the optimiser if None.
+    ramp: `default_ramp` of the optimiser if None.
+
   Raises:
     InputError: as `network`, or a rule that is not in range_rules.RULES.
   """
+  rule = rule or default_rule(config.optimizer)
   range_rules.check_rule(rule)
   seeds = [(seed + i) % 2**32 for i in range(CHOICE_SEEDS)]
   test = range_rules.judge(network(config, hparams, dataset, seeds, ramp))

@@ -1,6 +1,5 @@
 import copy
 import dataclasses
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -390,7 +389,14 @@ def test_no_choice_comes_with_its_reason(small):
     range_test.choose(CONFIG, hparams, small, 0, rule="best")
 
 
-def test_an_adaptive_optimizer_gets_a_ramp_of_its_own():
-  rates = [range_test.default_ramp(kind).high for kind in ("sgd", "adam")]
-  assert rates[1] < rates[0]
-  assert list(itertools.accumulate(rates, max)) == [rates[0]] * 2
+def test_an_adaptive_optimizer_gets_a_ramp_and_a_rule_of_its_own(small):
+  assert (
+    range_test.default_ramp("adam").high < range_test.default_ramp("sgd").high
+  )
+  adam = dataclasses.replace(CONFIG, optimizer="adam")
+  ramp = Ramp(1e-5, 1.0, 60)
+  rate, reason = range_test.choose(
+    adam, train.make_hparams(0), small, 0, ramp=ramp
+  )
+  assert "rule minimum/10" in reason
+  assert 1e-4 < rate < 0.05

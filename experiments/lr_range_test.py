@@ -1,0 +1,209 @@
+"""Finds a learning rate by the range test of section 12.4.
+
+  python -m experiments.lr_range_test
+  python -m experiments.lr_range_test --batch_size=32 --loss=dev --seeds=30
+
+Raises the rate after every update and watches the loss, for several seeds at
+once; prints what each rule reads off the curves. The run directory gets
+range_test.png, range_test.json and curves.csv. About 10 s on two cores.
+"""
+
+import dataclasses
+import datetime
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from absl import flags
+
+from experiments import common
+from mnist_jax import (
+  data,
+  environment,
+  plots,
+  range_curve,
+  range_figures,
+  range_rules,
+  range_test,
+  records,
+  settings,
+)
+from mnist_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+RUNS = Path("runs/lr_range_test")
+_UNCOMPARED = ("workdir", "overwrite", "data_dir")
+_OWN = (
+  "rule",
+  "loss",
+  "seeds",
+  "low",
+  "high",
+  "steps",
+  "shape",
+  "smoothing",
+  "divergence",
+)
+
+flags.DEFINE_enum(
+  "rule", None, list(range_rules.RULES), "followed (default: by --optimizer)"
+)
+flags.DEFINE_enum(
+  "loss", "train", list(range_curve.MEASURES), "watched, next batch or dev set"
+)
+flags.DEFINE_integer("seeds", 10, "runs, from --seed on", lower_bound=1)
+flags.DEFINE_float("low", None, "first rate (default: by --optimizer)")
+flags.DEFINE_float("high", None, "last rate (default: by --optimizer)")
+flags.DEFINE_integer("steps", None, "updates of the ramp (default: 500)")
+flags.DEFINE_enum("shape", "exponential", list(range_curve.SHAPES), "of ramp")
+flags.DEFINE_float("smoothing", range_curve.SMOOTHING, "of the loss, in [0, 1)")
+flags.DEFINE_float(
+  "divergence", range_curve.DIVERGENCE_FACTOR, "stop at so often the best loss"
+)
+common.use(
+  "batch_size",
+  "hidden_sizes",
+  "activations",
+  "initializer",
+  "l2",
+  "dropout",
+  "optimizer",
+  "momentum",
+  "grad",
+  "seed",
+  *common.DATA_FLAGS,
+  "workdir",
+  "overwrite",
+)
+
+
+def ramp() -> range_curve.Ramp:
+  """The optimiser's ramp with what the flags change of it."""
+  given = {name: FLAGS[name].value for name in ("low", "high", "steps")}
+  return dataclasses.replace(
+    range_test.default_ramp(FLAGS.optimizer),
+    shape=FLAGS.shape,
+    **{name: value for name, value in given.items() if value is not None},
+  )
+
+
+def measure(dataset: data.Dataset) -> range_rules.RangeTest:
+  """The test that the flags ask for.
+
+  Raises:
+    InputError: flags out of range, or that do not go together.
+  """
+  asked = settings.from_values(common.flag_values())
+  # Tried on nothing, so that a wrong value costs no wait.
+  range_curve.smooth(np.ones(1), FLAGS.smoothing)
+  range_curve.check_factor(FLAGS.divergence)
+  if FLAGS.seed + FLAGS.seeds > 2**32:
+    raise InputError(
+      f"--seeds={FLAGS.seeds} from --seed={FLAGS.seed} on: expected the last "
+      "one below 2^32"
+    )
+  recording = range_test.network(
+    asked.train_config(),
+    asked.hparams(),
+    dataset,
+    range(FLAGS.seed, FLAGS.seed + FLAGS.seeds),
+    ramp(),
+    measured_on=FLAGS.loss,
+  )
+  return range_rules.judge(
+    recording,
+    smoothing=FLAGS.smoothing,
+    divergence_factor=FLAGS.divergence,
+  )
+
+
+def followed() -> str:
+  """The rule that the flags ask for."""
+  return FLAGS.rule or range_test.default_rule(FLAGS.optimizer)
+
+
+def table(test: range_rules.RangeTest) -> str:
+  """A line for each rule: its rate with interval, or why it has none."""
+  lines = [f"{'rule':<11} {'rate':>9}  {'95 % interval':<19} seeds"]
+  for found in test.suggestions:
+    rate, interval = "none", ""
+    if found.rate is not None:
+      rate = f"{found.rate:.3g}"
+    if found.low is not None:
+      interval = f"{found.low:.3g} to {found.high:.3g}"
+    seeds = f"{found.n}/{found.seeds}"
+    last = "<" if found.rule == followed() else ""
+    if found.rate is None:
+      last = f"{last} {found.reason}".strip()
+    lines.append(
+      f"{found.rule:<11} {rate:>9}  {interval:<19} {seeds:>5}  {last}".rstrip()
+    )
+  return "\n".join(lines)
+
+
+def points(test: range_rules.RangeTest) -> bytes:
+  """Every update of every seed as CSV; `kept` ends where the seed stopped."""
+  recording, parts = test.recording, []
+  noise, updates = recording.noise, np.arange(len(recording.rates))
+  for i, (seed, curve) in enumerate(
+    zip(recording.seeds, test.curves, strict=True)
+  ):
+    columns = {
+      "seed": seed,
+      "update": updates,
+      "rate": recording.rates,
+      "loss": recording.losses[i],
+      "kept": updates < len(curve.rates),
+      "smoothed": pd.Series(curve.smoothed).reindex(updates),
+    }
+    if noise is not None:
+      columns |= {"signal": noise[i, 0], "variance": noise[i, 1]}
+    parts.append(pd.DataFrame(columns))
+  text = io.StringIO()
+  pd.concat(parts).to_csv(text, index=False, float_format="%.6g")
+  return text.getvalue().encode()
+
+
+def report(path: Path, test: range_rules.RangeTest) -> None:
+  """Prints the rules, what went wrong if anything, and the choice."""
+  print(table(test))
+  if test.warning:
+    print(f"warning: {test.warning}")
+  found = test.suggestion(followed())
+  if found.rate is None:
+    print(found.reason)
+  else:
+    print(f"learning rate {found.rate:.2g}, by the rule {followed()}")
+  print(f"figure  {path / 'range_test.png'}")
+
+
+def main(_: list[str]) -> None:
+  dataset = common.load_dataset()
+  test = measure(dataset)
+  recorded = {
+    "flags": {
+      **{name: FLAGS[name].value for name in _OWN},
+      **common.flag_values(without=_UNCOMPARED),
+    },
+    "seed": FLAGS.seed,
+    "data_digest": dataset.digest,
+    **environment.describe(),
+  }
+  now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+  workdir = Path(FLAGS.workdir) if FLAGS.workdir else RUNS / now
+  title = "-".join(map(str, (784, *FLAGS.hidden_sizes, 10)))
+  with records.open_run(workdir, recorded, overwrite=FLAGS.overwrite) as run:
+    figure = range_figures.range_test(
+      test,
+      f"{title}, {FLAGS.optimizer}, batch {FLAGS.batch_size}, "
+      f"{FLAGS.seeds} seeds",
+    )
+    run.write_bytes("range_test.png", plots.render(figure, "png"))
+    run.write_json("range_test.json", test.to_dict())
+    run.write_bytes("curves.csv", points(test))
+    report(run.path, test)
+
+
+if __name__ == "__main__":
+  common.run(main, __doc__)
