@@ -12,6 +12,7 @@ Names: the quantity with its number in the chapter, then what is wrong with it:
 
 import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 
@@ -52,8 +53,11 @@ class Fault:
   def value_and_grad(
     self, activations: Sequence[mlp.Activation]
   ) -> objective.ValueAndGrad:
-    """J and its gradient with the mistake in it."""
-    return make_value_and_grad(activations, self.formulas)
+    """J and its gradient with the mistake in it.
+
+    The same function object for the same fault, so that it is compiled once.
+    """
+    return _value_and_grad(tuple(activations), self.formulas)
 
   def named_in(self, report: Report, *, candidates: bool = True) -> bool:
     """Whether a report gives the right cause where the mistake begins.
@@ -130,15 +134,23 @@ def _rows(
   yield "all", "the gradient", "result", None, short
 
 
+_value_and_grad = functools.lru_cache(maxsize=512)(make_value_and_grad)
+
+
 def catalogue(activations: Sequence[mlp.Activation]) -> dict[str, Fault]:
   """All mistakes for a network with these hidden layers, by name.
 
   Some are none in some networks (the mask's without dropout, a derivative
   that happens to be the same): `differing` tells.
   """
+  return dict(_catalogue(tuple(activations)))
+
+
+@functools.lru_cache(maxsize=64)
+def _catalogue(activations: tuple[mlp.Activation, ...]) -> dict[str, Fault]:
   faults = {}
   for prefix, left, site, layer, (suffix, text, change, cause) in _rows(
-    tuple(activations)
+    activations
   ):
     name = f"{prefix}_{suffix}"
     modelled = cause == fault_terms.MODELLED

@@ -54,7 +54,10 @@ class TermReport:
 
 # The same function objects each time, so that they are compiled once.
 @functools.lru_cache(maxsize=64)
-def _objective(activations: tuple[mlp.Activation, ...]) -> objective.Objective:
+def objective_of(
+  activations: tuple[mlp.Activation, ...],
+) -> objective.Objective:
+  """`objective.make_objective`, one function object for each network."""
   return objective.make_objective(activations)
 
 
@@ -67,9 +70,10 @@ def value_and_grad_of(
 
 
 @functools.lru_cache(maxsize=64)
-def _gradient_of(
+def gradient_of(
   value_and_grad: objective.ValueAndGrad,
 ) -> Callable[..., mlp.Params]:
+  """Its gradient alone, compiled: (params, batch, l2, masks) -> grads."""
   return jax.jit(lambda *args: value_and_grad(*args)[1])
 
 
@@ -190,15 +194,20 @@ class Subject:
       wide = network_differences.float64_batch(batch)
       strength = None if l2 is None else network_differences.float64_copy(l2)
       self.args = wide, strength, network_differences.float64_copy(masks)
-    self._numeric = functools.cache(self._numeric_at)
+    self._found: dict[float, mlp.Params] = {}
 
-  def _numeric_at(self, step: float) -> mlp.Params:
-    return numeric_gradient(self.params, self.activations, *self.args, step)
+  def numeric(self, step: float) -> mlp.Params:
+    """The two-sided `numeric_gradient` here, computed once for each step."""
+    if step not in self._found:
+      self._found[step] = numeric_gradient(
+        self.params, self.activations, *self.args, step
+      )
+    return self._found[step]
 
   def gradient(self, value_and_grad: objective.ValueAndGrad) -> mlp.Params:
     """What it gives here, in float64."""
     with finite_differences.float64_scope():
-      return _gradient_of(value_and_grad)(self.params, *self.args)
+      return gradient_of(value_and_grad)(self.params, *self.args)
 
   def check(
     self,
@@ -217,11 +226,11 @@ class Subject:
         l2 * losses.l2_penalty([layer.w for layer in params])
       )
     return gradcheck.check(
-      _objective(self.activations),
+      objective_of(self.activations),
       self.params,
       gradient,
       args=self.args,
-      numeric_fn=lambda _, step: self._numeric(step),
+      numeric_fn=lambda _, step: self.numeric(step),
       # m of the mean: padding does not count.
       batch_size=int(np.count_nonzero(batch.weights)),
       **options,
@@ -238,9 +247,9 @@ def _check_term(
   autodiff = value_and_grad_of("autodiff", subject.activations)
   return TermReport(
     subject.check(
-      _gradient_of(value_and_grad), candidates=candidates, **options
+      gradient_of(value_and_grad), candidates=candidates, **options
     ),
-    subject.check(_gradient_of(autodiff), **options),
+    subject.check(gradient_of(autodiff), **options),
     gradcheck.distance(
       subject.gradient(value_and_grad), subject.gradient(autodiff)
     ),

@@ -191,7 +191,7 @@ def curves(
   return figure
 
 
-def _mosaic(tiles: np.ndarray, columns: int) -> np.ndarray:
+def mosaic(tiles: np.ndarray, columns: int) -> np.ndarray:
   """[K, 28, 28] side by side, row by row, one blank pixel between."""
   rows = -(-len(tiles) // columns)
   canvas = np.full((29 * rows + 1, 29 * columns + 1), np.nan)
@@ -222,7 +222,7 @@ def first_layer(
   tiles = w.T.reshape(-1, 28, 28).astype(np.float64)
   with plots.style():
     image = ax.imshow(
-      _mosaic(np.clip(tiles, -1e300, 1e300), columns),
+      mosaic(np.clip(tiles, -1e300, 1e300), columns),
       cmap="RdBu_r",
       vmin=-limit,
       vmax=limit,
@@ -231,7 +231,7 @@ def first_layer(
     if not np.isfinite(tiles).all():
       lost = np.where(np.isfinite(tiles), np.nan, 1.0)
       ax.imshow(
-        _mosaic(lost, columns),
+        mosaic(lost, columns),
         cmap="gray_r",
         vmin=0,
         vmax=1,

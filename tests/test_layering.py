@@ -22,9 +22,8 @@ LADDER = [
   "train sparse_features gradcheck_verdict fault_terms mutation_verdict gradcheck_figures",
   "gradcheck network_differences settings gradient_faults range_test",
   "network_gradcheck sweep_plan sweep_program",
-  "training_checks check_grads_peer gradcheck_study sweep_block "
-  "sweep_results",
-  "runner sweep mutation_score",
+  "training_checks check_grads_peer sweep_block sweep_results",
+  "runner sweep mutation_score gradcheck_study",
 ]
 RUNG = {name: i for i, rung in enumerate(LADDER) for name in rung.split()}
 FENCES = {
