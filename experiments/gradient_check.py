@@ -23,13 +23,13 @@ from absl import flags
 
 from experiments import common
 from mnist_jax import (
+  check_figures,
+  check_judgement,
+  check_study,
   data,
   environment,
   finite_differences,
   gradcheck,
-  gradcheck_figures,
-  gradcheck_judgement,
-  gradcheck_study,
   gradient_faults,
   mlp,
   network_gradcheck,
@@ -119,9 +119,9 @@ def check(
     candidates=candidates,
   )
   given = subject.gradient(seam)
-  numeric = subject.numeric(gradcheck_study.PLAIN_STEP)
+  numeric = subject.numeric(check_study.PLAIN_STEP)
   paths = finite_differences.flatten(params, "params")[0].paths
-  figure = gradcheck_figures.residual_map(
+  figure = check_figures.residual_map(
     [chapter_name(path) for path in paths],
     [np.asarray(x) for x in jax.tree.leaves(given)],
     [np.asarray(x) for x in jax.tree.leaves(numeric)],
@@ -148,7 +148,7 @@ def table(terms: dict[str, network_gradcheck.TermReport]) -> str:
 
 def measure(
   config: train.TrainConfig, dataset: data.Dataset
-) -> gradcheck_judgement.Measurements:
+) -> check_judgement.Measurements:
   """The studies of G1, G2, G3 and G5, seed by seed."""
   preset = PRESETS[FLAGS.preset]
   seeds = range(FLAGS.seed, FLAGS.seed + preset["seeds"])
@@ -158,20 +158,20 @@ def measure(
   training = []
   begun = time.monotonic()
   for seed in seeds:
-    batch = gradcheck_study.draw_batch(dataset.train, FLAGS.batch_size, seed)
+    batch = check_study.draw_batch(dataset.train, FLAGS.batch_size, seed)
     params = train.init_state(config, seed).params
     for dtype in ("float64", "float32"):
-      found = gradcheck_study.error_against_step(
+      found = check_study.error_against_step(
         params,
         config.activations,
         batch,
-        gradcheck_judgement.STEPS,
+        check_judgement.STEPS,
         np.dtype(dtype),
         seed,
       )
       for method, error in found.items():
         errors.setdefault((dtype, method), []).append(error)
-    moments = gradcheck_study.distances_in_training(
+    moments = check_study.distances_in_training(
       config,
       on_device,
       preset["epochs"],
@@ -186,7 +186,7 @@ def measure(
     rows: dict[str, list[list[float]]] = {}
     for depth in preset["depths"]:
       for row, seed in enumerate(seeds):
-        found_here = gradcheck_study.distance_at_depth(
+        found_here = check_study.distance_at_depth(
           dataset.train, depth, activation, DEPTH_BATCH, seed
         )
         for what, value in found_here.items():
@@ -196,35 +196,35 @@ def measure(
           kept[row].append(value)
       say(f"{depth} layers, {activation}: {time.monotonic() - begun:.0f} s")
     by_depth |= rows
-  return gradcheck_judgement.Measurements(
+  return check_judgement.Measurements(
     {key: np.stack(rows) for key, rows in errors.items()},
     preset["depths"],
     {name: np.array(rows) for name, rows in by_depth.items()},
     preset["epochs"],
     training,
-    gradcheck_study.dropout_and_training_facts(config, on_device, FLAGS.seed),
+    check_study.dropout_and_training_facts(config, on_device, FLAGS.seed),
   )
 
 
 def draw(
-  found: gradcheck_judgement.Measurements,
+  found: check_judgement.Measurements,
 ) -> dict[str, plots.Figure]:
   def curve(*keys: str) -> np.ndarray:
-    return gradcheck_judgement.training_curve(found.training, *keys)
+    return check_judgement.training_curve(found.training, *keys)
 
   return {
-    "error_vs_step": gradcheck_figures.error_vs_step(
-      gradcheck_judgement.STEPS,
+    "error_vs_step": check_figures.error_vs_step(
+      check_judgement.STEPS,
       found.errors,
-      gradcheck_judgement.slopes(found.errors),
+      check_judgement.slopes(found.errors),
     ),
-    "distance_vs_depth": gradcheck_figures.distances(
+    "distance_vs_depth": check_figures.distances(
       np.array(found.depths),
       found.by_depth,
       label="layers",
       title="Distance against depth: numeric at h = 1e-5, and float32's own",
     ),
-    "distance_vs_training": gradcheck_figures.distances(
+    "distance_vs_training": check_figures.distances(
       np.array(found.epochs),
       {
         "right, h = 1e-5": curve("plain", "all"),
@@ -239,10 +239,10 @@ def draw(
   }
 
 
-def plain(found: gradcheck_judgement.Measurements) -> dict[str, Any]:
+def plain(found: check_judgement.Measurements) -> dict[str, Any]:
   """All that was measured, for JSON."""
   return {
-    "steps": gradcheck_judgement.STEPS.tolist(),
+    "steps": check_judgement.STEPS.tolist(),
     "errors": {", ".join(k): v.tolist() for k, v in found.errors.items()},
     "depths": list(found.depths),
     "by_depth": {k: v.tolist() for k, v in found.by_depth.items()},
@@ -258,7 +258,7 @@ def study(
   """Measures, judges, draws and records the claims."""
   begun = time.monotonic()
   found = measure(config, dataset)
-  parts = gradcheck_judgement.parts(found)
+  parts = check_judgement.parts(found)
   for name, figure in draw(found).items():
     run.write_bytes(f"{name}.png", plots.render(figure, "png"))
   run.write_json("measurements.json", plain(found))
@@ -300,9 +300,7 @@ def main(_: list[str]) -> None:
     (784, *map(int, FLAGS.hidden_sizes), 10), names, FLAGS.initializer
   )
   dataset = common.load_dataset()
-  batch = gradcheck_study.draw_batch(
-    dataset.train, FLAGS.batch_size, FLAGS.seed
-  )
+  batch = check_study.draw_batch(dataset.train, FLAGS.batch_size, FLAGS.seed)
   params = train.init_state(config, FLAGS.seed).params
   masks = None
   if FLAGS.dropout:

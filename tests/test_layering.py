@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "mnist_jax").glob("[a-z]*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
-# A module imports only from rungs below its own (errors and files are below them all).
+# A module imports only from rungs below its own (errors and files are below
+# them all).
 LADDER = [
   "errors files",
   "mlp losses metrics optimizers schedules idx plots digit_image statistics "
@@ -17,13 +18,15 @@ LADDER = [
   "finite_differences error_bars diagnosis range_curve",
   "objective schedule_config tfds_source run_figures decisions slopes tables "
   "range_rules gradcheck_coverage gradcheck_report",
-  "data verdicts study_figures gradcheck_inputs gradcheck_comparison faulty_backward "
+  "data verdicts study_figures gradcheck_inputs gradcheck_comparison "
+  "faulty_backward "
   "range_figures",
-  "train sparse_features gradcheck_verdict fault_terms mutation_verdict gradcheck_figures",
+  "train sparse_features gradcheck_verdict fault_terms mutation_verdict "
+  "check_figures check_judgement",
   "gradcheck network_differences settings gradient_faults range_test",
   "network_gradcheck sweep_plan sweep_program",
   "training_checks check_grads_peer sweep_block sweep_results",
-  "runner sweep mutation_score gradcheck_study",
+  "runner sweep mutation_score check_study",
 ]
 RUNG = {name: i for i, rung in enumerate(LADDER) for name in rung.split()}
 FENCES = {

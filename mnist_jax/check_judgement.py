@@ -1,4 +1,4 @@
-"""From what `gradcheck_study` measured to the parts of G1, G2, G3 and G5.
+"""From what `check_study` measured to the parts of G1, G2, G3 and G5.
 
 All judged together, with Holm over the whole family; targets, margins and
 ranges of fits are the constants here, fixed before the run.
@@ -39,7 +39,7 @@ class Measurements:
     depths: the numbers of layers.
     by_depth: by what was compared and the activation, [S, depths].
     epochs: after which the gradient was checked.
-    training: for each seed `gradcheck_study.distances_in_training`'s moments.
+    training: for each seed `check_study.distances_in_training`'s moments.
     facts: by name of a part of G5 (in words), whether it is so.
   """
 
