@@ -141,6 +141,17 @@ class Lab:
     return table
 
 
+def preset_values(study: "Study", preset: str) -> SimpleNamespace:
+  """A preset's values without any flags, for a notebook.
+
+  Args:
+    preset: "quick" or "full".
+  """
+  return SimpleNamespace(
+    **{setting.name: getattr(setting, preset) for setting in study.settings}
+  )
+
+
 Tables = Any  # what `measure` returns and the others take
 
 
