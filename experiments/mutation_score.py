@@ -39,7 +39,7 @@ PRESETS = {
   # Seeds of the chapter's network, of each small one; correct networks, and
   # how many of them share an architecture.
   "quick": (0, 1, 24, 6),
-  "full": (1, 6, 1080, 30),
+  "full": (1, 6, 1080, 45),
 }
 _FIRST_FAULT, _FIRST_CORRECT = 100, 10_000  # seeds
 

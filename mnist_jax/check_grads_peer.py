@@ -33,8 +33,8 @@ class Setting(NamedTuple):
 SETTINGS = tuple(
   Setting(dtype, eps)
   for dtype, steps in (
-    ("float32", (None, 1e-1, 1e-2)),
-    ("float64", (None, 1e-2, 1e-3, 1e-5, 1e-6)),
+    ("float32", (None,)),
+    ("float64", (None, 1e-2, 1e-3, 1e-6)),
   )
   for eps in steps
 )
@@ -68,27 +68,39 @@ class Peer:
     self._loss = _with_given_gradient(subject.activations)
     self._subject = subject
 
-  def rejects(self, given: mlp.Params, setting: Setting) -> bool:
-    """Whether check_grads calls the gradient wrong."""
-    dtype = np.dtype(setting.dtype)
-    wide = dtype == np.float64
+  def rejections(self, given: mlp.Params) -> dict[str, bool]:
+    """By setting, whether check_grads calls the gradient wrong."""
+    found = {}
+    for dtype in dict.fromkeys(setting.dtype for setting in SETTINGS):
+      wide = dtype == "float64"
+      with float64_scope() if wide else contextlib.nullcontext():
+        params, grads, args = self._cast(given, np.dtype(dtype))
+        for setting in SETTINGS:
+          if setting.dtype == dtype:
+            found[str(setting)] = self._rejects(
+              params, grads, args, setting.eps
+            )
+    return found
 
+  def _cast(self, given: mlp.Params, dtype: Any) -> Any:
     def cast(x: Any) -> Any:
       x = np.asarray(x)
       return jnp.asarray(x, dtype if x.dtype.kind == "f" else None)
 
-    with float64_scope() if wide else contextlib.nullcontext():
-      params, given, args = jax.tree.map(
-        cast, (self._subject.params, given, self._subject.args)
+    whole = self._subject.params, given, self._subject.args
+    return jax.tree.map(cast, whole)
+
+  def _rejects(
+    self, params: Any, given: Any, args: Any, eps: float | None
+  ) -> bool:
+    try:
+      check_grads(
+        lambda p: self._loss(p, given, args),
+        (params,),
+        order=1,
+        modes=("rev",),
+        eps=eps,
       )
-      try:
-        check_grads(
-          lambda p: self._loss(p, given, args),
-          (params,),
-          order=1,
-          modes=("rev",),
-          eps=setting.eps,
-        )
-      except AssertionError:
-        return True
+    except AssertionError:
+      return True
     return False

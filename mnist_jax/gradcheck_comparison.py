@@ -24,6 +24,7 @@ _LARGEST_ZERO = 1e-4
 _ENOUGH = 1e-8
 _BATCH = 128  # entries refined at a time
 _MOST_WHEN_WRONG = 2048  # per tensor, when it is known to be wrong
+_PROBED = 32  # of the worst, the mildest and the poor, before the rest
 
 
 @dataclasses.dataclass
@@ -231,9 +232,9 @@ def _judge_suspects(
   Not at all of a great many where that tells nothing new: the worst, the
   mildest and those with a `poor` value are looked at first.
   """
-  if suspects.size > 2 * _BATCH:
-    ends = np.r_[0:_BATCH, suspects.size - _BATCH : suspects.size]
-    first = np.union1d(ends, np.flatnonzero(poor)[:_MOST_WHEN_WRONG])
+  if suspects.size > 3 * _PROBED:
+    ends = np.r_[0:_PROBED, suspects.size - _PROBED : suspects.size]
+    first = np.union1d(ends, np.flatnonzero(poor)[:_PROBED])
     for start in range(0, first.size, _BATCH):
       some = suspects[first[start : start + _BATCH]]
       _look(comparison, losses, ladder, some)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mnist_jax import gradient_faults, mlp, objective
-from mnist_jax.check_grads_peer import SETTINGS, Peer
+from mnist_jax.check_grads_peer import Peer
 from mnist_jax.finite_differences import float64_scope
 from mnist_jax.gradcheck_report import Verdict
 from mnist_jax.network_gradcheck import Subject, value_and_grad_of
@@ -123,10 +123,6 @@ def draw(
   return Subject(params, network.activations, batch, l2, masks)
 
 
-def _rejections(peer: Peer, given: mlp.Params) -> dict[str, bool]:
-  return {str(setting): peer.rejects(given, setting) for setting in SETTINGS}
-
-
 def fault_records(network: Network, seed: int, **how: Any) -> Iterator[Record]:
   """A record for every fault that is one at this network and seed.
 
@@ -171,7 +167,7 @@ def fault_records(network: Network, seed: int, **how: Any) -> Iterator[Record]:
       "named_alone": fault.named_in(report, candidates=False),
       "modelled": fault.modelled,
       "nameless": not fault.cause,
-      "check_grads": _rejections(peer, faulty),
+      "check_grads": peer.rejections(faulty),
     }
 
 
@@ -201,7 +197,7 @@ def correct_record(network: Network, seed: int) -> Record:
     "verdict": str(report.verdict),
     "reason": report.reason,
     "distance": report.distance,
-    "check_grads": _rejections(Peer(subject), hand),
+    "check_grads": Peer(subject).rejections(hand),
   }
 
 

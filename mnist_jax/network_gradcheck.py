@@ -77,6 +77,11 @@ def gradient_of(
   return jax.jit(lambda *args: value_and_grad(*args)[1])
 
 
+@jax.jit
+def _penalty(params: mlp.Params, l2: objective.Scalar) -> objective.Scalar:
+  return l2 * losses.l2_penalty([layer.w for layer in params])
+
+
 def _terms(
   batch: objective.Batch,
   l2: objective.L2,
@@ -222,9 +227,7 @@ class Subject:
     """
     batch, l2, _ = self.args
     if l2 is not None:
-      options["penalty_fn"] = lambda params: (
-        l2 * losses.l2_penalty([layer.w for layer in params])
-      )
+      options["penalty_fn"] = lambda params: _penalty(params, l2)
     return gradcheck.check(
       objective_of(self.activations),
       self.params,
