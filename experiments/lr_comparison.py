@@ -162,7 +162,9 @@ def draw(
   return {"curves": book, "differences": paired}
 
 
-STUDY = study.Study("lr_comparison", SETTINGS, measure, judge, draw, summarise)
+STUDY = study.Study(
+  "lr_comparison", SETTINGS, measure, judge, draw, summarise, check
+)
 
 if __name__ == "__main__":
   study.main(STUDY, __doc__)

@@ -71,23 +71,20 @@ def curves(
   wide = wide.sort_index(axis=1)
   arms = list(dict.fromkeys(_keys(table, names)))
   seeds = sorted(table["seed"].unique().tolist())
-  try:
-    values = np.stack(
-      [
-        np.stack([wide.loc[(*_tuple(a), seed)].to_numpy() for seed in seeds])
-        for a in arms
-      ]
-    ).astype(np.float64)
-  except KeyError as error:
-    raise InputError(
-      f"the table lacks {error} of {', '.join([*names, 'seed'])}, expected "
-      "the same seeds in every arm"
-    ) from None
+  wanted = [(*_tuple(arm), seed) for arm in arms for seed in seeds]
+  there = set(wide.index)
+  for key in wanted:
+    if key not in there:
+      raise InputError(
+        f"the table lacks {dict(zip(index, key, strict=False))}, expected the "
+        "same seeds in every arm"
+      )
+  values = wide.loc[wanted].to_numpy(np.float64)
   return Curves(
     tuple(arms),
     tuple(seeds),
     wide.columns.to_numpy(np.float64),
-    values,
+    values.reshape(len(arms), len(seeds), -1),
   )
 
 

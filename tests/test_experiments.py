@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -16,8 +17,14 @@ ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(
   path.stem
   for path in (ROOT / "experiments").glob("*.py")
-  if "common.run(main" in path.read_text()
+  if re.search(r"common\.run\(main|study\.main\(STUDY", path.read_text())
 )
+# The least of a study that leaves nothing out; adaptive_rates compiles too much.
+TINY = {
+  "lr_comparison": ("--epochs=2", "--crossing=1", "--seeds=2"),
+  "lr_decay": ("--epochs=2", "--seeds=2"),
+  "seeds": ("--epochs=1", "--seeds=2", "--widths=8,12"),
+}
 SMALL = (
   "--num_train=1000",
   "--hidden_sizes=16",
@@ -129,6 +136,65 @@ def test_help_fits_a_screen(experiment, name):
   assert len(named) == len(set(named))
   assert len(named) == len([x for x in lines if x.startswith("  --")])
   assert "<" not in re.sub(r"`.*?`", "", short.printed.split("\n  --", 1)[1])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_study_writes_its_verdict_table_and_figures(
+  experiment, tmp_path, name
+):
+  flags = (*TINY[name], "--num_train=512", f"--workdir={tmp_path}")
+  done = experiment(name, *flags)
+  assert done.code == 0, done.said
+  verdict = read_json(tmp_path / "verdict.json")
+  assert verdict["study"] == name
+  assert verdict["preset"] == "quick"
+  assert verdict["command"].startswith(f"python -m experiments.{name} --")
+  parts = [part for claim in verdict["claims"] for part in claim["parts"]]
+  assert {part["verdict"] for part in parts} == {"undecided"}
+  for part in parts:
+    assert f"{part['claim']}  {part['name']}" in done.printed
+    assert part["n"] == 2
+    assert part["interval"][0] <= part["effect"] <= part["interval"][1]
+    assert part["test"]
+    assert part["text"]
+  for key in ("device", "versions", "wall_seconds", "date", "code_version"):
+    assert verdict[key]
+  table = pd.read_parquet(tmp_path / "table.parquet")
+  assert not table["dev_accuracy"].isna().any()
+  assert len(pd.read_csv(tmp_path / "summary.csv")) > 0
+  pictures = sorted(tmp_path.glob("*.png"))
+  assert pictures
+  for path in pictures:
+    with Image.open(path) as picture:
+      assert min(picture.size) > 400
+  # Once more: nothing is trained again, and the same is found.
+  cells = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/cells/*")}
+  assert experiment(name, *flags).code == 0
+  again = read_json(tmp_path / "verdict.json")
+  assert again["claims"] == verdict["claims"]
+  assert cells == {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/cells/*")}
+
+
+@pytest.mark.parametrize(
+  ("flags", "said"),
+  [
+    (("lr_comparison", "--rates=0.2,0.3"), "--rates=0.2,0.3: expected 0.5"),
+    (("lr_comparison", "--epochs=9"), "--epochs=9: expected more than"),
+    (("lr_comparison", "--rates=a"), "--rates=a: expected numbers"),
+    (("lr_comparison", "--seeds=0"), "seeds"),
+    (("lr_comparison", "--preset=fast"), "preset"),
+    (("seeds", "--widths=64"), "--widths=64: expected two"),
+    (("seeds", "--widths=6.5,7"), "--widths=6.5,7: expected whole numbers"),
+  ],
+)
+def test_a_wrong_value_of_a_study_is_one_line(
+  experiment, tmp_path, flags, said
+):
+  done = experiment(*flags, f"--workdir={tmp_path / 'new'}")
+  assert done.code == 2
+  assert said in done.said
+  assert len(done.said.splitlines()) == 1
+  assert not (tmp_path / "new").exists()
 
 
 def test_help_names_every_flag_that_the_run_records(experiment, finished):

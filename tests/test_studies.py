@@ -1,0 +1,148 @@
+"""Verdicts of studies on tables whose answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import adaptive_rates, lr_comparison, lr_decay, seeds, study
+from mnist_jax import verdicts
+from mnist_jax.verdicts import Verdict
+
+SEEDS = 40
+
+
+def noise(seed, epoch, arm):
+  """A little, the same at every call, mostly shared by the arms of a seed."""
+  rng = np.random.default_rng([seed, epoch])
+  return 0.002 * rng.standard_normal() + 0.0005 * np.sin(37 * arm + seed)
+
+
+def table(arms, epochs, accuracy, column="learning_rate", **more):
+  """Runs whose accuracy is accuracy(arm, epoch) and whose loss is 1 less it."""
+  rows = []
+  for number, arm in enumerate(arms):
+    for seed in range(SEEDS):
+      for epoch in range(epochs + 1):
+        value = accuracy(arm, epoch) + noise(seed, epoch, number)
+        rows.append(
+          {
+            "cell": f"{arm}-{seed}",
+            column: arm,
+            "seed": seed,
+            "epoch": float(epoch),
+            "step": epoch * 430,
+            "dev_accuracy": value,
+            "dev_loss": 1 - value,
+            "test_accuracy": value,
+            **more,
+          }
+        )
+  return pd.DataFrame(rows)
+
+
+def verdict_of(parts):
+  assert len({(part.claim, part.name) for part in parts}) == len(parts)
+  return {part.name: part.verdict for part in parts}
+
+
+def as_claimed(rate, epoch):
+  """0.8 ahead until epoch 5, 0.5 from there on; the others behind."""
+  if rate == 0.8:
+    return 0.95 if epoch else 0.1
+  if rate == 0.5:
+    return (0.94 if epoch < 5 else 0.96) if epoch else 0.1
+  return 0.9
+
+
+def opposite(rate, epoch):
+  swapped = {0.8: 0.5, 0.5: 0.8}
+  return as_claimed(swapped.get(rate, rate), epoch)
+
+
+@pytest.mark.parametrize(
+  ("accuracy", "expected"),
+  [(as_claimed, Verdict.HOLDS), (opposite, Verdict.FAILS)],
+)
+def test_lr_comparison(accuracy, expected):
+  values = study.preset_values(lr_comparison.STUDY, "full")
+  values.epochs = 14
+  runs = table(values.rates, 14, accuracy)
+  found = verdict_of(lr_comparison.judge(runs, values))
+  assert len(found) == 12
+  for metric in ("accuracy", "loss"):
+    for name in ("first", "passed", "stays", "best of 0.5 and 0.8"):
+      assert found[f"{name}, {metric}"] is expected
+    assert found[f"best of 0.5 and 0.2, {metric}"] is Verdict.HOLDS
+
+
+def test_lr_comparison_of_equals_does_not_hold_by_its_margin():
+  values = study.preset_values(lr_comparison.STUDY, "full")
+  values.epochs = 14
+  runs = table(values.rates, 14, lambda rate, epoch: 0.95)
+  found = verdict_of(lr_comparison.judge(runs, values))
+  assert found["best of 0.5 and 0.8, accuracy"] is Verdict.FAILS
+
+
+def test_seeds():
+  values = study.preset_values(seeds.STUDY, "full")
+  arms = ("64,16", "256,16")
+
+  def near(arm, epoch):
+    return 0.9745 if arm == arms[0] else 0.978
+
+  runs = table(arms, 2, near, "hidden_sizes")
+  found = {(p.claim, p.name): p.verdict for p in seeds.judge(runs, values)}
+  assert found["N1", "test accuracy"] is Verdict.HOLDS
+  assert found["N1", "dev loss"] is Verdict.FAILS  # 0.0255 against 0.098
+  assert found["N2", "dev accuracy"] is Verdict.HOLDS
+  runs["test_accuracy"] -= 0.01
+  parts = seeds.judge(runs, values)
+  assert parts[0].verdict is Verdict.FAILS
+  assert parts[0].margin == pytest.approx(0.0030, abs=1e-4)
+
+
+def test_lr_decay():
+  values = study.preset_values(lr_decay.STUDY, "full")
+  ends = {"decayed": 0.97, "best fixed": 0.96, "large alone": 0.97}
+
+  def accuracy(arm, epoch):
+    return ends.get(arm, 0.95)
+
+  choice = {
+    "fixed": 0.5,
+    "learning_rate": 0.8,
+    "gamma": 0.1,
+    "boundaries": (20.0,),
+  }
+  measured = {
+    "table": table(lr_decay.ARMS, 2, accuracy, "arm"),
+    "choice": choice,
+  }
+  parts = lr_decay.judge(measured, values)
+  found = verdict_of(parts)
+  assert found["against best fixed, accuracy"] is Verdict.HOLDS
+  assert found["against small alone, loss"] is Verdict.HOLDS
+  assert found["against large alone, accuracy"] is Verdict.FAILS
+  assert "from epoch 20 on 0.08; best fixed 0.5" in parts[0].note
+  assert verdicts.combine(parts) is Verdict.FAILS
+
+
+def test_adaptive_rates():
+  values = study.preset_values(adaptive_rates.STUDY, "full")
+  tables = []
+  for name, gain in (("sparse", 0.02), ("control", 0.01)):
+
+    def accuracy(kind, epoch, gain=gain):
+      return 0.9 if kind == "sgd" else 0.9 + gain
+
+    runs = table(adaptive_rates.GRIDS, 1, accuracy, "optimizer", data=name)
+    runs["learning_rate"] = 0.3
+    tables.append(runs)
+  parts = adaptive_rates.judge({"table": pd.concat(tables)}, values)
+  assert {p.verdict for p in parts} == {Verdict.HOLDS}
+  assert "adagrad 0.3 on sparse (edge of the grid)" in parts[0].note
+  tables[1].loc[tables[1]["optimizer"] == "sgd", "dev_accuracy"] -= 0.02
+  parts = adaptive_rates.judge({"table": pd.concat(tables)}, values)
+  found = verdict_of(parts)
+  assert found["adam, accuracy"] is Verdict.HOLDS
+  assert found["adam by sparseness, accuracy"] is Verdict.FAILS
