@@ -13,6 +13,7 @@ runs it alone.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -79,6 +80,7 @@ def run(
   budget: Budget,
   *,
   dataset: data.Dataset | None = None,
+  data_flags: Sequence[str] = (),
   workdir: str | Path | None = None,
   overwrite: bool = False,
   mesh: Mesh | None = None,
@@ -96,6 +98,8 @@ def run(
     cells: from `product`, or any list of `Settings`.
     budget: the same for all cells.
     dataset: the bundled MNIST by default.
+    data_flags: what `experiments.replay` needs to load another one, such as
+      "--data_source=idx"; they become part of the commands.
     workdir: where results are filed, found again and added to. None keeps
       nothing on the disk.
     overwrite: begin `workdir` afresh.
@@ -113,22 +117,25 @@ def run(
   dataset = dataset or data.load()
   mesh = mesh or sharding.mesh()
   sweep_plan.check_cells(cells, budget, len(dataset.train.labels))
+  run_missing = functools.partial(
+    _run,
+    cells,
+    budget=budget,
+    dataset=dataset,
+    data_flags=data_flags,
+    mesh=mesh,
+    max_members=max_members,
+    on_progress=on_progress,
+  )
   if workdir is None:
-    parts = [
-      rows
-      for _, rows, _ in _run(
-        cells, set(), budget, dataset, mesh, max_members, on_progress
-      )
-    ]
+    parts = [rows for _, rows, _ in run_missing(there=set())]
     return _ordered(pd.concat(parts, ignore_index=True), cells, budget)
   about = environment.describe()
   with sweep_results.Store(
-    Path(workdir), dataset.digest, about, overwrite
+    Path(workdir), sweep_results.data_digest(dataset), about, overwrite
   ) as store:
     there = set(store.table()["cell"])
-    for keys, rows, noted in _run(
-      cells, there, budget, dataset, mesh, max_members, on_progress
-    ):
+    for keys, rows, noted in run_missing(there=there):
       store.add(keys, rows, noted)
     return _ordered(store.table(), cells, budget)
 
@@ -145,9 +152,11 @@ def _ordered(
 
 def _run(
   cells: Sequence[Settings],
+  *,
   there: set[str],
   budget: Budget,
   dataset: data.Dataset,
+  data_flags: Sequence[str],
   mesh: Mesh,
   max_members: int | None,
   on_progress: OnProgress,
@@ -170,7 +179,7 @@ def _run(
       result = sweep_block.run(block, budget, on, mesh, counter.updates)
     keys = [cell_key(cell, budget) for cell in block.cells]
     rows = sweep_results.frame(
-      {**_identity(cell, budget), **row}
+      {**_identity(cell, budget, data_flags), **row}
       for cell in block.cells
       for row in result.rows[cell]
     )
@@ -178,13 +187,15 @@ def _run(
     counter.end(block)
 
 
-def _identity(cell: Settings, budget: Budget) -> dict[str, Any]:
+def _identity(
+  cell: Settings, budget: Budget, data_flags: Sequence[str]
+) -> dict[str, Any]:
   text = json.dumps(budget.to_dict())
   return {
     **sweep_results.setting_columns(cell),
     "cell": cell_key(cell, budget),
     "budget": text,
-    "command": cell.command(REPLAY, f"--budget={text}"),
+    "command": cell.command(REPLAY, *data_flags, f"--budget={text}"),
   }
 
 

@@ -12,10 +12,12 @@ import hashlib
 import itertools
 import json
 import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from mnist_jax import data, settings, train
+from mnist_jax import data, optimizers, settings, train
 from mnist_jax.errors import InputError
 from mnist_jax.settings import Number, Settings
 
@@ -48,20 +50,37 @@ def product(base: Settings | None = None, **axes: Any) -> list[Settings]:
 
 
 _TUPLES = ("hidden_sizes", "activations", "boundaries")
+_WHOLE = ("batch_size", "num_train", "seed", "order_seed")
 
 
 def _values(name: str, given: Any) -> list[Any]:
   if isinstance(given, str) or not isinstance(given, Iterable):
-    return [given]
+    return [_value(name, given)]
   values = list(given)
-  if name in _TUPLES:
-    if values and not isinstance(values[0], list | tuple) and values != [None]:
-      return [tuple(values)]
-    return [value and tuple(value) for value in values]
+  one = isinstance(given, tuple) and not given
+  if name in _TUPLES and (
+    one or any(isinstance(v, str | numbers.Real) for v in values)
+  ):
+    values = [values]
   if not values:
     raise InputError(f"{name}: found no values, expected at least one")
-  # NumPy's numbers would be written otherwise than Python's.
-  return [v.item() if hasattr(v, "item") else v for v in values]
+  return [_value(name, value) for value in values]
+
+
+def _value(name: str, given: Any) -> Any:
+  """As `Settings` holds it; NumPy's numbers are written otherwise."""
+  if name in _TUPLES and isinstance(given, Iterable):
+    if isinstance(given, str):
+      return (given,)
+    return tuple(_value("", value) for value in given)
+  value = given.item() if hasattr(given, "item") else given
+  if name in _WHOLE and isinstance(value, float) and value.is_integer():
+    return int(value)
+  return value
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +93,15 @@ class Target:
   """
 
   metric: str
-  value: float
+  value: Number
 
   def __post_init__(self) -> None:
     if self.metric not in ("dev_loss", "dev_accuracy"):
       raise InputError(
         f"target is on {self.metric!r}, expected dev_loss or dev_accuracy"
       )
+    if not _is_number(self.value):
+      raise InputError(f"target is {self.value!r}, expected a number")
 
   def reached(self, row: Mapping[str, Any]) -> bool:
     """Whether a row of the table has it."""
@@ -124,10 +145,12 @@ class Budget:
       )
     for name in ("epochs", "updates", "evaluate_every"):
       value = getattr(self, name)
-      if value is not None and not 0 < value < math.inf:
+      if value is not None and not (_is_number(value) and value > 0):
         raise InputError(f"{name}={value}: expected a number > 0")
+    if self.updates is not None and self.updates != int(self.updates):
+      raise InputError(f"updates={self.updates}: expected a whole number")
     for point in self.evaluate_at:
-      if not 0 <= point <= self.length:
+      if not (_is_number(point) and 0 <= point <= self.length):
         raise InputError(
           f"evaluate_at={point}: expected a point in the {self.length:g} "
           f"{self.unit} of the budget"
@@ -170,8 +193,9 @@ class Budget:
     return sorted({0, total, *(p for p in found if p < total)})
 
   def _updates(self, place: Number, per_epoch: int) -> int:
-    exact = place * per_epoch if self.unit == "epochs" else place
-    return math.floor(exact + 0.5)
+    """Halves up, of the decimal number that `place` prints as."""
+    exact = Decimal(str(place)) * (per_epoch if self.unit == "epochs" else 1)
+    return int(exact.to_integral_value(ROUND_HALF_UP))
 
   def to_dict(self) -> dict[str, Any]:
     """The fields that are not at their defaults, for JSON."""
@@ -188,29 +212,37 @@ def budget_from_dict(fields: Mapping[str, Any]) -> Budget:
   Raises:
     InputError: an unknown field, or values that `Budget` refuses.
   """
-  known = {field.name for field in dataclasses.fields(Budget)}
-  for name in fields:
-    if name not in known:
-      raise InputError(
-        f"budget has {name!r}, expected fields of {', '.join(sorted(known))}"
-      )
+  _check_names("budget", fields, Budget)
   given: dict[str, Any] = {
     k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
   }
   if given.get("target") is not None:
-    given["target"] = Target(**given["target"])
+    _check_names("target", given["target"], Target)
+    given["target"] = Target(**{"metric": "", "value": None, **given["target"]})
   return Budget(**given)
+
+
+def _check_names(what: str, found: Any, kind: type) -> None:
+  names = [field.name for field in dataclasses.fields(kind)]
+  if not isinstance(found, Mapping):
+    raise InputError(f"{what} is {found!r}, expected {{{', '.join(names)}}}")
+  for name in found:
+    if name not in names:
+      raise InputError(
+        f"{what} has {name!r}, expected fields of {', '.join(names)}"
+      )
 
 
 def cell_key(cell: Settings, budget: Budget) -> str:
   """What the cell's results are filed under: 16 hex digits.
 
-  Equal for settings that mean the same run, so 1 and 1.0 are alike.
+  Equal for settings that mean the same run: 1 and 1.0, a momentum or an
+  `order_seed` that is given or the same by default.
   """
-  plain = {
-    name: _plain(value) for name, value in dataclasses.asdict(cell).items()
-  }
-  text = json.dumps([plain, _plain(budget.to_dict())], sort_keys=True)
+  fields = dataclasses.asdict(cell) | {"order_seed": cell.order}
+  if cell.momentum is None and cell.optimizer in optimizers.USES_MOMENTUM:
+    fields["momentum"] = settings.DEFAULT_MOMENTUM
+  text = json.dumps(_plain([fields, budget.to_dict()]), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -18,9 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from mnist_jax import files
+from mnist_jax import data, files
 from mnist_jax.errors import InputError
 from mnist_jax.settings import Settings
 
@@ -122,6 +123,28 @@ def setting_columns(cell: Settings) -> dict[str, Any]:
   }
 
 
+def data_digest(dataset: data.Dataset) -> str:
+  """SHA-256 in hex over the examples of the splits, as they are cut.
+
+  `Dataset.digest` is over the source: that of another dev set is the same.
+  """
+  total = hashlib.sha256(dataset.digest.encode())
+  for split in (dataset.train, dataset.dev, dataset.test):
+    for array in map(np.asarray, split):
+      total.update(f"{array.dtype} {array.shape}\n".encode())
+      total.update(np.ascontiguousarray(array).data)
+  return total.hexdigest()
+
+
+def _identity(manifest: Path) -> dict[str, str]:
+  """What results are of; nothing if the file is no manifest of a sweep."""
+  try:
+    found = json.loads(manifest.read_text("utf-8"))
+    return {name: str(found[name]) for name in ("data_digest", "code_version")}
+  except (ValueError, KeyError, TypeError):
+    return {}
+
+
 class Store:
   """A results directory, held by this process. A context manager."""
 
@@ -136,7 +159,7 @@ class Store:
 
     Args:
       workdir: new, empty, or with results.
-      data_digest: of `data.Dataset`.
+      data_digest: from `data_digest`.
       about: written to a new manifest, for the reader.
       overwrite: remove the results that are there, whatever they are of.
 
@@ -147,7 +170,7 @@ class Store:
     self.path = workdir
     identity = {"data_digest": data_digest, "code_version": code_version()}
     try:
-      self._check_kind()
+      self._check_kind(overwrite)
       (workdir / _CELLS).mkdir(parents=True, exist_ok=True)
       (workdir / _BLOCKS).mkdir(exist_ok=True)
       self._lock = files.take_lock(workdir / _LOCK)
@@ -165,32 +188,46 @@ class Store:
       self.close()
       raise
 
-  def _check_kind(self) -> None:
-    if self.path.exists() and not self.path.is_dir():
+  def _check_kind(self, overwrite: bool) -> None:
+    if not self.path.exists():
+      return
+    if not self.path.is_dir():
       raise InputError(
         f"--workdir: {self.path} is a file, expected a directory"
       )
-    ours = {_MANIFEST, _CELLS, _BLOCKS, _LOCK}
-    there = set(os.listdir(self.path)) if self.path.exists() else set()
-    if there and not there & ours:
+    there = {n for n in os.listdir(self.path) if n[:5] != files.TEMPORARY}
+    others = there - {_MANIFEST, _CELLS, _BLOCKS, _LOCK}
+    manifest = self.path / _MANIFEST
+    if others and not (manifest.is_file() and _identity(manifest)):
       raise InputError(
-        f"--workdir: {self.path} has {min(there)!r} but no results of a sweep, "
-        "expected those, an empty directory or a new one"
+        f"--workdir: {self.path} has {min(others)!r} but no results of a sweep,"
+        " expected those, an empty directory or a new one"
       )
+    if manifest.is_file() and not _identity(manifest) and not overwrite:
+      raise InputError(
+        f"{manifest}: is not the manifest of a sweep; --overwrite begins afresh"
+      )
+    if not manifest.exists() and self._parts() and not overwrite:
+      raise InputError(
+        f"--workdir: {self.path} has cells but no {_MANIFEST}, so it is "
+        "unknown of which data they are; --overwrite begins afresh"
+      )
+
+  def _parts(self) -> list[Path]:
+    return sorted((self.path / _CELLS).glob("*.parquet"))
 
   def _open(
     self, identity: dict[str, str], about: Mapping[str, Any], overwrite: bool
   ) -> None:
-    inside = [self.path / _CELLS, self.path / _BLOCKS]
-    for folder in (self.path, *inside):
+    for folder in (self.path, self.path / _CELLS, self.path / _BLOCKS):
       for left in folder.glob(f"{files.TEMPORARY}*"):
         left.unlink()
     manifest = self.path / _MANIFEST
     if overwrite:
-      for folder in inside:
-        for old in folder.iterdir():
-          old.unlink()
-      manifest.unlink(missing_ok=True)
+      notes = (self.path / _BLOCKS).glob("*.json")
+      # The manifest last: cells without one are refused.
+      for old in (*self._parts(), *notes, manifest):
+        old.unlink(missing_ok=True)
     if manifest.exists():
       self._check_identity(manifest, identity)
       return
@@ -199,17 +236,12 @@ class Store:
       temporary.write_text(text + "\n", "utf-8")
 
   def _check_identity(self, manifest: Path, identity: dict[str, str]) -> None:
-    try:
-      found = json.loads(manifest.read_text("utf-8"))
-    except ValueError:
-      raise InputError(
-        f"{manifest}: is no JSON, expected the manifest of a sweep"
-      ) from None
+    found = _identity(manifest)
     for name, now in identity.items():
-      if found.get(name) != now:
+      if found[name] != now:
         raise InputError(
-          f"{self.path}: has results of {name} {found.get(name)}, now {now}; "
-          "--overwrite begins afresh, another --workdir keeps both"
+          f"{self.path}: has results of {name} {found[name]:.12}, now "
+          f"{now:.12}; --overwrite begins afresh, another --workdir keeps both"
         )
 
   def __enter__(self) -> "Store":
@@ -231,14 +263,15 @@ class Store:
       InputError: a file that cannot be read.
     """
     parts = []
-    for path in sorted((self.path / _CELLS).glob("*.parquet")):
+    for path in self._parts():
       try:
-        part = pd.read_parquet(path)
-      except (OSError, ValueError) as error:
+        part = pd.read_parquet(path, page_checksum_verification=True)
+        parts.append(part[list(COLUMNS)].astype(_DTYPES))
+      except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(
-          f"{path}: cannot be read ({error}); remove it to run its cells again"
+          f"{path}: cannot be read ({reason}); remove it to run its cells again"
         ) from None
-      parts.append(part.reindex(columns=list(COLUMNS)).astype(_DTYPES))
     return pd.concat(parts, ignore_index=True) if parts else frame([])
 
   def add(
@@ -249,7 +282,8 @@ class Store:
     with files.replacing(self.path / _BLOCKS / f"{name}.json") as temporary:
       temporary.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     with files.replacing(self.path / _CELLS / f"{name}.parquet") as temporary:
-      rows.to_parquet(temporary, index=False)
+      # Without checksums a flipped bit is read as another number.
+      rows.to_parquet(temporary, index=False, write_page_checksum=True)
 
 
 def read_blocks(folder: Path) -> list[dict[str, Any]]:
