@@ -57,18 +57,11 @@ def check_state(
   batch = jax.tree.map(lambda x: x[:EXAMPLES], batch)
   if masks is not None:
     masks = tuple(mask[:EXAMPLES] for mask in masks)
-  terms = network_gradcheck.check_network(
-    state.params,
-    config.activations,
-    batch,
-    hparams.l2,
-    masks,
-    value_and_grad=network_gradcheck.value_and_grad_of(
-      config.grad, config.activations
-    ),
-    dropout_rate=config.dropout_rate,
+  subject = network_gradcheck.Subject(
+    state.params, config.activations, batch, hparams.l2, masks
   )
-  report = list(terms.values())[-1].hand  # the last has all terms that are on
+  seam = network_gradcheck.value_and_grad_of(config.grad, config.activations)
+  report = subject.check(network_gradcheck.gradient_of(seam))
   return {
     "step": int(state.step),
     "distance": report.distance,

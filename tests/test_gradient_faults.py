@@ -64,7 +64,7 @@ def square():
   return at, right, faulty, known
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(
   hidden=st.lists(
     st.tuples(st.integers(1, 4), st.sampled_from(list(mlp.ACTIVATIONS))),
@@ -112,14 +112,14 @@ def test_is_found_placed_and_named(square, name):
   assert CATALOGUE[name].named_in(report)
 
 
-@pytest.mark.parametrize("activations", [("relu", "relu"), (), ("tanh",)])
+@pytest.mark.parametrize("activations", [("relu", "relu"), ()])
 def test_other_networks(activations):
   sizes = (*(9, 6, 5)[: len(activations) + 1], 4)
   at = subject(sizes, activations, 3)
   right = at.gradient(network_gradcheck.value_and_grad_of("hand", activations))
   assert at.check(right).verdict is Verdict.CORRECT
   faults = gradient_faults.catalogue(activations)
-  for name in list(faults)[::11]:
+  for name in list(faults)[::15]:
     given_grads = gradients(
       at, {name: faults[name].value_and_grad(activations)}
     )[name][1]

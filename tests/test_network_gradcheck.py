@@ -45,7 +45,7 @@ def network(sizes, batch_size, seed=0, padding=0, zeros=0.3):
   )
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(
   hidden=st.lists(
     st.tuples(st.integers(1, 5), st.sampled_from(list(mlp.ACTIVATIONS))),
