@@ -20,8 +20,8 @@ LADDER = [
   "range_rules gradcheck_coverage gradcheck_report",
   "data verdicts study_figures gradcheck_inputs gradcheck_comparison "
   "faulty_backward "
-  "range_figures",
-  "train sparse_features gradcheck_verdict fault_terms mutation_verdict "
+  "range_figures policy_parity policy_figures robbins_monro",
+  "train convex sparse_features gradcheck_verdict fault_terms mutation_verdict "
   "check_figures check_judgement",
   "gradcheck network_differences settings gradient_faults range_test",
   "network_gradcheck sweep_plan sweep_program",
@@ -36,6 +36,7 @@ FENCES = {
   "orbax": {"checkpoint"},
   "matplotlib": {"plots"},
   "tensorboardX": {"events"},
+  "torch": {"policy_parity"},
   "absl": {
     "checkpoint",
     "tfds_source",
