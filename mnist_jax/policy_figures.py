@@ -46,7 +46,7 @@ def policies(
       ax.set_title(f"{title} axis")
     axes[0][0].set_ylim(bottom=0)
     plots.log_axis(axes[0][1], "y")
-    lowest = min(float(c.learning_rate) for c in configs.values()) / 300
+    lowest = min(float(c.learning_rate) for c in configs.values()) / 1000
     axes[0][1].set_ylim(bottom=lowest)
     handles = axes[0][0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=2)

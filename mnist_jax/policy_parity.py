@@ -57,9 +57,10 @@ def studied_policies(
 ) -> dict[str, ScheduleConfig]:
   """The chapter's six, each to cover a run of T updates, and its formula.
 
-  Constants: step halves ten times; multistep divides by 10 after 1/2 and 3/4;
-  exp ends at 1/100; inv has Caffe's power of 0.75 and ends at about 1/32;
-  poly is linear; exponential_decay is the chapter's formula, to 1/100.
+  Constants: step halves every tenth of the run; multistep divides by 10 after
+  1/2 and 3/4; exp ends at 1/100; inv has Caffe's power of 0.75 and ends at
+  about 1/32; poly is linear; exponential_decay is the chapter's formula, to
+  1/100.
 
   Args:
     num_steps: T, at least 20.
