@@ -1,0 +1,393 @@
+"""L3, L1: is the range test's advice any good?
+
+  python -m experiments.lr_range_audit --preset=full
+
+L3 (12.4): raise the rate after each batch, plot the loss, and one sees the
+best rate. At every batch size each seed makes a range test of its own; each
+rule reads a rate off it, and the seed is trained at that rate. A refusal
+counts as the book's 0.2. The best rate is found on a grid, with seeds of its
+own (from 1000); it and its two neighbours are trained with the fresh seeds
+too, and the best of the three by their mean is the reference. The rules were
+tuned on other seeds (0 to 9), at batch 32, 128 and 512; here from 100.
+Regret: development accuracy at the reference less that at the suggestion,
+paired, after equal epochs. Parts: is its mean below 0.15 point, for each rule
+over all batch sizes, and for the default rule at each.
+L1: at batch 128, after one epoch: too small a rate is slow (a tenth of the
+best has a higher loss), too large a one does not get there (10 times the
+best) or ends worse than guessing (the largest), and it fluctuates (at 4 times
+the best, the sd of the development loss over the last evaluations). A run
+whose loss ends above ln 10, that of guessing, or is not finite, is counted as
+diverged.
+Test: Student's t over seeds, Holm over all parts, 95 % bootstrap intervals.
+Cost on two cores: full (30 seeds, 5 epochs, seven batch sizes) about 25
+minutes.
+"""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments import study
+from mnist_jax import (
+  plots,
+  range_rules,
+  range_test,
+  statistics,
+  study_figures,
+  sweep,
+  tables,
+  verdicts,
+)
+
+MARGIN = 0.0015  # accuracy
+REFUSED = 0.2  # the book's rate
+TUNING_SEED = 1000
+FIRST_SEED = 100
+GUESSING = math.log(10)
+L1_BATCH = 128
+L1_EVALUATIONS = 20  # at the end of the epoch, ten updates apart
+
+SETTINGS = (
+  study.Setting(
+    "batch_sizes", (128, 1024), (16, 32, 64, 128, 256, 512, 1024), "audited"
+  ),
+  study.Setting("seeds", 2, 30, "fresh seeds"),
+  study.Setting("tuning_seeds", 1, 4, "seeds of the grid"),
+  study.Setting("epochs", 1, 5, "epochs of each run"),
+  study.Setting(
+    "rates",
+    (0.2, 0.5, 1.0, 2.0),
+    (0.05, 0.075, 0.11, 0.17, 0.25, 0.38, 0.57, 0.85, 1.3, 1.9, 2.9, 4.3),
+    "the grid",
+  ),
+  study.Setting("decades", 3, 6, "of rates of L1, up to 100"),
+)
+
+
+def _seeds(values: SimpleNamespace) -> range:
+  return range(FIRST_SEED, FIRST_SEED + values.seeds)
+
+
+def _suggestions(
+  lab: study.Lab, batch_size: int, values: SimpleNamespace
+) -> dict[str, tuple[float | None, ...]]:
+  """By rule, every seed's rate to two digits."""
+  settings = sweep.Settings(batch_size=batch_size)
+  recording = range_test.network(
+    settings.train_config(), settings.hparams(), lab.dataset, _seeds(values)
+  )
+  found = range_rules.judge(recording)
+  return {
+    rule: tuple(
+      None if rate is None else float(f"{rate:.2g}")
+      for rate in found.suggestion(rule).per_seed
+    )
+    for rule in range_rules.RULES
+  }
+
+
+def _near(rates: tuple[float, ...], best: float) -> tuple[float, ...]:
+  i = rates.index(best)
+  return rates[max(0, i - 1) : i + 2]
+
+
+def _audit(
+  lab: study.Lab, batch_size: int, values: SimpleNamespace
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+  """The runs of a batch size with an arm for each, and the grid's runs."""
+  budget = sweep.Budget(epochs=values.epochs)
+  tuning = range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
+  grid = lab.sweep(
+    sweep.product(
+      batch_size=batch_size, learning_rate=values.rates, seed=tuning
+    ),
+    budget,
+  )
+  best = float(tables.best_arm(grid, "learning_rate", "dev_accuracy"))
+  arms: dict[str, list[tuple[float, int]]] = {
+    f"grid {rate:g}": [(rate, seed) for seed in _seeds(values)]
+    for rate in _near(values.rates, best)
+  }
+  suggested = _suggestions(lab, batch_size, values)
+  for rule, rates in suggested.items():
+    arms[rule] = [
+      (rate or REFUSED, seed)
+      for rate, seed in zip(rates, _seeds(values), strict=True)
+    ]
+  cells = {
+    (rate, seed): sweep.Settings(
+      learning_rate=rate, batch_size=batch_size, seed=seed
+    )
+    for some in arms.values()
+    for rate, seed in some
+  }
+  ends = tables.last_rows(lab.sweep(list(cells.values()), budget))
+  by_run = ends.set_index(["learning_rate", "seed"])
+  rows = [
+    {
+      "batch_size": batch_size,
+      "arm": arm,
+      "seed": seed,
+      "learning_rate": rate,
+      "refused": arm in suggested and suggested[arm][i] is None,
+      "grid_best": best,
+      **by_run.loc[(rate, seed), ["dev_accuracy", "dev_loss"]].to_dict(),
+    }
+    for arm, some in arms.items()
+    for i, (rate, seed) in enumerate(some)
+  ]
+  return pd.DataFrame(rows), grid
+
+
+def _too_small_to_too_large(
+  lab: study.Lab, values: SimpleNamespace
+) -> pd.DataFrame:
+  """L1's runs: one epoch at batch 128, rates up to 100."""
+  count = 2 * values.decades + 1
+  rates = [float(f"{r:.2g}") for r in 100 / 10 ** (np.arange(count) / 2)]
+  settings = sweep.Settings(batch_size=L1_BATCH)
+  updates = settings.updates_per_epoch(len(lab.dataset.train.labels))
+  points = tuple(updates - 10 * i for i in range(L1_EVALUATIONS))
+  budget = sweep.Budget(
+    updates=updates, evaluate_at=tuple(p for p in points if p > 0)
+  )
+  cells = sweep.product(
+    settings, learning_rate=rates[::-1], seed=_seeds(values)
+  )
+  return lab.sweep(cells, budget)
+
+
+def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
+  runs, grids = zip(
+    *(_audit(lab, size, values) for size in values.batch_sizes), strict=True
+  )
+  return {
+    "table": pd.concat(runs, ignore_index=True),
+    "grid": pd.concat(grids, ignore_index=True),
+    "rates": _too_small_to_too_large(lab, values),
+  }
+
+
+def regrets(table: pd.DataFrame, batch_size: int) -> pd.DataFrame:
+  """Of every rule and seed, [seed x rule]; and "reference", its rate's name."""
+  own = table[table["batch_size"] == batch_size]
+  wide = own.pivot(index="seed", columns="arm", values="dev_accuracy")
+  grid = [arm for arm in wide.columns if str(arm).startswith("grid ")]
+  reference = wide[grid].mean().idxmax()
+  rules = wide[list(range_rules.RULES)]
+  return rules.rsub(wide[reference], axis=0)
+
+
+def _l3(
+  table: pd.DataFrame, values: SimpleNamespace
+) -> list[verdicts.Question]:
+  by_size = {size: regrets(table, size) for size in values.batch_sizes}
+  questions = []
+  for rule in range_rules.RULES:
+    pooled = np.mean([r[rule].to_numpy() for r in by_size.values()], axis=0)
+    refused = table[table["arm"] == rule]["refused"]
+    questions.append(
+      verdicts.Question(
+        "L3",
+        f"rule {rule}",
+        f"regret of the rule {rule} is below {100 * MARGIN:g} point",
+        statistics.mean_interval(pooled, seed=0),
+        "less",
+        target=MARGIN,
+        note=f"refused {int(refused.sum())} of {len(refused)}",
+      )
+    )
+  default = range_rules.DEFAULT_RULE
+  questions += [
+    verdicts.Question(
+      "L3",
+      f"rule {default}, batch {size}",
+      f"regret of the default rule at batch {size} is below "
+      f"{100 * MARGIN:g} point",
+      statistics.mean_interval(found[default].to_numpy(), seed=0),
+      "less",
+      target=MARGIN,
+    )
+    for size, found in by_size.items()
+  ]
+  return questions
+
+
+def _l1_curves(table: pd.DataFrame) -> tuple[tables.Curves, int]:
+  """The runs, and the index of the rate of least mean loss."""
+  curves = tables.curves(table, "learning_rate", "dev_loss", point="step")
+  return curves, int(curves.values[:, :, -1].mean(axis=1).argmin())
+
+
+def _l1(table: pd.DataFrame) -> list[verdicts.Question]:
+  curves, best = _l1_curves(table)
+  ends = curves.values[:, :, -1]
+  late = curves.values[:, :, -L1_EVALUATIONS:].std(axis=2)
+  rates = curves.arms
+  # Half a decade apart: two steps are a factor of 10.
+  small, large = max(0, best - 2), min(len(rates) - 1, best + 2)
+  beyond = min(len(rates) - 1, best + 1)
+  found = [
+    (
+      "too small",
+      f"rate {rates[small]:g} has a higher loss than {rates[best]:g}",
+      ends[small] - ends[best],
+    ),
+    (
+      "too large",
+      f"rate {rates[large]:g} has a higher loss than {rates[best]:g}",
+      ends[large] - ends[best],
+    ),
+    (
+      "worse than guessing",
+      f"rate {rates[-1]:g} ends above ln 10",
+      ends[-1] - GUESSING,
+    ),
+    (
+      "fluctuates",
+      f"the loss varies more at rate {rates[beyond]:g} than at "
+      f"{rates[best]:g} (log of the ratio of sds)",
+      np.log(late[beyond]) - np.log(late[best]),
+    ),
+  ]
+  return [
+    verdicts.Question(
+      "L1", name, text, statistics.mean_interval(values, seed=0)
+    )
+    for name, text, values in found
+  ]
+
+
+def judge(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> list[verdicts.Part]:
+  return verdicts.judge(_l3(measured["table"], values) + _l1(measured["rates"]))
+
+
+def summarise(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> pd.DataFrame:
+  """By batch size and rule: rates, refusals, regret in points."""
+  rows = []
+  for size in values.batch_sizes:
+    own = measured["table"]
+    own = own[own["batch_size"] == size]
+    found = regrets(measured["table"], size)
+    for rule in range_rules.RULES:
+      arm = own[own["arm"] == rule]
+      regret = 100 * found[rule].to_numpy()
+      mean = statistics.mean_interval(regret, seed=0)
+      rows.append(
+        {
+          "batch_size": size,
+          "rule": rule,
+          "grid_best": own["grid_best"].iloc[0],
+          "rate_median": arm["learning_rate"].median(),
+          "rate_low": arm["learning_rate"].min(),
+          "rate_high": arm["learning_rate"].max(),
+          "refused": int(arm["refused"].sum()),
+          "seeds": len(arm),
+          "regret_median": float(np.median(regret)),
+          "regret_mean": mean.estimate,
+          "regret_mean_low": mean.low,
+          "regret_mean_high": mean.high,
+        }
+      )
+  return pd.DataFrame(rows)
+
+
+def _draw_regret(measured: dict[str, Any], values: Any) -> plots.Figure:
+  figure, axes = plots.panels(1, 2, (12, 4.8))
+  rates, regret = axes[0]
+  table = summarise(measured, values)
+  with plots.style():
+    for i, rule in enumerate(range_rules.RULES):
+      own = table[table["rule"] == rule]
+      x = own["batch_size"].to_numpy() * 1.06 ** (i - 2)
+      look = plots.series(i)
+      for ax, middle, low, high in (
+        (rates, "rate_median", "rate_low", "rate_high"),
+        (regret, "regret_mean", "regret_mean_low", "regret_mean_high"),
+      ):
+        values_ = own[middle].to_numpy()
+        ax.errorbar(
+          x,
+          values_,
+          yerr=[
+            (values_ - own[low].to_numpy()).tolist(),
+            (own[high].to_numpy() - values_).tolist(),
+          ],
+          label=rule,
+          capsize=2,
+          **look,
+        )
+    best = table.drop_duplicates("batch_size")
+    rates.plot(
+      best["batch_size"],
+      best["grid_best"],
+      "k*",
+      markersize=11,
+      label="best of the grid",
+    )
+    plots.log_axis(rates, "y")
+    rates.set_ylabel("suggested rate (median, least to largest seed)")
+    regret.axhline(
+      100 * MARGIN, color="black", linestyle=":", label="0.15 point"
+    )
+    regret.axhline(0, color="black", linewidth=1)
+    regret.set_yscale("symlog", linthresh=0.2)
+    regret.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    regret.set_ylabel("regret (points of dev accuracy, mean, 95 %)")
+    for ax in (rates, regret):
+      plots.log_axis(ax, "x", values.batch_sizes)
+      ax.set_xlabel("batch size")
+      ax.legend(fontsize=8)
+    figure.suptitle(
+      f"Range-test rules against real grids, {values.seeds} seeds, "
+      f"{values.epochs} epochs"
+    )
+  return figure
+
+
+def _draw_rates(measured: dict[str, Any]) -> plots.Figure:
+  figure, axes = plots.panels(1, 2, (11, 4.4))
+  curves, _ = _l1_curves(measured["rates"])
+  ends = curves.values[:, :, -1]
+  broken = measured["rates"].groupby(["learning_rate", "seed"])
+  stopped = broken["diverged_step"].max().notna().unstack().to_numpy()
+  lost = (ends > GUESSING) | ~np.isfinite(ends) | stopped
+  rates = np.array(curves.arms, np.float64)
+  loss, share = axes[0]
+  with plots.style():
+    plots.bands(loss, rates, ends.T, "after one epoch")
+    loss.axhline(GUESSING, color="black", linestyle=":", label="guessing")
+    plots.log_axis(loss, "y")
+    study_figures.metric_axis(loss, "dev_loss")
+    share.plot(rates, 100 * lost.mean(axis=1), **plots.series(1))
+    share.set_ylabel("diverged: loss above ln 10 or not finite (% of seeds)")
+    for ax in (loss, share):
+      plots.log_axis(ax, "x")
+      ax.set_xlabel("learning rate")
+    loss.legend()
+    figure.suptitle(
+      f"Loss against rate at batch {L1_BATCH}, one epoch, {ends.shape[1]} seeds"
+    )
+  return figure
+
+
+def draw(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> dict[str, plots.Figure]:
+  return {
+    "regret": _draw_regret(measured, values),
+    "rates": _draw_rates(measured),
+  }
+
+
+STUDY = study.Study("lr_range_audit", SETTINGS, measure, judge, draw, summarise)
+
+if __name__ == "__main__":
+  study.main(STUDY, __doc__)
