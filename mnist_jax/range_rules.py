@@ -197,7 +197,8 @@ def noise_ratio(curve: Curve) -> float:
   them: late enough for the network to have left its start, where gradients
   agree more than ever after, and at rates still too small for the loss to
   oscillate. Sums are divided, not ratios averaged. NaN if not measured, or
-  if the gradient is lost in the noise.
+  if the gradient is lost in the noise. The window is the steadiest of five
+  tried on batches of 32, 128 and 512 and seeds 0 to 9.
   """
   smoothed, start = curve.smoothed, _start(curve)
   middle = (start + float(smoothed.min())) / 2
@@ -213,9 +214,11 @@ def noise_limited(curve: Curve) -> float | str:
 
   McCandlish et al. (2018), equation 2.6: a noisy gradient's best rate is
   eps_max / (1 + B_noise / B), where eps_max is the best without noise. On a
-  quadratic that is 1 / L, half the stability limit 2 / L. No constant in it
-  is tuned. It is a rule for plain SGD: with momentum or Adam the best rate is
-  another fraction of the limit.
+  quadratic that is 1 / L, half the stability limit 2 / L. So the half is
+  theory's; it was checked, not fitted, against runs of 5 and 10 epochs at
+  batches of 32, 128 and 512, seeds 0 to 9 (results/range_rule/tuning.json).
+  It is a rule for plain SGD: with momentum or Adam the best rate is another
+  fraction of the limit.
   """
   largest = limit(curve)
   if largest is None:

@@ -1,16 +1,18 @@
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 import scipy.special
 
 from mnist_jax import convex, data
 from mnist_jax.errors import InputError
+from mnist_jax.finite_differences import float64_scope
 
 
 @pytest.fixture(scope="module")
 def problem(mnist):
-  return convex.make_problem(mnist.train, 200, l2=0.05)
+  return convex.make_problem(mnist.train, 100, l2=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +48,6 @@ def test_the_optimum_is_one(problem, optimum):
 
 def test_sgd_is_its_formula_with_the_draws_it_documents(problem, optimum):
   """One policy, one seed, three updates, in NumPy."""
-  jax = pytest.importorskip("jax")
-  from mnist_jax.finite_differences import float64_scope
-
   updates, excess = convex.excess_losses(
     problem, optimum, np.full((1, 3), 0.1), (7,), batch_size=4, blocks=3
   )
@@ -57,7 +56,7 @@ def test_sgd_is_its_formula_with_the_draws_it_documents(problem, optimum):
   for t in range(3):
     with float64_scope():
       key = jax.random.fold_in(jax.random.key(7), t)
-      chosen = np.asarray(jax.random.randint(key, (4,), 0, 200))
+      chosen = np.asarray(jax.random.randint(key, (4,), 0, 100))
     part = dataclasses.replace(
       problem, images=problem.images[chosen], labels=problem.labels[chosen]
     )
@@ -76,7 +75,7 @@ def floors(problem, optimum):
     [np.full(2000, 0.2), np.full(2000, 0.05), 0.2 / (1 + 0.02 * t)]
   )
   return convex.excess_losses(
-    problem, optimum, rates, tuple(range(4)), batch_size=4
+    problem, optimum, rates, tuple(range(4)), batch_size=4, blocks=50
   )
 
 

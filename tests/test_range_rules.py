@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_jax import range_curve, range_rules
@@ -96,6 +96,7 @@ def constant_noise(signal, variance, seeds=1):
   return np.broadcast_to(table, (seeds, 2, STEPS)).copy()
 
 
+@settings(max_examples=25)
 @given(st.floats(0.01, 100.0))
 def test_noise_divides_half_the_limit(ratio):
   losses = valley_curve(ramp())
@@ -152,6 +153,7 @@ def test_a_curve_without_descent_has_no_suggestion(losses, reason):
     assert reason in found.reason
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.floats(0.0, 0.95))
 def test_noise_alone_is_seldom_a_descent(seed, smoothing):
   jitter = np.random.default_rng(seed).standard_normal((20, STEPS))
@@ -159,6 +161,7 @@ def test_noise_alone_is_seldom_a_descent(seed, smoothing):
   assert test.suggestion("descending").n <= 1
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.floats(0.0, 0.15))
 def test_a_descent_in_noise_is_found(seed, noise):
   losses = valley_curve(ramp(), noise=noise, seed=seed)
