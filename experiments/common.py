@@ -27,6 +27,7 @@ from mnist_jax import (
 )
 
 FLAGS = flags.FLAGS
+AUTO = "auto"  # a learning rate that the range test chooses
 HELP_FLAGS = ("--help", "-h", "-help", "--helpshort", "-helpshort", "-?")
 
 
@@ -61,6 +62,23 @@ def _number(
   flags.DEFINE_float(name, default, help_line)
   expected = f"must be a finite number {' and '.join(bounds)}".strip()
   flags.register_validator(name, inside, expected)
+
+
+class _RateParser(flags.ArgumentParser):
+  """A finite number > 0, or the word auto."""
+
+  syntactic_help = "a number or auto"
+
+  def parse(self, argument: str | float) -> str | float:
+    try:
+      rate = float(argument)
+    except ValueError:
+      if argument == AUTO:
+        return argument
+      raise ValueError("expected a number > 0, or auto") from None
+    if not 0 < rate < math.inf:
+      raise ValueError("must be a finite number > 0.0, or auto")
+    return rate
 
 
 def _integer(
@@ -231,6 +249,19 @@ def use(*names: str) -> None:
     if name not in FLAGS:
       _SHARED[name](name)
       _used.append(name)
+
+
+def use_rate_or_auto() -> None:
+  """Like `use("learning_rate")`, but the flag may also be the word auto."""
+  if "learning_rate" not in FLAGS:
+    flags.DEFINE(
+      _RateParser(),
+      "learning_rate",
+      0.2,
+      "step size, or auto: by a range test",
+      serializer=flags.ArgumentSerializer(),
+    )
+    _used.append("learning_rate")
 
 
 def list_in_help(name: str) -> None:

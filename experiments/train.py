@@ -27,6 +27,7 @@ from mnist_jax import (
   environment,
   mlp,
   plots,
+  range_test,
   records,
   run_figures,
   runner,
@@ -40,8 +41,8 @@ RUNS = Path("runs/train")
 # What may differ between two calls of the same run.
 _UNCOMPARED = ("workdir", "overwrite", "checkpoint_every", "data_dir")
 
+common.use_rate_or_auto()
 common.use(
-  "learning_rate",
   "batch_size",
   "epochs",
   "hidden_sizes",
@@ -245,14 +246,37 @@ def run_spec(chosen: settings.Settings, num_train: int) -> runner.RunSpec:
   )
 
 
+def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
+  """What the range test says for these flags, and why.
+
+  Raises:
+    InputError: it has no suggestion.
+  """
+  values = common.flag_values() | {"learning_rate": 1.0}
+  rough = settings.from_values(values)
+  rate, reason = range_test.choose(
+    rough.train_config(), rough.hparams(), dataset, rough.seed
+  )
+  if rate is None:
+    raise InputError(f"--learning_rate=auto: {reason}; expected a number")
+  print(f"learning rate {rate:g}: {reason}", file=sys.stderr)
+  return rate, reason
+
+
 def main(_: list[str]) -> None:
-  chosen = settings.from_values(common.flag_values())
+  values = common.flag_values()
   dataset = common.load_dataset()
+  why = {}
+  if values["learning_rate"] == common.AUTO:
+    values["learning_rate"], reason = choose_rate(dataset)
+    why = {"learning_rate_chosen": reason}
+  chosen = settings.from_values(values)
   spec = run_spec(chosen, len(dataset.train.labels))
   identity = {
-    "flags": common.flag_values(without=_UNCOMPARED),
+    "flags": {k: v for k, v in values.items() if k not in _UNCOMPARED},
     "seed": FLAGS.seed,
     "data_digest": dataset.digest,
+    **why,
   }
   workdir = Path(FLAGS.workdir) if FLAGS.workdir else default_workdir(identity)
   recorded = {**identity, **environment.describe()}

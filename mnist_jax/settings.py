@@ -169,7 +169,14 @@ def from_values(values: Mapping[str, Any]) -> Settings:
   """Settings from flag values, as parsed or as a run recorded them.
 
   Values that are no settings (workdir, ...) are passed over.
+
+  Raises:
+    InputError: as `Settings`, or a learning rate that is a word, such as
+      auto, which only training chooses by itself.
   """
+  rate = values.get("learning_rate")
+  if isinstance(rate, str):
+    raise InputError(f"--learning_rate={rate}: expected a number here")
   known = {name: values[name] for name in FIELDS if name in values}
   if "hidden_sizes" in known:
     known["hidden_sizes"] = tuple(map(int, known["hidden_sizes"]))

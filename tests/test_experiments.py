@@ -19,7 +19,7 @@ EXPERIMENTS = sorted(
   for path in (ROOT / "experiments").glob("*.py")
   if re.search(r"common\.run\(main|study\.main\(STUDY", path.read_text())
 )
-# The least of a study that leaves nothing out; adaptive_rates compiles too much.
+# The least of a study that leaves nothing out (adaptive_rates compiles long).
 TINY = {
   "lr_comparison": ("--epochs=2", "--crossing=1", "--seeds=2"),
   "lr_decay": ("--epochs=2", "--seeds=2"),
@@ -136,6 +136,54 @@ def test_help_fits_a_screen(experiment, name):
   assert len(named) == len(set(named))
   assert len(named) == len([x for x in lines if x.startswith("  --")])
   assert "<" not in re.sub(r"`.*?`", "", short.printed.split("\n  --", 1)[1])
+
+
+def test_auto_chooses_the_rate_of_the_range_test(experiment, tmp_path):
+  flags = (
+    "train",
+    *SMALL[:-1],
+    "--num_train=5000",
+    "--learning_rate=auto",
+    "--epochs=2",
+    f"--workdir={tmp_path}",
+  )
+  done = experiment(*flags)
+  assert done.code == 0, done.said
+  said = re.search(r"^learning rate (\S+): range test, rule", done.said, re.M)
+  config = read_json(tmp_path / "config.json")
+  assert config["flags"]["learning_rate"] == float(said[1])
+  assert config["learning_rate_chosen"] in done.said
+  assert {row["learning_rate"] for row in read_rows(tmp_path)} == {
+    np.float32(said[1])
+  }
+  # As if it had been given: the range test left nothing behind.
+  given = tmp_path / "given"
+  flags = (*flags[:-3], f"--learning_rate={said[1]}", "--epochs=2")
+  assert experiment(*flags, f"--workdir={given}").code == 0
+  digests = {
+    read_json(path / "summary.json")["params_sha256"]
+    for path in (tmp_path, given)
+  }
+  assert len(digests) == 1
+  # And a resumed run chooses the same again.
+  again = experiment(
+    "train",
+    *SMALL[:-1],
+    "--num_train=5000",
+    "--learning_rate=auto",
+    "--epochs=3",
+    f"--workdir={tmp_path}",
+  )
+  assert again.code == 0, again.said
+  assert "goes on after epoch 2" in again.said
+
+
+@pytest.mark.parametrize("rate", ["fast", "0", "-1", "nan", "inf"])
+def test_a_rate_that_is_none_is_one_line(experiment, rate):
+  done = experiment("train", f"--learning_rate={rate}")
+  assert done.code == 2
+  assert "learning_rate" in done.said
+  assert len(done.said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", TINY)
