@@ -263,7 +263,7 @@ class _Counter:
   ):
     self._budget, self._num_train = budget, num_train
     self._tell = on_progress
-    self._total = sum(self._work(b) for b in blocks)
+    self._total = sum((self._work(b) for b in blocks), 0.0)
     self._cells = cells
     self._cells_done = cells - sum(len(b.cells) for b in blocks)
     self._done = self._part = self._per_update = 0.0
@@ -272,7 +272,8 @@ class _Counter:
   def _per(self, block: Block) -> float:
     """Work of an update: its examples' products, and a part that is fixed."""
     config = block.group.config
-    return len(block.cells) * _weights(config.sizes) * (config.batch_size + 24)
+    each = _weights(config.sizes) * (config.batch_size + 24.0)
+    return len(block.cells) * each
 
   def _work(self, block: Block) -> float:
     size = block.group.num_train or self._num_train

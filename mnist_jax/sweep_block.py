@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from mnist_jax import (
   data,
-  metrics,
   settings,
   sharding,
   sweep_program,
@@ -88,7 +86,8 @@ class _Training:
     )
     self.state, self.hparams = self.programs.init(*self._traced())
     self.epoch = -1
-    self.step = 0
+    self.step = self.origin_step = 0
+    self.origin = self.state
     self.plan: sweep_program.BlockPlan | None = None
 
   def _traced(self) -> tuple[Any, ...]:
@@ -130,10 +129,25 @@ class _Training:
     self, to: int, active: Bool[np.ndarray, " S"], on_updates: OnUpdates
   ) -> None:
     """Makes all updates before update `to`; rows not active stay."""
+    loss_sum = np.zeros(self.state.loss_sum.shape, np.float32)
     self.state = self.state._replace(
-      loss_sum=jnp.zeros_like(self.state.loss_sum)
+      loss_sum=jax.device_put(loss_sum, sharding.spread(self.mesh))
     )
-    flags = jax.device_put(active, sharding.spread(self.mesh))
+    self.origin, self.origin_step = self.state, self.step
+    stop = np.where(active[:, None], to, self.step)
+    self._make_updates(to, stop, on_updates)
+    diverged, made = jax.device_get(
+      (self.state.diverged, self.state.train.step)
+    )
+    self.take_back((diverged >= 0) & (made >= diverged), diverged)
+
+  def _make_updates(
+    self, to: int, stop: Int[np.ndarray, "S #R"], on_updates: OnUpdates
+  ) -> None:
+    shape = self.state.diverged.shape
+    stops = jax.device_put(
+      np.broadcast_to(stop, shape).astype(np.int32), sharding.spread(self.mesh)
+    )
     while self.step < to:
       epoch, first = divmod(self.step, self.per_epoch)
       if epoch != self.epoch:
@@ -144,7 +158,7 @@ class _Training:
         self.data["train"],
         self.plan,
         self.hparams,
-        flags,
+        stops,
         first,
         last,
       )
@@ -152,22 +166,65 @@ class _Training:
       self.step += last - first
       on_updates(last - first)
 
+  def take_back(
+    self, members: Bool[np.ndarray, "S R"], diverged: Int[np.ndarray, "S R"]
+  ) -> bool:
+    """Puts members back to before the update after which they diverged.
+
+    A loss that is not finite tells of the update before it, which has been
+    made by then. Those members alone repeat what led there since the last
+    evaluation; one that diverged before that stays as it was evaluated.
+
+    Returns:
+      Whether there were any.
+    """
+    members = members & (diverged > self.origin_step)
+    if not members.any():
+      return False
+    ended, to = jax.device_get(self.state), self.step
+    place = sharding.spread(self.mesh)
+    self.state, self.step = self.origin, self.origin_step
+    stop = np.where(members, diverged - 1, self.origin_step)
+    self._make_updates(to, stop, lambda updates: None)
+    repeated = jax.device_get(self.state)
+
+    def choose(again: np.ndarray, once: np.ndarray) -> np.ndarray:
+      axes = tuple(range(members.ndim, once.ndim))
+      return np.where(np.expand_dims(members, axes), again, once)
+
+    state = jax.tree.map(choose, repeated, ended)
+    state = state._replace(diverged=choose(diverged, ended.diverged))
+    self.state = jax.device_put(state, place)
+    return True
+
   def measure(
     self, splits: Sequence[str]
   ) -> dict[str, Float[np.ndarray, "S R"]]:
     """Loss and accuracy of every member, by column name."""
     found = {}
     for name in splits:
-      result: metrics.Metrics = self.programs.evaluate(
+      loss, accuracy = self.programs.evaluate(
         self.state.train.params, self.data[name]
       )
-      found[f"{name}_loss"] = np.asarray(result.loss)
-      found[f"{name}_accuracy"] = np.asarray(result.accuracy)
+      found[f"{name}_loss"] = np.asarray(loss)
+      found[f"{name}_accuracy"] = np.asarray(accuracy)
+    return found
+
+  def measure_finite(
+    self, splits: Sequence[str]
+  ) -> dict[str, Float[np.ndarray, "S R"]]:
+    """`measure`, of members whose losses are not finite after `take_back`."""
+    found = self.measure(splits)
+    losses = [found[f"{name}_loss"] for name in splits]
+    diverged = np.asarray(self.state.diverged)
+    bad = (diverged < 0) & ~np.isfinite(losses).all(axis=0)
+    if self.take_back(bad, np.full_like(diverged, self.step)):
+      found = self.measure(splits)
     return found
 
   def rows(self, splits: Sequence[str], since: int) -> dict[Settings, Row]:
     """A row for each cell, of the state as it is."""
-    measured = self.measure(splits)
+    measured = self.measure_finite(splits)
     diverged: Int[np.ndarray, "S R"] = np.asarray(self.state.diverged)
     losses = np.asarray(self.state.loss_sum)
     result = {}

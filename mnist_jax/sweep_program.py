@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from mnist_jax import data, metrics, sharding, train
+from mnist_jax import data, sharding, train
 
 # Smaller than a single run's: R members pass through it together.
 EVALUATION_CHUNK = 500
@@ -51,15 +51,15 @@ class Programs(NamedTuple):
   Attributes:
     init: (seeds [S, R], l2 [S, R] or None, momentum [S, R]) ->
       (BlockState, HParams).
-    advance: (BlockState, Split, BlockPlan, HParams, active [S], first, last)
-      -> BlockState after updates first to last - 1 of the plan; the state is
-      consumed, and a row that is not active is left as it is.
-    evaluate: (params [S, R], Split) -> Metrics [S, R].
+    advance: (BlockState, Split, BlockPlan, HParams, stop [S, R], first, last)
+      -> BlockState after updates first to last - 1 of the plan; a member that
+      has made `stop` updates makes no more.
+    evaluate: (params [S, R], Split) -> (loss [S, R], accuracy [S, R]).
   """
 
   init: Callable[..., tuple[BlockState, train.HParams]]
   advance: Callable[..., BlockState]
-  evaluate: Callable[..., metrics.Metrics]
+  evaluate: Callable[..., tuple[Float[Array, "S R"], Float[Array, "S R"]]]
 
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:
@@ -73,25 +73,38 @@ class _Member(NamedTuple):
   loss_sum: Float[Array, ""]
 
 
+def _alive(
+  member: _Member | BlockState, stop: Int[Array, "*R"]
+) -> Bool[Array, "*R"]:
+  return (member.diverged < 0) & (member.train.step < stop)
+
+
 def _update(
   config: train.TrainConfig,
   member: _Member,
   batch: Any,
   learning_rate: Float[Array, ""],
   hparams: train.HParams,
+  stop: Int[Array, ""],
 ) -> _Member:
-  """One update, taken back if what it leads to is not finite."""
+  """One update, not made if its loss or what it leads to is not finite.
+
+  Where the loss is not finite, the update before did it: the member is then
+  `diverged` at an update that it has made.
+  """
   new, loss = train.train_step(
     config, member.train, batch, learning_rate, hparams
   )
-  alive = member.diverged < 0
-  sound = alive & jnp.isfinite(loss) & _all_finite(new.params)
+  alive = _alive(member, stop)
+  finite = jnp.isfinite(loss)
+  sound = alive & finite & _all_finite(new.params)
+  broken = jnp.where(finite, new.step, jnp.maximum(member.train.step, 1))
   kept = jax.tree.map(
     lambda x, before: jnp.where(sound, x, before), new, member.train
   )
   return _Member(
     kept,
-    jnp.where(alive & ~sound, new.step, member.diverged),
+    jnp.where(alive & ~sound, broken, member.diverged),
     member.loss_sum + jnp.where(sound, loss, 0),
   )
 
@@ -102,6 +115,7 @@ def _advance_row(
   row: BlockState,
   plan: BlockPlan,
   hparams: train.HParams,
+  stop: Int[Array, " R"],
   first: Int[Array, ""],
   last: Int[Array, ""],
 ) -> BlockState:
@@ -110,8 +124,8 @@ def _advance_row(
   def body(t: Int[Array, ""], members: _Member) -> _Member:
     batch = train.gather_batch(split, plan.indices[t], plan.weights[t])
     step = functools.partial(_update, config)
-    return jax.vmap(step, in_axes=(0, None, 0, 0))(
-      members, batch, plan.learning_rates[:, t], hparams
+    return jax.vmap(step, in_axes=(0, None, 0, 0, 0))(
+      members, batch, plan.learning_rates[:, t], hparams, stop
     )
 
   return BlockState(*jax.lax.fori_loop(first, last, body, _Member(*row)))
@@ -124,7 +138,7 @@ def _advance_rows(
   split: data.Split,
   plan: BlockPlan,
   hparams: train.HParams,
-  active: Bool[Array, " S"],
+  stop: Int[Array, "S R"],
   first: Int[Array, ""],
   last: Int[Array, ""],
 ) -> BlockState:
@@ -132,36 +146,44 @@ def _advance_rows(
   if one_by_one:
 
     def one(args: tuple[Any, ...]) -> BlockState:
-      row, row_plan, row_hparams, row_active = args
-      end = jnp.where(row_active, last, first)
-      return _advance_row(config, split, row, row_plan, row_hparams, first, end)
+      row, row_plan, row_hparams, row_stop = args
+      end = jnp.where(_alive(row, row_stop).any(), last, first)
+      return _advance_row(
+        config, split, row, row_plan, row_hparams, row_stop, first, end
+      )
 
-    return jax.lax.map(one, (state, plan, hparams, active))
+    return jax.lax.map(one, (state, plan, hparams, stop))
 
   def together(
-    row: BlockState, row_plan: BlockPlan, row_hparams: train.HParams
+    row: BlockState,
+    row_plan: BlockPlan,
+    row_hparams: train.HParams,
+    row_stop: Int[Array, " R"],
   ) -> BlockState:
-    return _advance_row(config, split, row, row_plan, row_hparams, first, last)
+    return _advance_row(
+      config, split, row, row_plan, row_hparams, row_stop, first, last
+    )
 
-  return jax.vmap(together)(state, plan, hparams)
+  return jax.vmap(together)(state, plan, hparams, stop)
 
 
 def _evaluate_rows(
   config: train.TrainConfig,
   params: Any,
   split: data.Split,
-) -> metrics.Metrics:
-  def one(member: Any) -> metrics.Metrics:
-    return train.evaluate_params(
+) -> tuple[Float[Array, "S R"], Float[Array, "S R"]]:
+  def one(member: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    result = train.evaluate_params(
       config.activations, member, split, EVALUATION_CHUNK
     )
+    return result.loss, result.accuracy
 
   return jax.lax.map(jax.vmap(one), params)
 
 
 def _init(
   config: train.TrainConfig,
-  seeds: Int[Array, "S R"],
+  seeds: UInt32[Array, "S R"],
   l2: Float[Array, "S R"] | None,
   momentum: Float[Array, "S R"],
 ) -> tuple[BlockState, train.HParams]:
@@ -171,9 +193,16 @@ def _init(
     hparams = train.make_hparams(seed, l2=l2, momentum=momentum)
     return train.init_state(config, seed), hparams
 
-  states, hparams = jax.vmap(jax.vmap(one))(seeds, l2, momentum)
+  # One by one compiles in half the time, and runs once.
   count = seeds.shape
-  state = BlockState(states, jnp.full(count, -1), jnp.zeros(count))
+  flat = jax.tree.map(jnp.ravel, (seeds, l2, momentum))
+  states, hparams = jax.tree.map(
+    lambda x: x.reshape(*count, *x.shape[1:]),
+    jax.lax.map(lambda args: one(*args), flat),
+  )
+  # Not of a weak type: that would be another program for the first advance.
+  diverged = jnp.full(count, -1, jnp.int32)
+  state = BlockState(states, diverged, jnp.zeros(count, jnp.float32))
   return state, hparams
 
 
@@ -204,6 +233,6 @@ def programs(config: train.TrainConfig, mesh: Mesh) -> Programs:
     jax.jit(
       functools.partial(_init, config), out_shardings=sharding.spread(mesh)
     ),
-    jax.jit(advance, donate_argnums=0),
+    jax.jit(advance),
     jax.jit(evaluate),
   )
