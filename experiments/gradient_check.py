@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import common
+from experiments import common, study
 from mnist_jax import (
   check_figures,
   check_judgement,
@@ -37,7 +37,6 @@ from mnist_jax import (
   plots,
   records,
   train,
-  verdicts,
 )
 from mnist_jax.errors import InputError
 
@@ -53,7 +52,7 @@ _FAILED = (gradcheck.Verdict.WRONG, gradcheck.Verdict.NOT_FINITE)
 
 
 def define_flags() -> None:
-  flags.DEFINE_enum("preset", "quick", list(PRESETS), "seeds of the studies")
+  common.use("preset")
   flags.DEFINE_string("inject", None, "a fault to plant, or list")
   common.use(
     *("hidden_sizes", "activations", "initializer", "l2", "dropout"),
@@ -252,7 +251,7 @@ def plain(found: check_judgement.Measurements) -> dict[str, Any]:
   }
 
 
-def study(
+def run_studies(
   run: records.RunDirectory, config: train.TrainConfig, dataset: data.Dataset
 ) -> None:
   """Measures, judges, draws and records the claims."""
@@ -262,26 +261,16 @@ def study(
   for name, figure in draw(found).items():
     run.write_bytes(f"{name}.png", plots.render(figure, "png"))
   run.write_json("measurements.json", plain(found))
-  run.write_json(
-    "verdict.json",
-    {
-      "claims": verdicts.claim_records(parts),
-      "command": " ".join(
-        ["python -m experiments.gradient_check", *sys.argv[1:]]
-      ),
-      "preset": FLAGS.preset,
-      "wall_seconds": time.monotonic() - begun,
-      "data_digest": dataset.digest,
-      **environment.describe(),
-    },
-  )
-  for part in parts:
-    effect = ""
-    if part.effect:
-      low, high = part.effect.low, part.effect.high
-      effect = f"  {part.effect.estimate:+.4g} [{low:+.4g}, {high:+.4g}]"
-      effect += f"  n = {part.n}"
-    print(f"{part.claim}  {part.verdict:<15}{part.name}{effect}")
+  with run.replacing("verdict.json") as path:
+    study.write_verdict(
+      path,
+      parts,
+      preset=FLAGS.preset,
+      values=PRESETS[FLAGS.preset] | {"first_seed": FLAGS.seed},
+      wall_seconds=time.monotonic() - begun,
+      data_digest=dataset.digest,
+    )
+  print("\n".join(study.verdict_lines(parts)))
 
 
 def default_workdir() -> Path:
@@ -322,7 +311,7 @@ def main(_: list[str]) -> None:
     run.write_bytes("residual_map.png", plots.render(figure, "png"))
     failed = any(t.hand.verdict in _FAILED for t in terms.values())
     if not FLAGS.inject and not failed:
-      study(run, config, dataset)
+      run_studies(run, config, dataset)
     print(f"written to {run.path}")
   if failed:
     sys.exit(1)

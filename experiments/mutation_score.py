@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import common
+from experiments import common, study
 from mnist_jax import (
   data,
-  environment,
   files,
   mutation_score,
   mutation_verdict,
@@ -45,8 +44,7 @@ _FIRST_FAULT, _FIRST_CORRECT = 100, 10_000  # seeds
 
 
 def define_flags() -> None:
-  flags.DEFINE_enum("preset", "quick", list(PRESETS), "how much")
-  flags.DEFINE_string("out", None, "directory (default: runs/mutation_score/P)")
+  common.use("preset", "workdir")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -132,21 +130,19 @@ def write(out: Path, records: list[dict[str, Any]], seconds: float) -> None:
   """Summary, table, picture and verdict, and the summary's figures printed."""
   faults = [r for r in records if r["kind"] == "fault"]
   correct = [r for r in records if r["kind"] == "correct"]
-  origin = {
-    "command": f"python -m experiments.mutation_score --preset={FLAGS.preset}",
-    "preset": FLAGS.preset,
-    "wall_seconds": seconds,
-    "seeds": {
-      kind: [min(r["seed"] for r in some), max(r["seed"] for r in some)]
-      for kind, some in (("faults", faults), ("correct", correct))
-    },
-    **environment.describe(),
-  }
   summary = mutation_verdict.summarise(faults, correct)
   parts = verdicts.judge(mutation_verdict.questions(faults, correct))
-  verdict = {"claims": verdicts.claim_records(parts), **origin}
-  _write(out / "summary.json", json.dumps({**origin, **summary}, indent=1))
-  _write(out / "verdict.json", json.dumps(verdict, indent=1, allow_nan=False))
+  study.write_verdict(
+    out / "verdict.json",
+    parts,
+    preset=FLAGS.preset,
+    values={
+      "fault_seeds": sorted({r["seed"] for r in faults}),
+      "correct_seeds": [min(r["seed"] for r in correct), len(correct)],
+    },
+    wall_seconds=seconds,
+  )
+  _write(out / "summary.json", json.dumps(summary, indent=1))
   _write(out / "faults.csv", _table(mutation_verdict.by_fault(faults)))
   plots.save(mutation_verdict.picture(summary), out / "mutation_score.png")
   show(out, summary, parts)
@@ -176,17 +172,18 @@ def show(
     best = " (best)" if setting == summary["check_grads_best"] else ""
     line(f"check_grads {setting}{best}: caught", found["caught"])
     line(f"check_grads {setting}{best}: alarms", found["false_alarms"])
-  for part in parts:
-    print(f"{part.claim} {part.name}: {part.verdict} (n = {part.n})")
+  print("\n".join(study.verdict_lines(parts)))
   print(f"written to {out}")
 
 
 def main(_: list[str]) -> None:
-  out = Path(FLAGS.out or f"runs/mutation_score/{FLAGS.preset}")
+  out = Path(FLAGS.workdir or f"runs/mutation_score/{FLAGS.preset}")
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise InputError(f"--out: {out} cannot be used: {error.strerror}") from None
+    raise InputError(
+      f"--workdir: {out} cannot be used: {error.strerror}"
+    ) from None
   write(out, *collect(out / "cases.jsonl"))
 
 
