@@ -32,7 +32,7 @@ def draw_curves(
   metric: str,
   name: Callable[[object], str] = str,
   *,
-  since: float = 0.0,
+  since: float | int = 0,
 ) -> None:
   """One line with a band per arm: mean over seeds, 95 % interval of the mean.
 
@@ -63,7 +63,7 @@ def draw_differences(
   label: str,
   *,
   index: int = 0,
-  margin: float | None = None,
+  margin: float | int | None = None,
 ) -> None:
   """Paired differences over seeds at each point, with 95 % intervals."""
   effects = [statistics.student_interval(d) for d in differences.T]
@@ -84,8 +84,8 @@ def draw_effects(
   names: Sequence[str],
   effects: Sequence[statistics.Effect],
   *,
-  scale: float = 1.0,
-  margin: float | None = None,
+  scale: float | int = 1,
+  margin: float | int | None = None,
 ) -> None:
   """Named effects, one below the other, with their intervals.
 

@@ -1,0 +1,29 @@
+"""What a sweep says as it goes on."""
+
+import time
+
+from experiments import progress
+from mnist_jax import sweep
+
+
+def at(done, cells_done=0):
+  return sweep.Progress(done, 100.0, cells_done, 8, "784-64-16-10 batch 128")
+
+
+def test_lines_are_seldom_and_say_what_is_left(capsys, monkeypatch):
+  now = 0.0
+  monkeypatch.setattr(time, "monotonic", lambda: now)
+  with progress.SweepProgress() as shown:
+    for now in range(0, 61, 5):
+      shown.show(at(float(now)))
+    shown.show(at(100.0, 8))
+  lines = capsys.readouterr().err.splitlines()
+  assert len(lines) == 7
+  assert lines[0] == "10 %: 0/8 runs, 784-64-16-10 batch 128, 1:30 left"
+  assert lines[-1] == "100 %: 8/8 runs, 784-64-16-10 batch 128, 0:00 left"
+
+
+def test_nothing_to_do_is_nothing_said(capsys):
+  with progress.SweepProgress() as shown:
+    shown.show(sweep.Progress(0.0, 0.0, 8, 8, "nothing to do"))
+  assert capsys.readouterr().err == ""
