@@ -14,6 +14,7 @@ from mnist_jax.finite_differences import (
   Losses,
   LossFn,
   flatten,
+  noise_level,
   require_same_structure,
   same_trace,
 )
@@ -130,3 +131,34 @@ def require_deterministic(
       + ", ".join(f"{v:.9g}" for v in values),
     )
   return values[0]
+
+
+def effective_precision(
+  losses: Losses, loss: float, dtype: Any, given: np.ndarray, seed: int
+) -> tuple[Any, float]:
+  """The dtype in which the loss is computed in effect, and its noise.
+
+  A loss may round its parameters to float32 inside and return float64: its
+  noise is then that of float32, and moves far below float32's spacing go
+  unnoticed.
+  """
+  for grid in dict.fromkeys((np.dtype(dtype), np.dtype(np.float32))):
+    if grid != np.float64 and _rounds_params(losses, grid, seed):
+      losses.grid = grid
+      dtype = grid
+      break
+  epsilon = float(jnp.finfo(dtype).eps)
+  return dtype, noise_level(losses, loss, epsilon, given, seed)
+
+
+def _rounds_params(losses: Losses, grid: Any, seed: int) -> bool:
+  """Whether rounding params to a shorter dtype never changes the loss."""
+  rng = np.random.default_rng(seed)
+  seen = set()
+  for scale in (0.01, 0.03, 0.1, 0.3):
+    theta = losses.theta + scale * rng.standard_normal(losses.theta.size)
+    value = losses.at(theta)
+    if value != losses.at(theta.astype(grid).astype(np.float64)):
+      return False
+    seen.add(value)
+  return len(seen) > 1  # a loss that never changes tells nothing

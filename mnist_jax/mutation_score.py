@@ -17,7 +17,11 @@ from mnist_jax import gradient_faults, mlp, objective
 from mnist_jax.check_grads_peer import Peer
 from mnist_jax.finite_differences import float64_scope
 from mnist_jax.gradcheck_report import Verdict
-from mnist_jax.network_gradcheck import Subject, value_and_grad_of
+from mnist_jax.network_gradcheck import (
+  Subject,
+  gradient_of,
+  value_and_grad_of,
+)
 
 Record = dict[str, Any]
 _UPDATES, _RATE = 100, 0.5  # of a trained network
@@ -185,8 +189,8 @@ def correct_record(network: Network, seed: int) -> Record:
     "trained": bool(rng.integers(2)),
   }
   subject = draw(network, seed, **how)
-  hand = subject.gradient(value_and_grad_of("hand", network.activations))
-  report = subject.check(hand)
+  seam = value_and_grad_of("hand", network.activations)
+  report = subject.check(gradient_of(seam))
   return {
     "network": str(network),
     "seed": seed,
@@ -197,7 +201,7 @@ def correct_record(network: Network, seed: int) -> Record:
     "verdict": str(report.verdict),
     "reason": report.reason,
     "distance": report.distance,
-    "check_grads": Peer(subject).rejections(hand),
+    "check_grads": Peer(subject).rejections(subject.gradient(seam)),
   }
 
 

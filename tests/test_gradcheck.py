@@ -294,6 +294,44 @@ def test_saturated_loss_is_no_false_alarm(logits):
   assert report.verdict in (Verdict.CORRECT, Verdict.ROUNDING_LIMITED)
 
 
+def test_kinks_that_cancel_at_the_point_are_no_mistake():
+  """relu(x) - relu(-x) = x: smooth, and the chain rule gives 0 at x = 0."""
+
+  def loss(x):
+    up, down = jnp.maximum(x, 0), jnp.maximum(-x, 0)
+    return jnp.sum((1 + jnp.arange(3)) * (up - down)) + jnp.sum(x**2)
+
+  def chain_rule(x):
+    slopes = (x > 0).astype(x.dtype) + (x < 0).astype(x.dtype)
+    return (1 + jnp.arange(3)) * slopes + 2 * x
+
+  x = np.array([0.0, 0.5, -1.0])
+  report = check(loss, x, chain_rule)
+  assert report.verdict is Verdict.KINK, str(report)
+  assert "beside" in report.reason
+  assert report.wrong_tensors == ()
+  # A list of numbers cannot be asked beside the point, nor can a mistake be.
+  assert check(loss, x, at(chain_rule, x)).verdict is Verdict.WRONG
+  for wrong in (lambda x: 2 * chain_rule(x), lambda x: chain_rule(x) - 2 * x):
+    assert check(loss, x, wrong).verdict is Verdict.WRONG
+  assert check(loss, x + 0.1, chain_rule).verdict is Verdict.CORRECT
+
+
+def test_a_tensor_at_a_kink_is_told_from_a_wrong_one():
+  def loss(p):
+    up, down = jnp.maximum(p["a"], 0), jnp.maximum(-p["a"], 0)
+    return jnp.sum(up - down) + jnp.sum(jnp.sin(p["b"]))
+
+  def grads(p):
+    return {"a": jnp.abs(jnp.sign(p["a"])), "b": 1.5 * jnp.cos(p["b"])}
+
+  params = {"a": np.zeros(3), "b": np.array([0.1, 0.2])}
+  report = check(loss, params, grads)
+  assert report.verdict is Verdict.WRONG
+  assert report.wrong_tensors == ("['b']",)
+  assert report.tensors[0].verdict is Verdict.KINK
+
+
 def test_nondeterministic_losses():
   rng = np.random.default_rng(0)
 

@@ -15,10 +15,11 @@ LADDER = [
   "errors files",
   "mlp losses metrics optimizers schedules idx plots digit_image statistics "
   "checkpoint records environment events compilation sharding "
-  "finite_differences error_bars diagnosis range_curve",
+  "finite_differences error_bars diagnosis range_curve chunks",
   "objective schedule_config tfds_source run_figures decisions slopes tables "
   "range_rules gradcheck_coverage gradcheck_report",
   "data verdicts study_figures gradcheck_inputs gradcheck_comparison "
+  "gradcheck_beside "
   "faulty_backward "
   "range_figures policy_parity policy_figures robbins_monro",
   "train convex sparse_features gradcheck_verdict fault_terms mutation_verdict "
