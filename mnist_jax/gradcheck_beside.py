@@ -2,9 +2,9 @@
 
 At the start biases are 0 and inputs often are, so that units stand exactly on
 the kink of relu, several at once. A derivative by the chain rule, with any
-convention for relu'(0), need not lie between the one-sided derivatives there:
-the gradient is no derivative, though the code that computes it is right
-(Kakade & Lee 2018, "Provably correct automatic sub-differentiation"). A small
+convention for relu'(0), need not lie between the one-sided derivatives there
+(relu(x) - relu(-x) is x, and the chain rule with relu'(0) = 0 gives 0): the
+gradient is no derivative, though the code that computes it is right. A small
 random move takes all parameters off their kinks, and leaves a mistake one.
 """
 
