@@ -1,0 +1,195 @@
+"""The table of the chapter's claims, from the committed results.
+
+  python -m experiments.claims             # prints it
+  python -m experiments.claims --write     # writes it to README.md, and every
+                                           # part to results/README.md
+
+Reads results/*/verdict.json, which the studies wrote; a claim without one is
+listed as not judged yet.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments import common
+from mnist_jax import files
+from mnist_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
+CLAIMS = {
+  "N1": "the network learns MNIST, as the book's one run did",
+  "N2": "256 hidden units do better than 64",
+  "G1": "the two-sided difference errs less than the one-sided",
+  "G2": "a distance below 1e-7 is reached by correct code",
+  "G3": "the error builds up with depth",
+  "G4": "a gradient check finds mistakes in backprop",
+  "G5": "regularisation, dropout, and checks again as weights grow",
+  "L1": "too small a rate is slow; too large fluctuates or diverges",
+  "L2": "Robbins and Monro's conditions suffice to converge",
+  "L3": "the range test finds a good initial rate",
+  "L4": "at batch 128 0.5 is the best of four rates, and overtakes 0.8",
+  "L5": "a large rate, then a smaller one, beats either alone",
+  "L6": "the six policies are their formulas",
+  "B1": "small batches want small rates",
+  "B2": "the best rate grows linearly with the batch, then like its root",
+  "B3": "the rate cannot exceed 1.0",
+  "B4": "16 and 32 samples have about the same gradient variance",
+  "B5": "growing the batch replaces decaying the rate",
+  "B6": "a fixed rate has a best batch, which grows with rate and data",
+  "B7": "larger batches need fewer updates and give smoother curves",
+  "B8": "too large a batch generalises worse",
+  "B9": "the worked example: eta 1.5 and eta 2",
+  "S1": "one rate does not suit all parameters of sparse features",
+  "S2": "saddles, not local minima, hold SGD up",
+}
+
+
+def define_flags() -> None:
+  flags.DEFINE_boolean("write", False, "to README.md and results/README.md")
+
+
+def read(folder: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+  """By claim: its record, and that of the study it is in.
+
+  Raises:
+    InputError: a file that is no verdict, or a claim judged by two studies.
+  """
+  found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+  for path in sorted(folder.glob("*/verdict.json")):
+    try:
+      study = json.loads(path.read_text("utf-8"))
+      claims = {claim["claim"]: claim for claim in study["claims"]}
+    except (ValueError, KeyError, TypeError):
+      raise InputError(f"{path}: is no verdict of a study") from None
+    for name, claim in claims.items():
+      if name in found:
+        raise InputError(f"{path}: {name} is judged by another study as well")
+      found[name] = (claim, study)
+  return found
+
+
+def _parts_text(parts: list[dict[str, Any]]) -> str:
+  """How many parts came to each verdict, of those judged."""
+  counts = {
+    verdict: sum(part["verdict"] == verdict for part in parts)
+    for verdict in ("holds", "does not hold", "undecided")
+  }
+  return ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+
+
+def _time(seconds: float) -> str:
+  return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def table(found: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> str:
+  """A line for each claim of the chapter, in Markdown."""
+  lines = [
+    "| claim | in a line | verdict | its parts | n | command | time |",
+    "|---|---|---|---|---|---|---|",
+  ]
+  for name, text in CLAIMS.items():
+    if name not in found:
+      lines.append(f"| {name} | {text} | not judged yet | | | | |")
+      continue
+    claim, study = found[name]
+    lines.append(
+      f"| {name} | {text} | **{claim['verdict']}** | "
+      f"{_parts_text(claim['parts'])} | {claim['n'] or 'derived'} | "
+      f"`{study['command']}` | {_time(study['wall_seconds'])} |"
+    )
+  return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+  return f"{value:.4g}"
+
+
+def _part_line(part: dict[str, Any]) -> str:
+  effect = ""
+  if part["effect"] is not None:
+    low, high = map(_number, part["interval"])
+    effect = f"{_number(part['effect'])} ({low} to {high})"
+  aim = {"same": "=", "greater": ">", "less": "<"}.get(part["kind"], "")
+  if aim:
+    aim += f" {_number(part['target'])}"
+    if part["margin"] is not None:
+      aim += f", margin {_number(part['margin'])}"
+  needed = part["seeds_needed"]
+  note = part["note"] + (f"; {needed} seeds would decide it" if needed else "")
+  return (
+    f"| {part['name']} | {part['text']} | {aim} | {effect} | "
+    f"{part['n'] or ''} | {part['verdict']} | {note} |"
+  )
+
+
+def details(found: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> str:
+  """Every part of every claim judged, in Markdown."""
+  text = [
+    "# Results",
+    "",
+    "Written by `python -m experiments.claims --write` from the verdict.json "
+    "of each study. Effects are means over seeds with 95 % intervals, in the "
+    "units of the part (accuracies as fractions, losses in nats); the "
+    "tests, the margins and Holm's correction are described in each "
+    "study's docstring and in `mnist_jax/verdicts.py`.",
+  ]
+  for name, summary in CLAIMS.items():
+    if name not in found:
+      continue
+    claim, study = found[name]
+    device, versions = study["device"], study["versions"]
+    text += [
+      "",
+      f"## {name}: {summary} — {claim['verdict']}",
+      "",
+      ", ".join(
+        [
+          f"`{study['command']}`",
+          *([study["date"]] if "date" in study else []),
+          f"{device['count']} x {device['kind']}",
+          f"jax {versions['jax']}",
+          _time(study["wall_seconds"]),
+        ]
+      ),
+      "",
+      "| part | in words | claimed | effect | n | verdict | note |",
+      "|---|---|---|---|---|---|---|",
+      *map(_part_line, claim["parts"]),
+    ]
+  return "\n".join(text) + "\n"
+
+
+def in_readme(readme: str, block: str) -> str:
+  """The README with the table in its place.
+
+  Raises:
+    InputError: the marks of the place are missing.
+  """
+  before, begin, rest = readme.partition(BEGIN)
+  _, end, after = rest.partition(END)
+  if not begin or not end:
+    raise InputError(f"README.md: expected the marks {BEGIN} and {END}")
+  return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+def main(_: list[str]) -> None:
+  found = read(ROOT / "results")
+  print(table(found))
+  if FLAGS.write:
+    readme = ROOT / "README.md"
+    for path, text in (
+      (readme, in_readme(readme.read_text("utf-8"), table(found))),
+      (ROOT / "results" / "README.md", details(found)),
+    ):
+      with files.replacing(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+  define_flags()
+  common.run(main, __doc__)
