@@ -264,6 +264,12 @@ def use_rate_or_auto() -> None:
     _used.append("learning_rate")
 
 
+def data_flags() -> list[str]:
+  """The data flags that are not at their defaults, as --name=value."""
+  given = [FLAGS[name] for name in DATA_FLAGS]
+  return [f"--{f.name}={f.value}" for f in given if f.value != f.default]
+
+
 def list_in_help(name: str) -> None:
   """Shows a flag that another module than the experiment's own defined."""
   _listed.append(name)
@@ -336,8 +342,12 @@ def run(
   raise AssertionError("app.run returned")
 
 
-def load_dataset() -> data.Dataset:
+def load_dataset(*, take: bool = True) -> data.Dataset:
   """The data set that the data flags ask for.
+
+  Args:
+    take: cut the training set to --num_train; a sweep's cells do so
+      themselves.
 
   Raises:
     InputError: from the loaders.
@@ -349,7 +359,7 @@ def load_dataset() -> data.Dataset:
     dev_size=FLAGS.dev_size,
     split_seed=FLAGS.split_seed,
   )
-  if FLAGS.num_train is not None:
+  if take and FLAGS.num_train is not None:
     dataset = data.take(dataset, FLAGS.num_train)
   return dataset
 

@@ -98,12 +98,19 @@ class Lab:
     seconds: spent in sweeps, over all sessions of the study.
   """
 
-  def __init__(self, dataset: data.Dataset, workdir: Path, overwrite: bool):
+  def __init__(
+    self,
+    dataset: data.Dataset,
+    workdir: Path,
+    overwrite: bool,
+    data_flags: Sequence[str] = (),
+  ):
     self.dataset = dataset
     self.workdir = workdir
     self.seconds = 0.0
     self.sessions = 0.0  # of this session alone
     self._overwrite = overwrite
+    self._data_flags = data_flags  # that load the data set, for the replays
     self._mesh = sharding.mesh()
 
   def sweep(
@@ -126,6 +133,7 @@ class Lab:
         cells,
         budget,
         dataset=dataset or self.dataset,
+        data_flags=self._data_flags,
         workdir=self.workdir / name,
         overwrite=self._overwrite,
         mesh=self._mesh,
@@ -286,7 +294,9 @@ def _main(study: Study) -> None:
   )
   study.check(values)
   workdir = Path(FLAGS.workdir or f"runs/{study.name}/{FLAGS.preset}")
-  lab = Lab(common.load_dataset(), workdir, FLAGS.overwrite)
+  lab = Lab(
+    common.load_dataset(), workdir, FLAGS.overwrite, common.data_flags()
+  )
   measured = study.measure(lab, values)
   parts = _write(study, lab, values, measured, begun)
   print("\n".join(verdict_lines(parts)))

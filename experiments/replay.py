@@ -1,0 +1,151 @@
+"""Runs one cell of a sweep alone, and compares it with what is on file.
+
+  python -m experiments.replay --learning_rate=0.5 --seed=3 \\
+    --budget='{"epochs": 5, "evaluate_every": 1}' --results=runs/mine
+
+The command of a cell is in its rows (column `command`). With --results its
+rows there are compared: exit code 1 if they differ by more than the tolerance.
+A cell alone is another program than a cell among others, so the two round
+differently, and training lets such differences grow: --tolerance is for
+losses, and 20 times as much for accuracies, which step by an example.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+from absl import flags
+
+from experiments import common, progress
+from mnist_jax import (
+  data,
+  settings,
+  sharding,
+  sweep,
+  sweep_plan,
+  sweep_results,
+)
+from mnist_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+_ACCURACY_FACTOR = 20
+
+common.use(
+  "learning_rate",
+  "batch_size",
+  "hidden_sizes",
+  "activations",
+  "initializer",
+  "l2",
+  "dropout",
+  "optimizer",
+  "momentum",
+  "grad",
+  "drop_last",
+  "seed",
+  "order_seed",
+  *common.SCHEDULE_FLAGS,
+  *common.DATA_FLAGS,
+)
+
+
+def define_flags() -> None:
+  flags.DEFINE_string("budget", '{"epochs": 5}', "of the sweep, as JSON")
+  flags.DEFINE_string("results", None, "directory of a sweep to compare with")
+  flags.DEFINE_float("tolerance", 1e-4, "of losses, in nats", lower_bound=0.0)
+
+
+def budget() -> sweep.Budget:
+  """The budget that the flag holds.
+
+  Raises:
+    InputError: no JSON, or no budget.
+  """
+  try:
+    fields = json.loads(FLAGS.budget)
+  except ValueError:
+    raise InputError(f"--budget={FLAGS.budget}: expected JSON") from None
+  return sweep_plan.budget_from_dict(fields)
+
+
+def stored(
+  folder: Path, cell: sweep.Settings, length: sweep.Budget, whole: data.Dataset
+) -> pd.DataFrame:
+  """The cell's rows in a sweep's results.
+
+  A sweep of a data set that was cut to --num_train beforehand has the cell
+  without that setting.
+
+  Raises:
+    InputError: no results there, of other data, or none of this cell.
+  """
+  try:
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    table = pd.read_parquet(folder / "cells")
+  except (OSError, ValueError):
+    raise InputError(f"--results={folder}: no results of a sweep") from None
+  sets = {cell: whole}
+  if cell.num_train is not None:
+    cut = data.take(whole, cell.num_train)
+    sets[dataclasses.replace(cell, num_train=None)] = cut
+  for one, dataset in sets.items():
+    key = sweep.cell_key(one, length)
+    rows = table[table["cell"] == key].sort_values("step")
+    if rows.empty:
+      continue
+    if manifest["data_digest"] != sweep_results.data_digest(dataset):
+      raise InputError(
+        f"--results={folder}: is of other data than the data flags give"
+      )
+    return rows.reset_index(drop=True)
+  raise InputError(
+    f"--results={folder}: has no cell {sweep.cell_key(cell, length)}, which "
+    "these flags give"
+  )
+
+
+def differences(now: pd.DataFrame, then: pd.DataFrame) -> pd.Series:
+  """The largest difference of each metric over the evaluations.
+
+  Infinite where the evaluations themselves are others.
+  """
+  names = [n for n in now.columns if n.endswith(("_loss", "_accuracy"))]
+  names = [n for n in names if now[n].notna().any()]
+  same = ["step", "reached", "diverged_step"]
+  if len(now) != len(then) or not now[same].equals(then[same]):
+    return pd.Series(float("inf"), names)
+  return (now[names] - then[names]).abs().max()
+
+
+def main(_: list[str]) -> None:
+  sharding.use_all_cores()
+  values = common.flag_values()
+  cell = settings.from_values(values)
+  dataset = common.load_dataset(take=False)
+  length = budget()
+  then = None
+  if FLAGS.results:
+    then = stored(Path(FLAGS.results), cell, length, dataset)
+  with progress.SweepProgress() as shown:
+    now = sweep.run([cell], length, dataset=dataset, on_progress=shown.show)
+  kept = now.dropna(axis="columns", how="all").drop(
+    columns=[*settings.FIELDS, "cell", "budget", "command"], errors="ignore"
+  )
+  print(kept.to_string(index=False))
+  if then is None:
+    return
+  apart = differences(now, then)
+  allowed = pd.Series(FLAGS.tolerance, apart.index)
+  allowed[[n.endswith("accuracy") for n in apart.index]] *= _ACCURACY_FACTOR
+  for name, value in apart.items():
+    print(f"{name:<15} differs by at most {value:.2g}, of {allowed[name]:.2g}")
+  if not (apart <= allowed).all():
+    print("not the same run", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  define_flags()
+  common.run(main, __doc__)
