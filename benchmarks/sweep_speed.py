@@ -1,0 +1,227 @@
+"""Milliseconds per member and epoch of a sweep, against runs one by one.
+
+  python -m benchmarks.sweep_speed
+
+The book's network at batch 128. A sweep of 16 and of 64 members, once with
+four rates to a seed (rows that share their order of examples) and once with an
+order of its own for each member, against the same runs one after another with
+our fastest single run (`train.train_epoch`); each run evaluates the
+development set at its start and end. Beside them one run of a per-batch jitted
+optax loop, and of PyTorch eager where that is installed, whose time is that of
+each of their runs. All take turns, round after round; the first round, which
+compiles, is not counted. Prints medians and the ratio of medians with a
+bootstrap interval over the rounds. Then, once each: the cost per member, and
+the peak memory of a process, with 1 to 256 members.
+"""
+
+import importlib.util
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from absl import flags
+
+from benchmarks import training_speed
+from experiments import common
+from mnist_jax import data, environment, sharding, sweep, train
+
+FLAGS = flags.FLAGS
+EPOCHS = 2
+RATES = (0.1, 0.2, 0.3, 0.5)
+Contestant = Callable[[], None]
+
+
+def define_flags() -> None:
+  flags.DEFINE_integer("sweep_rounds", 5, "of each", lower_bound=3)
+  flags.DEFINE_list("members", ["16", "64"], "of the sweeps that are compared")
+  flags.DEFINE_list("growth", ["1", "4", "16", "64", "256"], "of the growth")
+  flags.DEFINE_integer("memory_of", 0, "only this many members, for memory")
+
+
+def shared(members: int) -> list[sweep.Settings]:
+  """Four rates to a seed, or a member alone."""
+  rates = RATES[: min(members, len(RATES))]
+  seeds = range(members // len(rates))
+  return sweep.product(learning_rate=rates, seed=seeds)
+
+
+def own(members: int) -> list[sweep.Settings]:
+  """A seed, and so an order, to each member."""
+  return sweep.product(seed=range(members))
+
+
+def as_sweep(
+  cells: Sequence[sweep.Settings], dataset: data.Dataset
+) -> Contestant:
+  budget = sweep.Budget(epochs=EPOCHS)
+
+  def run() -> None:
+    sweep.run(cells, budget, dataset=dataset)
+
+  return run
+
+
+def one_by_one(
+  cells: Sequence[sweep.Settings], dataset: data.Dataset
+) -> Contestant:
+  on_device = train.to_device(dataset)
+  count = len(dataset.train.labels)
+
+  def run() -> None:
+    for cell in cells:
+      config, hparams = cell.train_config(), cell.hparams()
+      rates = cell.learning_rates(count, EPOCHS * cell.updates_per_epoch(count))
+      state = train.init_state(config, cell.seed)
+      first = train.evaluate(config.activations, state.params, on_device.dev)
+      for epoch in range(EPOCHS):
+        plan = train.plan_epoch(
+          config, cell.order, epoch, count, rates, int(state.step)
+        )
+        state, _ = train.train_epoch(
+          config, state, on_device.train, plan, hparams
+        )
+      last = train.evaluate(config.activations, state.params, on_device.dev)
+      jax.block_until_ready((first, last))
+
+  return run
+
+
+def optax_loop(dataset: data.Dataset) -> Contestant:
+  epoch = training_speed.per_batch_loop(dataset, 128)
+
+  def run() -> None:
+    for number in range(EPOCHS):
+      epoch(number)
+
+  return run
+
+
+def torch_eager(dataset: data.Dataset) -> Contestant | None:
+  """The same network and update in PyTorch; None where it is not installed."""
+  if importlib.util.find_spec("torch") is None:
+    return None
+  import torch
+
+  torch.set_num_threads(jax.device_count())
+  model = torch.nn.Sequential(
+    torch.nn.Linear(784, 64),
+    torch.nn.Sigmoid(),
+    torch.nn.Linear(64, 16),
+    torch.nn.Tanh(),
+    torch.nn.Linear(16, 10),
+  )
+  optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+  loss_fn = torch.nn.CrossEntropyLoss()
+  images = torch.tensor(np.asarray(dataset.train.images), dtype=torch.float32)
+  images /= 255
+  labels = torch.tensor(np.asarray(dataset.train.labels), dtype=torch.long)
+
+  def run() -> None:
+    for number in range(EPOCHS):
+      order = torch.from_numpy(data.epoch_order(0, number, len(labels))).long()
+      for rows in order.split(128):
+        optimizer.zero_grad()
+        loss_fn(model(images[rows]), labels[rows]).backward()
+        optimizer.step()
+
+  return run
+
+
+def contestants(dataset: data.Dataset) -> dict[str, tuple[Contestant, int]]:
+  """By name, with the members that each call trains."""
+  found: dict[str, tuple[Contestant, int]] = {}
+  for members in map(int, FLAGS.members):
+    for name, make in (("shared", shared), ("own", own)):
+      cells = make(members)
+      found[f"{members} as a sweep, {name} order"] = (
+        as_sweep(cells, dataset),
+        members,
+      )
+    found[f"{members} one by one"] = (
+      one_by_one(own(members), dataset),
+      members,
+    )
+  found["per-batch jitted optax loop"] = optax_loop(dataset), 1
+  eager = torch_eager(dataset)
+  if eager is None:
+    print("PyTorch is not installed: left out")
+  else:
+    found["PyTorch eager"] = eager, 1
+  return found
+
+
+def measure(dataset: data.Dataset) -> dict[str, list[float]]:
+  """Seconds per member and epoch, by name, one for each round."""
+  runs = contestants(dataset)
+  seconds: dict[str, list[float]] = {name: [] for name in runs}
+  for number in range(FLAGS.sweep_rounds + 1):
+    for name, (run, members) in runs.items():
+      begun = time.perf_counter()
+      run()
+      if number:
+        taken = time.perf_counter() - begun
+        seconds[name].append(taken / members / EPOCHS)
+    print(f"round {number} of {FLAGS.sweep_rounds}", file=sys.stderr)
+  return seconds
+
+
+def report(seconds: dict[str, list[float]]) -> None:
+  device = environment.describe()["device"]
+  print(
+    f"{device['count']} x {device['kind']}, jax {jax.__version__}, "
+    f"{FLAGS.sweep_rounds} rounds of {EPOCHS} epochs each"
+  )
+  print(f"{'':<33}{'ms':>8}  times faster than (95 %)")
+  for name, times in seconds.items():
+    line = f"{name:<33}{1000 * statistics.median(times):>8.1f}"
+    if "sweep" in name:
+      members = name.split()[0]
+      peers = [f"{members} one by one", "per-batch jitted optax loop"]
+      peers += [peer for peer in seconds if "PyTorch" in peer]
+      texts = []
+      for peer in peers:
+        ratio, low, high = training_speed.ratio_interval(seconds[peer], times)
+        texts.append(f"{peer} {ratio:.2f} ({low:.2f} to {high:.2f})")
+      line += "  " + "; ".join(texts)
+    print(line)
+
+
+def growth(dataset: data.Dataset) -> None:
+  """The cost per member, and the peak memory, as members grow."""
+  print("members  ms per member and epoch  peak memory of the process (MiB)")
+  for members in map(int, FLAGS.growth):
+    run = as_sweep(shared(members), dataset)
+    run()
+    begun = time.perf_counter()
+    run()
+    taken = time.perf_counter() - begun
+    line = [sys.executable, "-m", "benchmarks.sweep_speed"]
+    peak = subprocess.run(
+      [*line, f"--memory_of={members}"],
+      capture_output=True,
+      text=True,
+      check=True,
+    ).stdout.strip()
+    print(f"{members:>7}  {1000 * taken / members / EPOCHS:>23.1f}  {peak:>10}")
+
+
+def main(_: list[str]) -> None:
+  sharding.use_all_cores()
+  dataset = data.load()
+  if FLAGS.memory_of:
+    sweep.run(shared(FLAGS.memory_of), sweep.Budget(updates=20))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{peak / 1024:.0f}")
+    return
+  report(measure(dataset))
+  growth(dataset)
+
+
+if __name__ == "__main__":
+  define_flags()
+  common.run(main, __doc__)
