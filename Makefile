@@ -3,7 +3,9 @@
 # Always `python -m TOOL`: the scripts in bin/ break when the tree is moved.
 PYTHON ?= python3
 ARGS ?=
+# Two workers; PYTEST_ARGS="-n 0 -k mlp" runs in one process.
 PYTEST_ARGS ?=
+WORKERS = -n 2 --dist loadfile
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
@@ -18,10 +20,10 @@ train: setup ## train the book's run; ARGS="--epochs=5 ..." adds flags
 	@.venv/bin/python -m experiments.train $(ARGS)
 
 test: lint ## make lint, then pytest; PYTEST_ARGS="-k mlp ..." adds flags
-	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+	@.venv/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-oldest: setup-oldest ## pytest on the oldest supported jax
-	@.venv-oldest/bin/python -m pytest $(PYTEST_ARGS)
+	@.venv-oldest/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 lint: setup ## ruff (lint and format) and mypy; changes nothing
 	@.venv/bin/python -m ruff check

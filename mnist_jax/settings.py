@@ -7,6 +7,7 @@ a command line.
 
 import dataclasses
 import difflib
+import functools
 import math
 import shlex
 from collections.abc import Iterable, Mapping
@@ -139,15 +140,14 @@ class Settings:
   ) -> Float[np.ndarray, " T_run"]:
     """The rate of every update of a run of so many updates, in float32.
 
+    The array is shared between equal calls and cannot be written to.
+
     Raises:
       InputError: as `schedule_config.from_config`, or a batch larger than the
         training set.
     """
     per_epoch = self.updates_per_epoch(num_train)
-    schedule = schedule_config.from_config(
-      self.schedule_config(), per_epoch, updates
-    )
-    return schedules.tabulate(schedule, updates)
+    return _tabulated(self.schedule_config(), per_epoch, updates)
 
   def flags(self) -> list[str]:
     """The fields that are not at their defaults, as --name=value."""
@@ -160,6 +160,16 @@ class Settings:
   def command(self, module: str, *more: str) -> str:
     """The line for a shell that runs `module` with these settings."""
     return shlex.join(["python", "-m", module, *self.flags(), *more])
+
+
+@functools.lru_cache(maxsize=256)  # a sweep's seeds have the same table
+def _tabulated(
+  config: schedule_config.ScheduleConfig, per_epoch: int, updates: int
+) -> Float[np.ndarray, " T_run"]:
+  schedule = schedule_config.from_config(config, per_epoch, updates)
+  rates = schedules.tabulate(schedule, updates)
+  rates.flags.writeable = False
+  return rates
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Settings))
