@@ -97,7 +97,8 @@ def test_rates_and_verdicts_follow_the_records(faults):
   assert judged(missed, correct)["mistakes found"] != "holds"
   alarms = with_outcomes(correct, verdict="wrong")
   assert judged(many, alarms)["false alarms"] == "does not hold"
-  failed = mutation_verdict.summarise(missed, correct)
+  failed = mutation_verdict.summarise(missed, alarms)
+  assert failed["false_alarms"]["count"] == len(alarms)
   assert failed["caught"]["count"] == len(many) - 60
   assert len(failed["failures"]) == 60
   assert failed["caught"]["low"] < failed["caught"]["rate"] < 1
