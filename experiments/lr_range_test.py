@@ -47,7 +47,7 @@ _OWN = (
 )
 
 flags.DEFINE_enum(
-  "rule", None, list(range_rules.RULES), "followed (default: by --optimizer)"
+  "rule", None, list(range_rules.RULES), "by --optimizer, or one of"
 )
 flags.DEFINE_enum(
   "loss", "train", list(range_curve.MEASURES), "watched, next batch or dev set"

@@ -52,7 +52,7 @@ common.use(
 
 
 def define_flags() -> None:
-  flags.DEFINE_string("budget", '{"epochs": 5}', "of the sweep, as JSON")
+  flags.DEFINE_string("budget", '{"epochs":5}', "of the sweep, as JSON")
   flags.DEFINE_string("results", None, "directory of a sweep to compare with")
   flags.DEFINE_float("tolerance", 1e-4, "of losses, in nats", lower_bound=0.0)
 

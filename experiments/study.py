@@ -88,6 +88,8 @@ class Setting:
 
 
 def _shown(value: Value) -> str:
+  if isinstance(value, tuple) and len(value) > 6:
+    return f"{len(value)} from {value[0]} to {value[-1]}"
   return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
