@@ -46,9 +46,7 @@ _OWN = (
   "divergence",
 )
 
-flags.DEFINE_enum(
-  "rule", None, list(range_rules.RULES), "by --optimizer, or"
-)
+flags.DEFINE_enum("rule", None, list(range_rules.RULES), "by --optimizer, or")
 flags.DEFINE_enum(
   "loss", "train", list(range_curve.MEASURES), "watched, next batch or dev set"
 )
