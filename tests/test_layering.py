@@ -23,8 +23,9 @@ LADDER = [
   "faulty_backward "
   "range_figures policy_parity policy_figures robbins_monro",
   "train convex sparse_features gradcheck_verdict fault_terms mutation_verdict "
-  "check_figures check_judgement",
-  "gradcheck network_differences settings gradient_faults range_test",
+  "check_figures check_judgement noise saddle",
+  "gradcheck network_differences settings gradient_faults range_test "
+  "curvature noise_scale",
   "network_gradcheck sweep_plan sweep_program",
   "training_checks check_grads_peer sweep_block sweep_results",
   "runner sweep mutation_score check_study",
