@@ -102,18 +102,34 @@ class Lab:
 
   def __init__(
     self,
-    dataset: data.Dataset,
+    dataset: data.Dataset | None,
     workdir: Path,
     overwrite: bool,
     data_flags: Sequence[str] = (),
   ):
-    self.dataset = dataset
+    self._dataset = dataset
     self.workdir = workdir
     self.seconds = 0.0
     self.sessions = 0.0  # of this session alone
     self._overwrite = overwrite
     self._data_flags = data_flags  # that load the data set, for the replays
     self._mesh = sharding.mesh()
+
+  @property
+  def dataset(self) -> data.Dataset:
+    """The study's data set.
+
+    Raises:
+      ValueError: the study has `reads_data` false.
+    """
+    if self._dataset is None:
+      raise ValueError("a study that reads no data has no data set")
+    return self._dataset
+
+  @property
+  def data_digest(self) -> str | None:
+    """Of the data set; None where no data are read."""
+    return None if self._dataset is None else self._dataset.digest
 
   def sweep(
     self,
@@ -178,6 +194,7 @@ class Study:
     summarise: (measured, values) -> a small table for summary.csv.
     check: raises InputError for values that do not go together, before
       anything is measured.
+    reads_data: whether it has the data flags, and `lab` a data set.
   """
 
   name: str
@@ -187,6 +204,7 @@ class Study:
   draw: Callable[[Tables, SimpleNamespace], Mapping[str, plots.Figure]]
   summarise: Callable[[Tables, SimpleNamespace], pd.DataFrame]
   check: Callable[[SimpleNamespace], None] = lambda values: None
+  reads_data: bool = True
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -283,7 +301,7 @@ def _write(
     preset=FLAGS.preset,
     values=vars(values),
     wall_seconds=lab.seconds + beside,
-    data_digest=lab.dataset.digest,
+    data_digest=lab.data_digest,
   )
   return parts
 
@@ -296,9 +314,13 @@ def _main(study: Study) -> None:
   )
   study.check(values)
   workdir = Path(FLAGS.workdir or f"runs/{study.name}/{FLAGS.preset}")
-  lab = Lab(
-    common.load_dataset(), workdir, FLAGS.overwrite, common.data_flags()
-  )
+  if study.reads_data:
+    lab = Lab(
+      common.load_dataset(), workdir, FLAGS.overwrite, common.data_flags()
+    )
+  else:
+    lab = Lab(None, workdir, overwrite=False)
+  workdir.mkdir(parents=True, exist_ok=True)
   measured = study.measure(lab, values)
   parts = _write(study, lab, values, measured, begun)
   print("\n".join(verdict_lines(parts)))
@@ -314,7 +336,11 @@ def define(study: Study) -> None:
   for setting in study.settings:
     if setting.name not in FLAGS:
       setting.define()
-  common.use("preset", *common.DATA_FLAGS, "workdir", "overwrite")
+  common.use("preset")
+  if study.reads_data:
+    common.use(*common.DATA_FLAGS, "workdir", "overwrite")
+  else:  # no sweep, so nothing is kept that could be in the way
+    common.use("workdir")
 
 
 def main(study: Study, doc: str | None) -> NoReturn:
