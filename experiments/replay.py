@@ -67,7 +67,12 @@ def budget() -> sweep.Budget:
     fields = json.loads(FLAGS.budget)
   except ValueError:
     raise InputError(f"--budget={FLAGS.budget}: expected JSON") from None
-  return sweep_plan.budget_from_dict(fields)
+  try:
+    return sweep_plan.budget_from_dict(fields)
+  except TypeError:  # a number for a list, or in it something else
+    raise InputError(
+      f"--budget={FLAGS.budget}: expected lists for evaluate_at and splits"
+    ) from None
 
 
 def stored(

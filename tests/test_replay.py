@@ -78,6 +78,8 @@ def test_other_rows_are_told_apart(results, tmp_path):
   [
     (["--budget={"], "--budget={: expected JSON"),
     (["'--budget={\"epoch\": 1}'"], "budget has 'epoch'"),
+    (['\'--budget={"epochs": "3"}\''], "epochs=3: expected a number > 0"),
+    (['\'--budget={"epochs": 1, "evaluate_at": 3}\''], "expected lists"),
     (["--results=nowhere"], "--results=nowhere: no results of a sweep"),
   ],
 )

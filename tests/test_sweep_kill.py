@@ -12,10 +12,11 @@ KILLS = 21
 
 # Runs the sweep in children that are forked from a process that has imported
 # everything but started nothing. A child dies by SIGKILL at a random change of
-# the disk (Python's audit events), or some random time after its first update.
+# the disk (Python's audit events, and halfway through a file of results), or
+# some random time after its first update.
 SWEEP = """
 import dataclasses, itertools, os, random, signal, sys, time, warnings
-import numpy as np
+import pandas as pd
 from mnist_jax import data, sweep
 warnings.filterwarnings("ignore", message=".*fork")
 workdir, cache, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -34,6 +35,13 @@ def run(on_progress=lambda progress: None):
 
 def kill_at(moment):
   moments = itertools.count()
+  write = pd.DataFrame.to_parquet
+  def half_written(table, path, **options):
+    write(table, path, **options)
+    if next(moments) == moment:
+      os.truncate(path, os.path.getsize(path) // 2)
+      os.kill(os.getpid(), signal.SIGKILL)
+  pd.DataFrame.to_parquet = half_written
   def hook(event, args):
     writes = event == "open" and (args[2] or 0) & (os.O_WRONLY | os.O_RDWR)
     if (event in CHANGES or writes) and str(args[0]).startswith(workdir):
@@ -50,10 +58,12 @@ def session(moment, seconds):
       run(lambda progress: progress.done and os.write(told, b"."))
     finally:
       os._exit(1)
+  os.close(told)
   if seconds is not None:
-    os.read(ready, 1)
+    os.read(ready, 1)  # nothing, if the child has ended
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
+  os.close(ready)
   status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
   assert status == -signal.SIGKILL, (moment, seconds, status)
 
