@@ -2,11 +2,14 @@
 
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import tqdm
 
 from mnist_jax import sweep
+
+T = TypeVar("T")
 
 
 class EpochProgress:
@@ -120,3 +123,16 @@ class SweepProgress:
     ):
       self._said = now
       print(f"{100 * share:.0f} %: {text}", file=sys.stderr, flush=True)
+
+
+def each(runs: Sequence[T], doing: str) -> Iterator[T]:
+  """The runs, with how many are done and the time left shown on stderr.
+
+  Args:
+    doing: what is done with each.
+  """
+  total = len(runs)
+  with SweepProgress() as shown:
+    for done, run in enumerate(runs, 1):
+      yield run
+      shown.show(sweep.Progress(float(done), float(total), done, total, doing))

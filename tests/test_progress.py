@@ -27,3 +27,18 @@ def test_nothing_to_do_is_nothing_said(capsys):
   with progress.SweepProgress() as shown:
     shown.show(sweep.Progress(0.0, 0.0, 8, 8, "nothing to do"))
   assert capsys.readouterr().err == ""
+
+
+def test_each_run_is_given_and_counted(capsys, monkeypatch):
+  now = 0.0
+  monkeypatch.setattr(time, "monotonic", lambda: now)
+  seen = []
+  for run in progress.each(range(4), "training"):
+    seen.append(run)
+    now += 8.0
+  assert seen == [0, 1, 2, 3]
+  lines = capsys.readouterr().err.splitlines()
+  assert lines == [
+    "50 %: 2/4 runs, training, 0:16 left",
+    "100 %: 4/4 runs, training, 0:00 left",
+  ]
