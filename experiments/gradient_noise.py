@@ -32,13 +32,13 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from experiments import progress, study
 from mnist_jax import (
   data,
   mlp,
   noise,
+  noise_figures,
   noise_scale,
   plots,
   slopes,
@@ -199,13 +199,6 @@ def _slope(table: pd.DataFrame, epoch: int) -> statistics.Effect:
   return slopes.loglog_slope(curves.points, curves.values[0], seed=0)
 
 
-def _at(
-  scales: pd.DataFrame, epoch: int, column: str
-) -> Float[np.ndarray, " S"]:
-  chosen = scales[scales["epoch"] == epoch].sort_values("seed")
-  return chosen[column].to_numpy(np.float64)
-
-
 def judge(
   measured: dict[str, pd.DataFrame], values: SimpleNamespace
 ) -> list[verdicts.Part]:
@@ -220,8 +213,8 @@ def judge(
         f"single sample, {when}",
         f"{when} a single sample's variance is above |G|^2 (log of the ratio)",
         statistics.paired_log_ratio(
-          _at(scales, epoch, "trace"),
-          _at(scales, epoch, "square_norm"),
+          noise_figures.at(scales, epoch, "trace"),
+          noise_figures.at(scales, epoch, "square_norm"),
           seed=0,
         ),
         "greater",
@@ -249,14 +242,6 @@ def judge(
   return verdicts.judge(questions)
 
 
-def _agreement(scales: pd.DataFrame, epoch: int) -> tuple[int, int]:
-  """In how many seeds the interval holds the exact value, and is undefined."""
-  exact, low, high = (
-    _at(scales, epoch, name) for name in ("noise_scale", "low", "high")
-  )
-  return int(((low <= exact) & (exact <= high)).sum()), int(np.isnan(low).sum())
-
-
 def summarise(
   measured: dict[str, pd.DataFrame], values: SimpleNamespace
 ) -> pd.DataFrame:
@@ -265,11 +250,9 @@ def summarise(
   rows = []
   for epoch in values.epochs:
     slope = _slope(table, epoch)
-    exact = statistics.mean_interval(
-      np.log(_at(scales, epoch, "noise_scale")), seed=0
-    )
-    low, high = math.exp(exact.low), math.exp(exact.high)
-    holds, undefined = _agreement(scales, epoch)
+    exact = noise_figures.mean_scale(scales, epoch)
+    mean, low, high = statistics.as_ratio(exact)
+    holds, undefined = noise_figures.agreement(scales, epoch)
     rows.append(
       {
         "epoch": epoch,
@@ -278,7 +261,7 @@ def summarise(
         "slope_low": slope.low,
         "slope_high": slope.high,
         "ratio_16_32": math.exp(_log_ratio(table, epoch).estimate),
-        "noise_scale": math.exp(exact.estimate),
+        "noise_scale": mean,
         "noise_scale_low": low,
         "noise_scale_high": high,
         "two_batch_median": scales[scales["epoch"] == epoch][
@@ -311,7 +294,7 @@ def _draw_variance(
         exact,
         color="black",
         linewidth=0.8,
-        label="exact, tr(Σ) / B (N − B) / (N − 1)" if i == 0 else None,
+        label="exact, from tr(Σ)" if i == len(values.epochs) - 1 else None,
         zorder=3,
       )
   plots.log_axis(ax, "x", [1, 4, 16, 32, 128, 1024])
@@ -324,53 +307,13 @@ def _draw_variance(
     ax.legend(fontsize=9)
 
 
-def _draw_scales(
-  ax: plots.Axes, scales: pd.DataFrame, values: SimpleNamespace
-) -> None:
-  exact = tables.curves(
-    scales.assign(arm=0), "arm", "noise_scale", point="epoch"
-  )
-  places = np.arange(len(values.epochs), dtype=np.float64)
-  plots.bands(ax, places, exact.values[0], "exact")
-  with plots.style():
-    for place, epoch in zip(places, values.epochs, strict=True):
-      estimate, low, high = (
-        _at(scales, epoch, name) for name in ("estimate", "low", "high")
-      )
-      known = np.isfinite(estimate)
-      x = place + 0.1 + 0.3 * np.arange(len(estimate)) / len(estimate)
-      ax.errorbar(
-        x[known],
-        estimate[known],
-        yerr=[
-          (estimate - low)[known].tolist(),
-          (high - estimate)[known].tolist(),
-        ],
-        linestyle="none",
-        marker=".",
-        color=plots.COLOURS[1],
-        elinewidth=0.8,
-        alpha=0.8,
-        label="two batches, by seed" if place == 0 else None,
-      )
-    labels = []
-    for epoch in values.epochs:
-      holds, undefined = _agreement(scales, epoch)
-      labels.append(f"{epoch}\n{holds} hold it\n{undefined} undefined")
-    ax.set_xticks(places + 0.15, labels)
-    ax.set_xlabel(f"after epoch (of {values.seeds} seeds' 95 % intervals)")
-    ax.set_ylabel("noise scale tr(Σ) / |G|² (examples)")
-  plots.log_axis(ax, "y")
-  with plots.style():
-    ax.legend(loc="upper left")
-
-
 def draw(
   measured: dict[str, pd.DataFrame], values: SimpleNamespace
 ) -> dict[str, plots.Figure]:
-  figure, axes = plots.panels(1, 2, (13, 5))
+  figure, axes = plots.panels(1, 3, (16.5, 5))
   _draw_variance(axes[0, 0], measured["table"], values)
-  _draw_scales(axes[0, 1], measured["scales"], values)
+  noise_figures.draw_scales(axes[0, 1], measured["scales"])
+  noise_figures.draw_agreement(axes[0, 2], measured["scales"], PAIR)
   with plots.style():
     figure.suptitle(
       f"Gradient noise of the book's run, {values.seeds} seeds, mean and 95 % "

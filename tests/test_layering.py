@@ -23,7 +23,7 @@ LADDER = [
   "faulty_backward "
   "range_figures policy_parity policy_figures robbins_monro",
   "train convex sparse_features gradcheck_verdict fault_terms mutation_verdict "
-  "check_figures check_judgement noise saddle",
+  "check_figures check_judgement noise noise_figures saddle",
   "gradcheck network_differences settings gradient_faults range_test "
   "curvature noise_scale",
   "network_gradcheck sweep_plan sweep_program",
