@@ -11,11 +11,10 @@ is the line y = 0. R runs, T steps.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mnist_jax import optimizers
@@ -38,7 +37,7 @@ class Escape(NamedTuple):
 
 class _Run(NamedTuple):
   point: Float[Array, "2"]
-  opt_state: optax.OptState
+  opt_state: Any
   step: Int[Array, ""]
   left: Int[Array, ""]
   arrived: Int[Array, ""]
@@ -80,9 +79,9 @@ def _update(
   noise: float | Float[Array, ""],
   key: Key[Array, ""],
   point: Float[Array, "2"],
-  opt_state: optax.OptState,
+  opt_state: Any,
   step: Int[Array, ""],
-) -> tuple[Float[Array, "2"], optax.OptState]:
+) -> tuple[Float[Array, "2"], Any]:
   """One update by the gradient with normal noise of sd `noise` in x and y."""
   draw = jax.random.normal(jax.random.fold_in(key, step), (2,), point.dtype)
   noisy = gradient(point, curvature) + noise * draw
@@ -169,8 +168,8 @@ def path(
   tx = optimizers.make(kind, learning_rate)
 
   def body(
-    carry: tuple[Float[Array, "2"], optax.OptState], step: Int[Array, ""]
-  ) -> tuple[tuple[Float[Array, "2"], optax.OptState], Float[Array, "2"]]:
+    carry: tuple[Float[Array, "2"], Any], step: Int[Array, ""]
+  ) -> tuple[tuple[Float[Array, "2"], Any], Float[Array, "2"]]:
     carry = _update(kind, learning_rate, curvature, noise, key, *carry, step)
     return carry, carry[0]
 

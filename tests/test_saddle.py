@@ -42,13 +42,14 @@ def test_gradient_is_that_of_the_value(x, y, curvature):
 def test_stationary_points_are_all_and_have_these_eigenvalues():
   curvature = 0.3
   points = saddle.stationary_points(curvature)
+  hessian_at = jax.jit(jax.hessian(lambda p: saddle.value(p, curvature)))
   roots = np.sort(np.roots([curvature, 0, -curvature, 0]).real)
   assert [y for y, _, _ in points] == pytest.approx(roots.tolist())
   for y, f, eigenvalues in points:
     point = jnp.array([0.0, y])
     np.testing.assert_allclose(saddle.gradient(point, curvature), 0, atol=1e-7)
     assert f == pytest.approx(float(saddle.value(point, curvature)))
-    hessian = jax.hessian(lambda p: saddle.value(p, curvature))(point)
+    hessian = hessian_at(point)
     np.testing.assert_allclose(np.diag(hessian), eigenvalues, rtol=1e-5)
     assert not hessian[0, 1]
 
@@ -99,8 +100,8 @@ def test_path_goes_where_escape_went():
 def measured():
   values = study.preset_values(experiment.STUDY, "full")
   values.seeds = 100
-  values.noises = (1e-8, 1e-4, 1e-1)
-  values.curvatures = (0.05, 0.1, 0.5)
+  values.noises = (1e-8, 1e-1)
+  values.curvatures = (0.1, 0.5)
   return experiment.measure(None, values), values
 
 
@@ -139,8 +140,8 @@ def test_runs_that_never_left_are_said(measured):
 
 
 def test_arms_of_a_seed_share_their_start(measured):
-  starts = experiment.near_starts(40)
-  assert len(np.unique(np.asarray(starts)[:, 1])) == 40
+  starts = experiment.near_starts(100)
+  assert len(np.unique(np.asarray(starts)[:, 1])) == 100
   assert np.abs(np.asarray(starts)[:, 1]).max() < 5 * experiment.NEAR
   np.testing.assert_array_equal(starts[:4], experiment.near_starts(4))
 
