@@ -86,16 +86,14 @@ def states(
   """
   count = len(split.labels)
   updates = train.updates_per_epoch(count, CONFIG.batch_size)
-  rates = np.full(max(epochs[-1], 1) * updates, RATE, np.float32)
+  rates = np.full(updates, RATE, np.float32)  # of any epoch, being fixed
   hparams = train.make_hparams(seed)
   state = train.init_state(CONFIG, seed)
   for epoch in range(epochs[-1] + 1):
     if epoch in epochs:
       yield epoch, state.params
     if epoch < epochs[-1]:
-      plan = train.plan_epoch(
-        CONFIG, seed, epoch, count, rates, epoch * updates
-      )
+      plan = train.plan_epoch(CONFIG, seed, epoch, count, rates, step=0)
       state, _ = train.train_epoch(CONFIG, state, split, plan, hparams)
 
 
