@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TIMEOUT = 60  # seconds; a job takes about three
+TIMEOUT = 200  # seconds; a job takes about three, more beside other tests
 
 
 def free_port():
@@ -36,8 +36,9 @@ def run(script, path):
   ]
   try:
     texts = [child.communicate(timeout=TIMEOUT) for child in children]
-  finally:
+  except subprocess.TimeoutExpired:
     for child in children:
       child.kill()
-      child.wait()
+    said = [child.communicate() for child in children]  # closes the pipes
+    raise AssertionError(f"still at work after {TIMEOUT} s: {said}") from None
   return [(c.returncode, *t) for c, t in zip(children, texts, strict=True)]
