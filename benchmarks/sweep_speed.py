@@ -31,7 +31,7 @@ from experiments import common
 from mnist_jax import data, environment, sharding, sweep, train
 
 FLAGS = flags.FLAGS
-EPOCHS = 2
+EPOCHS = 5
 RATES = (0.1, 0.2, 0.3, 0.5)
 Contestant = Callable[[], None]
 
