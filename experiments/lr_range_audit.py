@@ -347,7 +347,7 @@ def _draw_regret(measured: dict[str, Any], values: Any) -> plots.Figure:
       ax.legend(fontsize=8)
     figure.suptitle(
       f"Range-test rules against real grids, {values.seeds} seeds, "
-      f"{values.epochs} epochs"
+      f"{values.epochs} epoch{'s' if values.epochs > 1 else ''}"
     )
   return figure
 
@@ -367,7 +367,7 @@ def _draw_rates(measured: dict[str, Any]) -> plots.Figure:
     plots.log_axis(loss, "y")
     study_figures.metric_axis(loss, "dev_loss")
     share.plot(rates, 100 * lost.mean(axis=1), **plots.series(1))
-    share.set_ylabel("diverged: loss above ln 10 or not finite (% of seeds)")
+    share.set_ylabel("diverged (% of seeds):\nloss above ln 10 or not finite")
     for ax in (loss, share):
       plots.log_axis(ax, "x")
       ax.set_xlabel("learning rate")

@@ -45,7 +45,7 @@ class Moments(NamedTuple):
 
   @property
   def noise_scale(self) -> Float[Array, ""]:
-    """B_simple = tr(Sigma) / |G|^2 (McCandlish et al. 2018, eq. 2.9).
+    """B_simple = tr(Sigma) / |G|^2 (McCandlish et al. 2018, section 2.2).
 
     In examples; infinite where G is 0 and Sigma is not.
     """

@@ -59,7 +59,7 @@ def two_batch(
 ) -> TwoBatch:
   """|G|^2 and tr(Sigma) from squared gradient norms at two batch sizes.
 
-  With f(B) = 1 / B this is McCandlish et al. (2018), eq. A.2 and A.3:
+  With f(B) = 1 / B this is McCandlish et al. (2018), appendix A.1:
     |G|^2 = (B_big |g_big|^2 - B_small |g_small|^2) / (B_big - B_small)
     tr(Sigma) = (|g_small|^2 - |g_big|^2) / (1 / B_small - 1 / B_big)
   and for batches drawn without replacement from N examples f(B) has the

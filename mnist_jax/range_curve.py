@@ -114,7 +114,7 @@ class Recording:
     noise: two estimates at the parameters before each update: |G|^2, the
       squared length of the true gradient, and tr(Sigma) / B, the variance of
       the batch's, summed over its entries. Their ratio is B_simple / B, the
-      gradient noise scale of McCandlish et al. (2018), equation 2.9, over the
+      gradient noise scale of McCandlish et al. (2018), section 2.2, over the
       batch size; each may be negative, being unbiased. None: not measured.
     measured_on: "train", each loss on a batch not yet trained on, or "dev",
       all on the same examples.

@@ -212,7 +212,7 @@ def noise_ratio(curve: Curve) -> float:
 def noise_limited(curve: Curve) -> float | str:
   """limit / 2 / (1 + B_simple / B): the best step under gradient noise.
 
-  McCandlish et al. (2018), equation 2.6: a noisy gradient's best rate is
+  McCandlish et al. (2018), section 2.2: a noisy gradient's best rate is
   eps_max / (1 + B_noise / B), where eps_max is the best without noise. On a
   quadratic that is 1 / L, half the stability limit 2 / L. So the half is
   theory's; it was checked, not fitted, against runs of 5 and 10 epochs at
