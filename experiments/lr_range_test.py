@@ -118,7 +118,9 @@ def measure(dataset: data.Dataset) -> range_rules.RangeTest:
 
 def followed() -> str:
   """The rule that the flags ask for."""
-  return FLAGS.rule or range_test.default_rule(FLAGS.optimizer)
+  return FLAGS.rule or range_test.default_rule(
+    FLAGS.optimizer, FLAGS.batch_size
+  )
 
 
 def table(test: range_rules.RangeTest) -> str:

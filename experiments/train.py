@@ -255,7 +255,11 @@ def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
   values = common.flag_values() | {"learning_rate": 1.0}
   rough = settings.from_values(values)
   rate, reason = range_test.choose(
-    rough.train_config(), rough.hparams(), dataset, rough.seed
+    rough.train_config(),
+    rough.hparams(),
+    dataset,
+    rough.seed,
+    order_seed=rough.order_seed,
   )
   if rate is None:
     raise InputError(f"--learning_rate=auto: {reason}; expected a number")

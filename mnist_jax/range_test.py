@@ -53,10 +53,15 @@ def default_ramp(optimizer: str) -> Ramp:
   return _RAMPS.get(optimizer, Ramp(1e-4, 100.0, _STEPS))
 
 
-def default_rule(optimizer: str) -> str:
-  """The rule to follow unless told otherwise: the best for plain SGD, else
-  "minimum/10", as the rule "noise" asks for more than Adam can bear."""
-  return range_rules.DEFAULT_RULE if optimizer == "sgd" else "minimum/10"
+def default_rule(optimizer: str, batch_size: int) -> str:
+  """The rule to follow unless told otherwise.
+
+  The best for plain SGD; "minimum/10" where that does not apply: the rule
+  "noise" asks for more than Adam can bear, and has no halves of a batch of 1
+  to compare.
+  """
+  plain = optimizer == "sgd" and batch_size > 1
+  return range_rules.DEFAULT_RULE if plain else "minimum/10"
 
 
 def gradient_noise(
@@ -315,6 +320,7 @@ def network(
   *,
   measured_on: str = "train",
   dev_examples: int = DEV_EXAMPLES,
+  order_seeds: Sequence[int] | None = None,
 ) -> Recording:
   """The range test of the chapter's network, with gradient noise.
 
@@ -330,6 +336,8 @@ def network(
     ramp: `default_ramp` of the optimiser if None.
     measured_on: "train", the objective on the next batch; or "dev", the loss
       on the first `dev_examples` of the dev set, without L2 and dropout.
+    order_seeds: of the order of examples, one for each seed; by default the
+      seeds.
 
   Raises:
     InputError: no seed, another `measured_on`, or a batch larger than the
@@ -348,9 +356,9 @@ def network(
     _Member(
       train.init_state(config, seed),
       hparams._replace(dropout_key=train.make_hparams(seed).dropout_key),
-      jnp.asarray(_first_batches(seed, rows, count, size)),
+      jnp.asarray(_first_batches(order, rows, count, size)),
     )
-    for seed in seeds
+    for seed, order in zip(seeds, order_seeds or seeds, strict=True)
   ]
   found = _record_members(
     config,
@@ -372,25 +380,40 @@ def choose(
   *,
   rule: str | None = None,
   ramp: Ramp | None = None,
+  order_seed: int | None = None,
 ) -> tuple[float | None, str]:
   """One rate for the run with this seed, and why; or None, and why not.
 
   A function of its arguments alone, so that a resumed run chooses again what
   it chose before: the rule's suggestion over CHOICE_SEEDS seeds, the run's own
-  and those after it, rounded to two digits.
+  and those after it, rounded to two digits. By the training loss, or that of
+  the dev set for batches of 1.
 
   Args:
-    config: with a batch of 1, "noise" has nothing to measure: name a rule.
-    rule: one of range_rules.RULES; `default_rule` of the optimiser if None.
+    rule: one of range_rules.RULES; `default_rule` if None.
     ramp: `default_ramp` of the optimiser if None.
+    order_seed: of the run's order of examples; by default its seed.
 
   Raises:
     InputError: as `network`, or a rule that is not in range_rules.RULES.
   """
-  rule = rule or default_rule(config.optimizer)
+  rule = rule or default_rule(config.optimizer, config.batch_size)
   range_rules.check_rule(rule)
-  seeds = [(seed + i) % 2**32 for i in range(CHOICE_SEEDS)]
-  test = range_rules.judge(network(config, hparams, dataset, seeds, ramp))
+  seeds, orders = (
+    [(first + i) % 2**32 for i in range(CHOICE_SEEDS)]
+    for first in (seed, seed if order_seed is None else order_seed)
+  )
+  recording = network(
+    config,
+    hparams,
+    dataset,
+    seeds,
+    ramp,
+    # The losses of single examples scatter too much for any curve.
+    measured_on="train" if config.batch_size > 1 else "dev",
+    order_seeds=orders,
+  )
+  test = range_rules.judge(recording)
   found = test.suggestion(rule)
   if found.rate is None:
     return None, f"range test: {found.reason}"

@@ -382,7 +382,9 @@ def test_no_choice_comes_with_its_reason(small):
   assert rate is None
   assert "flat" in reason
   single = dataclasses.replace(CONFIG, batch_size=1)
-  rate, reason = range_test.choose(single, hparams, small, 2**32 - 1)
+  rate, reason = range_test.choose(
+    single, hparams, small, 2**32 - 1, rule="noise"
+  )
   assert rate is None
   assert "no suggestion" in reason
   with pytest.raises(InputError, match="--rule=best"):
@@ -400,3 +402,25 @@ def test_an_adaptive_optimizer_gets_a_ramp_and_a_rule_of_its_own(small):
   )
   assert "rule minimum/10" in reason
   assert 1e-4 < rate < 0.05
+
+
+def test_a_batch_of_one_has_a_rule_that_needs_no_halves(mnist):
+  single = dataclasses.replace(CONFIG, batch_size=1)
+  rate, reason = range_test.choose(single, train.make_hparams(0), mnist, 0)
+  assert "rule minimum/10" in reason
+  assert 1e-3 < rate < 0.5
+
+
+def test_the_order_of_examples_may_have_its_own_seed(small, plain):
+  hparams = train.make_hparams(0)
+  orders = (8, 4)
+  found = range_test.network(
+    CONFIG, hparams, small, (3, 4), SHORT, order_seeds=orders
+  )
+  np.testing.assert_array_equal(found.losses[1], plain.losses[1])
+  assert (found.losses[0] != plain.losses[0]).any()
+  chosen = [
+    range_test.choose(CONFIG, hparams, small, 3, ramp=SHORT, order_seed=order)
+    for order in (None, 3, 8)
+  ]
+  assert chosen[0] == chosen[1] != chosen[2]
