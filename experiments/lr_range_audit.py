@@ -189,6 +189,7 @@ def _l3(
   for rule in range_rules.RULES:
     pooled = np.mean([r[rule].to_numpy() for r in by_size.values()], axis=0)
     refused = table[table["arm"] == rule]["refused"]
+    median = statistics.median_interval(100 * pooled)
     questions.append(
       verdicts.Question(
         "L3",
@@ -197,7 +198,8 @@ def _l3(
         statistics.mean_interval(pooled, seed=0),
         "less",
         target=MARGIN,
-        note=f"refused {int(refused.sum())} of {len(refused)}",
+        note=f"median {median.estimate:.2g} point ({median.low:.2g} to "
+        f"{median.high:.2g}), refused {int(refused.sum())} of {len(refused)}",
       )
     )
   default = range_rules.DEFAULT_RULE
