@@ -25,7 +25,6 @@ Cost on two cores: full (30 seeds, 20 epochs) about 5 minutes.
 """
 
 import math
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +44,7 @@ from mnist_jax import (
   statistics,
   tables,
   train,
+  trajectory,
   verdicts,
 )
 from mnist_jax.errors import InputError
@@ -74,27 +74,6 @@ def check(values: SimpleNamespace) -> None:
     )
   if values.pairs < 2:
     raise InputError(f"--pairs={values.pairs}: expected at least 2")
-
-
-def states(
-  split: data.Split, seed: int, epochs: tuple[int, ...]
-) -> Iterator[tuple[int, mlp.Params]]:
-  """(epoch, params) of a run at the epochs asked for, which rise.
-
-  The params are to be used before the next are asked for: training consumes
-  them.
-  """
-  count = len(split.labels)
-  updates = train.updates_per_epoch(count, CONFIG.batch_size)
-  rates = np.full(updates, RATE, np.float32)  # of any epoch, being fixed
-  hparams = train.make_hparams(seed)
-  state = train.init_state(CONFIG, seed)
-  for epoch in range(epochs[-1] + 1):
-    if epoch in epochs:
-      yield epoch, state.params
-    if epoch < epochs[-1]:
-      plan = train.plan_epoch(CONFIG, seed, epoch, count, rates, step=0)
-      state, _ = train.train_epoch(CONFIG, state, split, plan, hparams)
 
 
 def _variances(
@@ -167,7 +146,8 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
   split = jax.device_put(lab.dataset.train)
   variances, scales = [], []
   for seed in progress.each(range(values.seeds), "training"):
-    for epoch, params in states(split, seed, tuple(values.epochs)):
+    run = trajectory.states(CONFIG, RATE, split, seed, tuple(values.epochs))
+    for epoch, params in run:
       at = {"seed": seed, "epoch": epoch}
       where = (seed, epoch)
       moments = noise.network_moments(CONFIG.activations, params, split)

@@ -4,13 +4,12 @@ import dataclasses
 import math
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments import gradient_noise, study
-from mnist_jax import data, noise, train
+from mnist_jax import data, noise
 from mnist_jax.errors import InputError
 from mnist_jax.verdicts import Verdict
 
@@ -89,30 +88,6 @@ def small(mnist):
   return dataclasses.replace(
     mnist, train=data.Split(*(x[:1100] for x in mnist.train))
   )
-
-
-def test_states_are_those_of_the_trainer(small):
-  split = jax.device_put(small.train)
-  found = {
-    epoch: jax.tree.map(np.asarray, params)
-    for epoch, params in gradient_noise.states(split, 3, (0, 2))
-  }
-  assert list(found) == [0, 2]
-  config, rates = gradient_noise.CONFIG, np.full(18, 0.2, np.float32)
-  run = train.epochs(
-    config,
-    small,
-    train.make_hparams(3),
-    rates,
-    train.init_state(config, 3),
-    seed=3,
-    last=2,
-  )
-  for row, state in run:
-    if row["epoch"] in found:
-      jax.tree.map(
-        np.testing.assert_array_equal, state.params, found[row["epoch"]]
-      )
 
 
 def test_measured_variance_is_the_exact_one(small, monkeypatch):

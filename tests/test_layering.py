@@ -25,7 +25,7 @@ LADDER = [
   "train convex sparse_features gradcheck_verdict fault_terms mutation_verdict "
   "check_figures check_judgement noise noise_figures saddle",
   "gradcheck network_differences settings gradient_faults range_test "
-  "curvature noise_scale",
+  "curvature noise_scale trajectory",
   "network_gradcheck sweep_plan sweep_program",
   "training_checks check_grads_peer sweep_block sweep_results",
   "runner sweep mutation_score check_study",
