@@ -1,5 +1,6 @@
 """A sweep's table as arrays for statistics: arms, seeds, evaluations."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from mnist_jax.errors import InputError
+
+GUESSING = math.log(10)  # the loss of giving each digit the same chance
 
 
 class Curves(NamedTuple):
@@ -123,3 +126,21 @@ def diverged(table: pd.DataFrame) -> pd.Series:
   return table.groupby("cell", sort=False)["diverged_step"].apply(
     lambda steps: bool(steps.notna().any())
   )
+
+
+def lost(table: pd.DataFrame) -> pd.Series:
+  """Whether each row's run has diverged: no finite loss, or none below ln 10.
+
+  A run that stopped being finite is lost, whatever its last finite weights
+  give. So is one that is worse than guessing, from which a long run could
+  still recover; and one too slow to have begun, so ask at a point by which a
+  rate that is too small has left the start.
+  """
+  below = table["dev_loss"] < GUESSING  # false for NaN
+  return ~below | table["diverged_step"].notna()
+
+
+def counted_loss(table: pd.DataFrame) -> pd.Series:
+  """The development loss of each row, a lost run's at least ln 10."""
+  loss = table["dev_loss"]
+  return loss.where(~lost(table), np.fmax(loss, GUESSING))

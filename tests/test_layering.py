@@ -17,7 +17,7 @@ LADDER = [
   "checkpoint records environment events compilation sharding "
   "finite_differences error_bars diagnosis range_curve chunks",
   "objective schedule_config tfds_source run_figures decisions slopes tables "
-  "range_rules gradcheck_coverage gradcheck_report",
+  "range_rules gradcheck_coverage gradcheck_report ridge",
   "data verdicts study_figures gradcheck_inputs gradcheck_comparison "
   "gradcheck_beside "
   "faulty_backward "

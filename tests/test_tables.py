@@ -79,3 +79,17 @@ def test_last_rows_and_diverged():
   found = tables.diverged(table)
   assert found["0.5-1"]
   assert found.sum() == 1
+
+
+def test_lost_runs_count_as_guessing_at_least():
+  rows = pd.DataFrame(
+    {
+      "dev_loss": [0.1, 2.3, 2.31, np.nan, np.inf, 0.5],
+      "diverged_step": pd.array([None, None, None, None, None, 3], "Int64"),
+    }
+  )
+  assert tables.lost(rows).tolist() == [False, False, True, True, True, True]
+  np.testing.assert_allclose(
+    tables.counted_loss(rows),
+    [0.1, 2.3, 2.31, tables.GUESSING, np.inf, tables.GUESSING],
+  )
