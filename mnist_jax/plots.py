@@ -19,11 +19,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Bool, Float, Real
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import (
   FixedLocator,
   FuncFormatter,
@@ -317,3 +319,74 @@ def differences(
         )
         label = None
     mark_not_finite(ax, x[~good], look["color"])
+
+
+def _edges(centres: Real[np.ndarray, " K"]) -> Float[np.ndarray, " _"]:
+  """Between values of a log axis, and half a step beyond both ends."""
+  logs = np.log(np.asarray(centres, np.float64))
+  inner = (logs[1:] + logs[:-1]) / 2
+  first, last = 2 * logs[0] - inner[0], 2 * logs[-1] - inner[-1]
+  return np.exp(np.concatenate([[first], inner, [last]]))
+
+
+def heat_map(
+  ax: Axes,
+  x: Real[np.ndarray, " X"],
+  y: Real[np.ndarray, " Y"],
+  values: Float[np.ndarray, "Y X"],
+  label: str,
+  *,
+  lost: Bool[np.ndarray, "Y X"],
+  low_is_good: bool = False,
+  limits: tuple[float | int, float | int] | None = None,
+) -> None:
+  """Values as colours over two log axes; what is good is bright.
+
+  Args:
+    x, y: rising, above 0, at least two of each.
+    values: NaN where nothing was run: left grey.
+    label: of the colours, with their unit.
+    lost: cells drawn dark and hatched instead, whatever their value.
+    limits: of the colours, which log scale follows if low is good; by default
+      those of the cells that are not lost.
+  """
+  across, up = _edges(x), _edges(y)
+  shown = np.where(lost, np.nan, values)
+  low, high = limits or (np.nanmin(shown), np.nanmax(shown))
+  scale = LogNorm if low_is_good else Normalize
+  with style():
+    ax.set_facecolor("#d0d0d0")
+    ax.grid(False)
+    mesh = ax.pcolormesh(
+      across,
+      up,
+      np.ma.masked_invalid(shown),
+      cmap="cividis_r" if low_is_good else "cividis",
+      norm=scale(low, high),
+    )
+    bar = ax.figure.colorbar(
+      mesh, ax=ax, label=label, extend="neither" if limits is None else "min"
+    )
+    if low_is_good:
+      log_axis(bar.ax, "y")
+    for row, column in np.argwhere(lost):
+      ax.fill_between(
+        across[column : column + 2],
+        up[row],
+        up[row + 1],
+        facecolor="#3b3b3b",
+        edgecolor="#b0b0b0",
+        hatch="///",
+        linewidth=0,
+      )
+  log_axis(ax, "x", x.tolist())
+  log_axis(ax, "y")
+  ax.set_xlim(across[0], across[-1])
+  ax.set_ylim(up[0], up[-1])
+
+
+def outlined(colour: str = "black") -> dict[str, Any]:
+  """Look of a line on a heat map, seen on dark and on bright."""
+  around = "white" if colour == "black" else "black"
+  stroke = withStroke(linewidth=3.6, foreground=around)
+  return {"color": colour, "linewidth": 1.8, "path_effects": [stroke]}

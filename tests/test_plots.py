@@ -198,3 +198,29 @@ def test_differences_show_zero_interval_margin_and_the_lost():
   labels = ax.get_legend_handles_labels()[1]
   assert "within the margin ±0.25" in labels
   assert sum("a minus b" in label for label in labels) == 1
+
+
+def test_heat_map_shows_each_cell_at_its_place_and_hatches_the_lost():
+  figure, axes = plots.panels()
+  ax = axes[0, 0]
+  values = np.array([[1.0, 2.0, np.nan], [3.0, 99.0, 4.0]])
+  lost = np.array([[False, False, False], [False, True, False]])
+  plots.heat_map(
+    ax,
+    np.array([1, 4, 16]),
+    np.array([0.5, 1.0]),
+    values,
+    "loss (nats)",
+    lost=lost,
+    low_is_good=True,
+  )
+  (mesh,) = [c for c in ax.collections if c.get_hatch() is None]
+  (dark,) = [c for c in ax.collections if c.get_hatch()]
+  assert mesh.get_clim() == (1, 4)  # the lost cell's 99 does not count
+  hidden = np.ma.getmaskarray(mesh.get_array()).reshape(2, 3)
+  np.testing.assert_array_equal(hidden, lost | np.isnan(values))
+  corners = dark.get_paths()[0].vertices
+  np.testing.assert_allclose(corners.min(axis=0), [2, 0.5 * 2**0.5])
+  np.testing.assert_allclose(corners.max(axis=0), [8, 2**0.5])
+  assert ax.get_xlim() == pytest.approx((0.5, 32))
+  plots.render(figure, "png")
