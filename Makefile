@@ -5,11 +5,12 @@ PYTHON ?= python3
 ARGS ?=
 # Two workers; PYTEST_ARGS="-n 0 -k mlp" runs in one process.
 PYTEST_ARGS ?=
+PRESET ?= full
 WORKERS = -n 2 --dist loadfile
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oldest lint format setup setup-oldest lock clean
+.PHONY: help train chapter test test-oldest lint format setup setup-oldest lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' \
@@ -18,6 +19,9 @@ help: ## list the targets
 
 train: setup ## train the book's run; ARGS="--epochs=5 ..." adds flags
 	@.venv/bin/python -m experiments.train $(ARGS)
+
+chapter: setup ## judge all claims; PRESET=quick takes minutes, full hours
+	@.venv/bin/python -m experiments.chapter --preset=$(PRESET) $(ARGS)
 
 test: lint ## make lint, then pytest; PYTEST_ARGS="-k mlp ..." adds flags
 	@.venv/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)

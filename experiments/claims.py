@@ -53,14 +53,17 @@ def define_flags() -> None:
   flags.DEFINE_boolean("write", False, "to README.md and results/README.md")
 
 
-def read(folder: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+Found = dict[str, tuple[dict[str, Any], dict[str, Any]]]
+
+
+def read(folder: Path, pattern: str = "*/verdict.json") -> Found:
   """By claim: its record, and that of the study it is in.
 
   Raises:
     InputError: a file that is no verdict, or a claim judged by two studies.
   """
-  found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-  for path in sorted(folder.glob("*/verdict.json")):
+  found: Found = {}
+  for path in sorted(folder.glob(pattern)):
     try:
       study = json.loads(path.read_text("utf-8"))
       claims = {claim["claim"]: claim for claim in study["claims"]}
@@ -86,34 +89,78 @@ def _time(seconds: float) -> str:
   return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def table(found: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> str:
+def _number(value: float) -> str:
+  return f"{value:.4g}"
+
+
+def _effect(part: dict[str, Any]) -> str:
+  low, high = map(_number, part["interval"])
+  return f"{_number(part['effect'])} ({low} to {high})"
+
+
+def leading_part(claim: dict[str, Any]) -> dict[str, Any]:
+  """The first part that came to the claim's verdict, measured if one was."""
+  own = [p for p in claim["parts"] if p["verdict"] == claim["verdict"]]
+  measured = [part for part in own if part["effect"] is not None]
+  return (measured or own)[0]
+
+
+def _effect_text(claim: dict[str, Any]) -> str:
+  part = leading_part(claim)
+  value = _effect(part) if part["effect"] is not None else part["note"]
+  return f"{part['name']}: {value or 'derived'}"
+
+
+def _cell(text: str) -> str:
+  return text.replace("|", "\\|")  # it would end the cell
+
+
+def table(found: Found) -> str:
   """A line for each claim of the chapter, in Markdown."""
   lines = [
-    "| claim | in a line | verdict | its parts | n | command | time |",
-    "|---|---|---|---|---|---|---|",
+    "| claim | in a line | verdict | its parts | effect | n | command | time |",
+    "|---|---|---|---|---|---|---|---|",
   ]
   for name, text in CLAIMS.items():
     if name not in found:
-      lines.append(f"| {name} | {text} | not judged yet | | | | |")
+      lines.append(f"| {name} | {text} | not judged yet | | | | | |")
       continue
     claim, study = found[name]
     lines.append(
       f"| {name} | {text} | **{claim['verdict']}** | "
-      f"{_parts_text(claim['parts'])} | {claim['n'] or 'derived'} | "
+      f"{_parts_text(claim['parts'])} | {_cell(_effect_text(claim))} | "
+      f"{claim['n'] or 'derived'} | "
       f"`{study['command']}` | {_time(study['wall_seconds'])} |"
     )
   return "\n".join(lines)
 
 
-def _number(value: float) -> str:
-  return f"{value:.4g}"
+def plain_table(found: Found) -> str:
+  """The same for a terminal, of the claims that were judged."""
+  rows = [("claim", "", "verdict", "effect", "n", "time")]
+  rows += [
+    (
+      name,
+      text,
+      found[name][0]["verdict"],
+      _effect_text(found[name][0]),
+      str(found[name][0]["n"] or "derived"),
+      _time(found[name][1]["wall_seconds"]),
+    )
+    for name, text in CLAIMS.items()
+    if name in found
+  ]
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  return "\n".join(
+    "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True))
+    for row in rows
+  )
 
 
 def _part_line(part: dict[str, Any]) -> str:
   effect = ""
   if part["effect"] is not None:
-    low, high = map(_number, part["interval"])
-    effect = f"{_number(part['effect'])} ({low} to {high})"
+    effect = _effect(part)
   aim = {"same": "=", "greater": ">", "less": "<"}.get(part["kind"], "")
   if aim:
     aim += f" {_number(part['target'])}"
@@ -122,12 +169,12 @@ def _part_line(part: dict[str, Any]) -> str:
   needed = part["seeds_needed"]
   note = part["note"] + (f"; {needed} seeds would decide it" if needed else "")
   return (
-    f"| {part['name']} | {part['text']} | {aim} | {effect} | "
-    f"{part['n'] or ''} | {part['verdict']} | {note} |"
+    f"| {_cell(part['name'])} | {_cell(part['text'])} | {aim} | {effect} | "
+    f"{part['n'] or ''} | {part['verdict']} | {_cell(note)} |"
   )
 
 
-def details(found: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> str:
+def details(found: Found) -> str:
   """Every part of every claim judged, in Markdown."""
   text = [
     "# Results",

@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 a wrong flag, file or directory (one line says which);
 """
 
 import math
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -337,6 +338,8 @@ def run(
       if error.filename is None:
         raise
       fail(f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+      fail("stopped", 128 + signal.SIGINT)
 
   app.run(guarded, flags_parser=lambda argv: _parse(argv, doc or "", arguments))
   raise AssertionError("app.run returned")

@@ -213,9 +213,14 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def command() -> str:
-  """The command line of this process, as one would type it."""
+  """The command line of this process, as one would type it.
+
+  Without the flags that only say where the results go.
+  """
   module = Path(sys.argv[0]).stem
-  return shlex.join(["python", "-m", f"experiments.{module}", *sys.argv[1:]])
+  places = ("--workdir", "--overwrite")
+  given = [arg for arg in sys.argv[1:] if not arg.startswith(places)]
+  return shlex.join(["python", "-m", f"experiments.{module}", *given])
 
 
 def write_verdict(

@@ -95,6 +95,12 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
   return tree
 
 
+def code_bytes(path: Path) -> bytes:
+  """What a Python file does: its syntax tree, docstrings left out."""
+  tree = ast.parse(path.read_text("utf-8"))
+  return ast.dump(_without_docstrings(tree)).encode()
+
+
 @functools.cache
 def code_version() -> str:
   """12 hex digits over the code that decides a cell's numbers.
@@ -103,8 +109,7 @@ def code_version() -> str:
   """
   total = hashlib.sha256()
   for name in _DECISIVE:
-    source = (Path(__file__).parent / f"{name}.py").read_text("utf-8")
-    total.update(ast.dump(_without_docstrings(ast.parse(source))).encode())
+    total.update(code_bytes(Path(__file__).parent / f"{name}.py"))
   return total.hexdigest()[:12]
 
 

@@ -56,7 +56,10 @@ def test_a_claim_has_its_line_and_its_parts(tmp_path):
   lines = claims.table(found).splitlines()
   assert len(lines) == 2 + len(claims.CLAIMS) == 26
   (l4,) = [line for line in lines if line.startswith("| L4 ")]
-  assert "**holds** | 1 holds | 50 | `python -m experiments.some` | 2 min" in l4
+  assert (
+    "**holds** | 1 holds | best: 0.01234 (0.01 to 0.015) | 50 | "
+    "`python -m experiments.some` | 2 min" in l4
+  )
   (b9,) = [line for line in lines if line.startswith("| B9 ")]
   assert "not judged yet" in b9
   text = claims.details(found)

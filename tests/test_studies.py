@@ -178,8 +178,8 @@ def one_epoch(ends):
   rows = []
   for rate, end in ends.items():
     for seed in range(SEEDS):
-      for step in range(0, 430, 10):
-        wave = (step // 10 % 2 - 0.5) / 10 + noise(seed, step, 0)
+      for step in range(0, 430, 20):
+        wave = (step // 20 % 2 - 0.5) / 10 + noise(seed, step, 0)
         rows.append(
           {
             "cell": f"{rate}-{seed}",

@@ -1,0 +1,259 @@
+"""Judges all claims of the chapter: every study, one after another.
+
+  make chapter                   # full, hours: the verdicts
+  make chapter PRESET=quick      # minutes: everything runs, little is decided
+  python -m experiments.chapter --only=lr_decay,saddle
+
+Interrupted at any moment and started again it goes on: a study that is done
+is not run again unless its code, its settings or the data have changed, and
+what a sweep has measured stays measured as long as the engine is the same.
+Ends with the table of claims. Exit code 1: a study failed; the others were run.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments import claims, common
+from mnist_jax import data, files, sweep_results
+from mnist_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+ROOT = Path(__file__).parent.parent
+# In the order of the chapter, with the claims that each judges.
+STUDIES = {
+  "seeds": ("N1", "N2"),
+  "gradient_check": ("G1", "G2", "G3", "G5"),
+  "mutation_score": ("G4",),
+  "saddle": ("S2",),
+  "lr_comparison": ("L4",),
+  "lr_range_audit": ("L1", "L3"),
+  "lr_decay": ("L5",),
+  "lr_policies": ("L2", "L6"),
+  "adaptive_rates": ("S1",),
+  "line_fit": ("B9",),
+  "gradient_noise": ("B4",),
+  "lr_batch_size": ("B1", "B2"),
+  "largest_rate": ("B3",),
+  "grow_batch": ("B5",),
+  "best_batch": ("B6",),
+  "updates_to_target": ("B7", "B8"),
+}
+# They keep no sweep that would know whether it is of this code.
+_NO_SWEEP = ("gradient_check", "mutation_score")
+_STAMP = "chapter.json"
+_SMALL = (
+  "verdict.json",
+  "summary.csv",
+  "summary.json",
+  "faults.csv",
+  "report.txt",
+)
+
+
+def define_flags() -> None:
+  common.use("preset", "workdir")
+  flags.DEFINE_list("only", None, "these studies, separated by commas")
+  flags.DEFINE_boolean(
+    "publish", False, "copy verdicts, tables and figures to results/"
+  )
+
+
+def _imports(path: Path) -> Iterator[Path]:
+  """The files of this repository that a file imports."""
+  for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    if not isinstance(node, ast.ImportFrom | ast.Import):
+      continue
+    names = [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+      names = [f"{node.module}.{name}" for name in names] + [f"{node.module}"]
+    for name in names:
+      found = ROOT / f"{name.replace('.', '/')}.py"
+      if found.is_file():
+        yield found
+
+
+@functools.cache
+def code_key(study: str) -> str:
+  """12 hex digits over a study's file and all of ours that it rests on.
+
+  Comments, docstrings and layout do not count.
+  """
+  todo, seen = [ROOT / "experiments" / f"{study}.py"], set()
+  while todo:
+    path = todo.pop()
+    if path not in seen:
+      seen.add(path)
+      todo += _imports(path)
+  total = hashlib.sha256()
+  for path in sorted(seen):
+    total.update(sweep_results.code_bytes(path))
+  return total.hexdigest()[:12]
+
+
+def base() -> Path:
+  """Where the studies' directories are."""
+  return Path(FLAGS.workdir or "runs/chapter") / FLAGS.preset
+
+
+def directory(study: str) -> Path:
+  """Where a study of this code is run."""
+  key = sweep_results.code_version()
+  if study in _NO_SWEEP:
+    key = code_key(study)
+  return base() / f"{study}-{key}"
+
+
+def _stamp(study: str, digest: str) -> dict[str, str]:
+  return {"code": code_key(study), "data": digest}
+
+
+def is_done(study: str, digest: str) -> bool:
+  """Whether its verdict there is of this code and these data.
+
+  Args:
+    digest: of the data set.
+  """
+  folder = directory(study)
+  try:
+    found = json.loads((folder / _STAMP).read_text("utf-8"))
+  except (OSError, ValueError):
+    return False
+  there = (folder / "verdict.json").is_file()
+  return there and bool(found == _stamp(study, digest))
+
+
+def seconds_before(study: str) -> float | None:
+  """What the study took when its results were committed, if it was so run."""
+  try:
+    path = ROOT / "results" / study / "verdict.json"
+    found = json.loads(path.read_text("utf-8"))
+  except (OSError, ValueError):
+    return None
+  return (
+    float(found["wall_seconds"]) if found["preset"] == FLAGS.preset else None
+  )
+
+
+def run_study(study: str, digest: str) -> bool:
+  """Runs one as a program of its own, and says whether it came to its end."""
+  folder = directory(study)
+  line = [sys.executable, "-m", f"experiments.{study}"]
+  line += [f"--preset={FLAGS.preset}", f"--workdir={folder}"]
+  if study == "gradient_check" and folder.exists():
+    line.append("--overwrite")
+  with subprocess.Popen(line) as process:
+    try:
+      code = process.wait()
+    except KeyboardInterrupt:
+      process.send_signal(signal.SIGINT)
+      process.wait()
+      common.fail(
+        f"stopped in {study}; the same command goes on", 128 + signal.SIGINT
+      )
+  if code:
+    print(f"{study} failed with exit code {code}", file=sys.stderr)
+    return False
+  with files.replacing(folder / _STAMP) as path:
+    path.write_text(json.dumps(_stamp(study, digest)), "utf-8")
+  return True
+
+
+def _minutes(seconds: float) -> str:
+  return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _announce(
+  place: str, study: str, todo: Sequence[str], taken: list[float]
+) -> None:
+  """Which study begins, and the time left, as far as it is known."""
+  mean = sum(taken) / len(taken) if taken else None
+  expected = [seconds_before(name) or mean for name in todo]
+  known = [seconds for seconds in expected if seconds is not None]
+  text = f"[{place}] {study} ({', '.join(STUDIES[study])})"
+  if expected[0] is not None:
+    text += f", about {_minutes(expected[0])}"
+  if len(known) == len(todo):
+    text += f"; all that is left, about {_minutes(sum(known))}"
+  print(text, file=sys.stderr, flush=True)
+
+
+def run_all(studies: Sequence[str], digest: str) -> list[str]:
+  """Runs those that are not done; returns the names of those that failed."""
+  todo = [name for name in studies if not is_done(name, digest)]
+  failed: list[str] = []
+  taken: list[float] = []
+  for number, study in enumerate(studies, 1):
+    place = f"{number}/{len(studies)}"
+    if study not in todo:
+      print(f"[{place}] {study}: done before", file=sys.stderr, flush=True)
+      continue
+    _announce(place, study, todo[todo.index(study) :], taken)
+    begun = time.monotonic()
+    if not run_study(study, digest):
+      failed.append(study)
+    taken.append(time.monotonic() - begun)
+  return failed
+
+
+def publish(study: str, results: Path) -> None:
+  """Copies the small results of a study, in place of those of before."""
+  folder = directory(study)
+  place = results / study
+  place.mkdir(parents=True, exist_ok=True)
+  for old in (*place.glob("*.png"), *(place / name for name in _SMALL)):
+    old.unlink(missing_ok=True)
+  for path in (*folder.glob("*.png"), *(folder / name for name in _SMALL)):
+    if path.is_file():
+      shutil.copyfile(path, place / path.name)
+
+
+def chosen() -> list[str]:
+  """The studies asked for, in the chapter's order.
+
+  Raises:
+    InputError: a name that is no study.
+  """
+  for name in FLAGS.only or ():
+    if name not in STUDIES:
+      raise InputError(f"--only={name}: expected names of {', '.join(STUDIES)}")
+  return [name for name in STUDIES if not FLAGS.only or name in FLAGS.only]
+
+
+def verdicts_of(studies: Sequence[str]) -> claims.Found:
+  """As `claims.read`, of the studies' directories."""
+  found: claims.Found = {}
+  for study in studies:
+    found |= claims.read(directory(study), "verdict.json")
+  return found
+
+
+def main(_: list[str]) -> None:
+  studies = chosen()
+  if FLAGS.publish and FLAGS.preset != "full":
+    raise InputError(f"--publish: --preset={FLAGS.preset}, expected full")
+  failed = run_all(studies, data.load().digest)
+  done = [name for name in studies if name not in failed]
+  print(claims.plain_table(verdicts_of(done)))
+  print(f"in {base()}: figures, tables and verdicts of each study")
+  if FLAGS.publish:
+    for study in done:
+      publish(study, ROOT / "results")
+    print("published to results/; next: python -m experiments.claims --write")
+  if failed:
+    common.fail(f"failed: {', '.join(failed)}", 1)
+
+
+if __name__ == "__main__":
+  define_flags()
+  common.run(main, __doc__)
