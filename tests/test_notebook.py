@@ -46,8 +46,9 @@ def test_runs_from_top_to_bottom(kernel, tmp_path):
   outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
   pictures = [out for out in outputs if "image/png" in out.get("data", {})]
   text = "".join(out.get("text", "") for out in outputs)
-  assert len(pictures) == 3
+  assert len(pictures) == 5
   assert "epoch 5: dev accuracy 0.9" in text
+  assert "noise, geometric mean over 4 of 4 seeds" in text
   assert "L4  first, accuracy" in text
   assert "pip" not in text
   shutil.rmtree(work / "runs")
