@@ -21,13 +21,16 @@ LADDER = [
   "data verdicts study_figures gradcheck_inputs gradcheck_comparison "
   "gradcheck_beside "
   "faulty_backward "
+  "ridge_figures "
+  "batch_curves "
   "range_figures policy_parity policy_figures robbins_monro",
   "train convex sparse_features gradcheck_verdict fault_terms mutation_verdict "
-  "check_figures check_judgement noise noise_figures saddle",
+  "check_figures check_judgement noise noise_figures saddle "
+  "batch_figures",
   "gradcheck network_differences settings gradient_faults range_test "
   "curvature noise_scale trajectory",
   "network_gradcheck sweep_plan sweep_program",
-  "training_checks check_grads_peer sweep_block sweep_results",
+  "training_checks check_grads_peer sweep_block sweep_results rate_columns",
   "runner sweep mutation_score check_study",
 ]
 RUNG = {name: i for i, rung in enumerate(LADDER) for name in rung.split()}
