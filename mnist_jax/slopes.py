@@ -90,22 +90,16 @@ def _logs(
   return np.log(x), np.log(y)
 
 
-def loglog_slope(
-  x: Real[np.ndarray, " K"],
-  y: Real[np.ndarray, "S _"],
-  *,
-  seed: int,
-  confidence: float = 0.95,
-) -> Effect:
-  """The exponent p of y ~ x^p: least squares per seed, averaged over seeds.
+def seed_slopes(
+  x: Real[np.ndarray, " K"], y: Real[np.ndarray, "S _"]
+) -> Float[np.ndarray, " S"]:
+  """The exponent p of y ~ x^p of each seed, by least squares on log axes.
 
-  With the same x for each seed the slope of the averaged logs is the average
-  of the seeds' slopes, so resampling seeds is resampling those S numbers.
+  A spread between seeds that is only the logarithm's rounding is taken out.
 
   Args:
     x: rising, above 0, at least two points.
     y: [S, K], above 0, at least two seeds.
-    seed: of the resampling.
 
   Raises:
     InputError: a value not finite or not above 0, x that does not rise, or
@@ -118,7 +112,29 @@ def loglog_slope(
   scale = np.abs(log_y).max() / np.abs(centred).max()
   if np.ptp(slopes) <= 16.0 * np.finfo(np.float64).eps * scale:
     slopes = np.full_like(slopes, np.median(slopes))
-  return mean_interval(slopes, seed=seed, confidence=confidence)
+  return slopes
+
+
+def loglog_slope(
+  x: Real[np.ndarray, " K"],
+  y: Real[np.ndarray, "S _"],
+  *,
+  seed: int,
+  confidence: float = 0.95,
+) -> Effect:
+  """The mean of `seed_slopes` over seeds, its interval and test.
+
+  With the same x for each seed the slope of the averaged logs is the average
+  of the seeds' slopes, so resampling seeds is resampling those S numbers.
+
+  Args:
+    x, y: as there.
+    seed: of the resampling.
+
+  Raises:
+    InputError: as there.
+  """
+  return mean_interval(seed_slopes(x, y), seed=seed, confidence=confidence)
 
 
 def _basis(
