@@ -75,7 +75,7 @@ SETTINGS = (
     "rates",
     (0.25, 0.5, 1.0, 2.0, 4.0),
     tuple(2.0**k for k in range(-5, 4)),
-    "coarse, at first",
+    "coarse",
   ),
   study.Setting("epochs", 0.2, 2.0, "of each run, equal epochs"),
   study.Setting("updates", 40, 300, "of each run, equal updates"),
@@ -310,7 +310,8 @@ def _draw_map(
     figure.legend(
       *axes[0, 0].get_legend_handles_labels(),
       loc="outside lower center",
-      ncols=4,
+      ncols=5,
+      fontsize=9,
     )
     figure.suptitle(
       f"Rate and batch, {BUDGETS[kind]} ({length}): map of "

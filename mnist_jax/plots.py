@@ -369,7 +369,7 @@ def heat_map(
     )
     if low_is_good:
       log_axis(bar.ax, "y")
-    for row, column in np.argwhere(lost):
+    for i, (row, column) in enumerate(np.argwhere(lost)):
       ax.fill_between(
         across[column : column + 2],
         up[row],
@@ -378,6 +378,7 @@ def heat_map(
         edgecolor="#b0b0b0",
         hatch="///",
         linewidth=0,
+        label="diverged" if i == 0 else None,
       )
   log_axis(ax, "x", x.tolist())
   log_axis(ax, "y")

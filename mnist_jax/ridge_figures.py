@@ -67,7 +67,9 @@ def fitted(ridge: Ridge, x: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
 def fit_text(ridge: Ridge) -> str:
   """The slopes of the best fit and where it bends, in words."""
   fit = ridge.best_fit
-  exponents = ", ".join(f"{slope.estimate:.2f}" for slope in fit.slopes)
+  # + 0.0, or a small slope may be called -0.00.
+  rounded = [round(slope.estimate, 2) + 0.0 for slope in fit.slopes]
+  exponents = ", ".join(f"{slope:.2f}" for slope in rounded)
   places = ", ".join(f"{place.estimate:.0f}" for place in fit.breakpoints)
   bends = f", bends at {places}" if places else ""
   return f"fit ({fit.name}): slope {exponents}{bends}"
