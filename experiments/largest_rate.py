@@ -1,0 +1,390 @@
+"""B3: has the learning rate an upper limit, and is it 1.0?
+
+  python -m experiments.largest_rate --preset=full
+
+Claim (12.4): the rate has an upper limit; it cannot exceed 1.0.
+Limit: at each of --batch_sizes, --updates updates from scratch at rates from
+0.5 to 32 by factors of sqrt 2. Stable is a run that ends finite with a
+development loss below ln 10; the largest stable rate of a seed is the largest
+such that it and all below it are stable. By code the rates go on above 32
+while a seed is stable there, and below 0.5 while one is not (to 2^-10 and 2^8);
+a seed with no stable rate counts as a step below the lowest.
+Above 1.0: at batch 128 --epochs epochs at 0.5 and at 1.5; a run that has
+diverged counts as an accuracy of 0.1.
+Parts:
+  limit at batch B  the log of the largest stable rate is below 0
+  1.5 fails         accuracy at rate 1.5 after the last epoch is below 0.95; its
+                    note says how many seeds reach 0.95
+  1.5 is worse      than 0.5, paired, by development accuracy, margin 0.1 point
+Beside them, not judged: 2 / (largest eigenvalue of the loss Hessian), the rate
+above which full-batch descent on a quadratic is unstable (Cohen et al. 2021),
+on the first --examples training examples, by Lanczos to a residual of 0.1 %;
+at the start and along training at rates 0.2 and 1.0, batch 128, same seeds.
+Seeds: from 0, the same everywhere. Nothing is tuned.
+Test: Student's t over seeds, Holm over all parts, 95 % bootstrap intervals.
+Cost on two cores: full (30 seeds) about 5 minutes.
+"""
+
+import math
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from experiments import progress, study
+from mnist_jax import (
+  curvature,
+  data,
+  plots,
+  rate_columns,
+  ridge,
+  statistics,
+  study_figures,
+  sweep,
+  tables,
+  train,
+  trajectory,
+  verdicts,
+)
+from mnist_jax.errors import InputError
+
+FIRST, LAST = 0.5, 32.0
+LIMIT = 1.0  # the claim's
+BATCH, ABOVE, BELOW = 128, 1.5, 0.5
+EARLY_POINTS = (0.25, 0.5)  # of the first epoch, for the figure
+REACHED, LOST_ACCURACY, MARGIN = 0.95, 0.1, 0.001
+SHARP_RATES = (0.2, 1.0)
+SHARP_EPOCHS = (0, 1, 2, 5)  # those within --epochs
+TOLERANCE = 1e-3
+
+SETTINGS = (
+  study.Setting("batch_sizes", (16, 256), (16, 64, 256, 1024), "of the limit"),
+  study.Setting("updates", 50, 200, "of each run of the limit"),
+  study.Setting("epochs", 2, 5, "at rates 0.5 and 1.5"),
+  study.Setting("seeds", 2, 30, "seeds of all"),
+  study.Setting("examples", 1000, 5000, "of the Hessian"),
+)
+
+
+def check(values: SimpleNamespace) -> None:
+  sizes = list(values.batch_sizes)
+  if sizes != sorted(set(sizes)) or len(sizes) < 2 or sizes[0] < 1:
+    raise InputError(
+      f"--batch_sizes={','.join(map(str, sizes))}: expected two or more, rising"
+    )
+
+
+def more_rates(table: pd.DataFrame, batch_size: int) -> list[int]:
+  """The places beyond the ends where a seed's limit may still be."""
+  rates, _, lost = rate_columns.column(table, batch_size)
+  largest = ridge.largest_stable(rates, ~lost)
+  below, above = np.isnan(largest).any(), (largest == rates[-1]).any()
+  places = (
+    (rate_columns.place(rates[0]) - 1, below),
+    (rate_columns.place(rates[-1]) + 1, above),
+  )
+  low, high = rate_columns.LOWEST, rate_columns.HIGHEST
+  return [p for p, wanted in places if wanted and low <= p <= high]
+
+
+def _limits(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
+  budget = sweep.Budget(updates=values.updates)
+  first, last = map(rate_columns.place, (FIRST, LAST))
+  return rate_columns.extended(
+    lambda cells: lab.sweep(cells, budget),
+    dict.fromkeys(values.batch_sizes, range(first, last + 1)),
+    range(values.seeds),
+    more_rates,
+  )
+
+
+def _sharpness(
+  dataset: data.Dataset, seed: int, values: SimpleNamespace
+) -> list[dict[str, float]]:
+  """Of a seed's weights, at both rates, at each epoch."""
+  config = train.TrainConfig(batch_size=BATCH)
+  some = data.Split(*(x[: values.examples] for x in dataset.train))
+  epochs = tuple(e for e in SHARP_EPOCHS if e <= values.epochs)
+  rows = []
+  for rate in SHARP_RATES:
+    run = trajectory.states(config, rate, dataset.train, seed, epochs)
+    for epoch, params in run:
+      found = curvature.network_sharpness(
+        config.activations,
+        params,
+        some,
+        jax.random.key(seed),
+        tolerance=TOLERANCE,
+      )
+      rows.append(
+        {
+          "seed": seed,
+          "learning_rate": rate,
+          "epoch": float(epoch),
+          "sharpness": float(found.value),
+          "residual": float(found.residual),
+          "steps": int(found.steps),
+        }
+      )
+  return rows
+
+
+def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
+  table = _limits(lab, values)
+  above = lab.sweep(
+    sweep.product(
+      batch_size=BATCH, learning_rate=[BELOW, ABOVE], seed=range(values.seeds)
+    ),
+    sweep.Budget(
+      epochs=values.epochs, evaluate_every=1, evaluate_at=EARLY_POINTS
+    ),
+  )
+  dataset = train.to_device(lab.dataset)
+  rows = [
+    row
+    for seed in progress.each(range(values.seeds), "curvature")
+    for row in _sharpness(dataset, seed, values)
+  ]
+  sharpness = pd.DataFrame(rows)
+  return {"table": table, "above": above, "sharpness": sharpness}
+
+
+def largest(
+  table: pd.DataFrame, batch_size: int
+) -> tuple[Float[np.ndarray, " S"], int]:
+  """Each seed's largest stable rate, and how many had none."""
+  rates, _, lost = rate_columns.column(table, batch_size)
+  found = ridge.largest_stable(rates, ~lost)
+  none = np.isnan(found)
+  below = rate_columns.rate(rate_columns.place(rates[0]) - 1)
+  return np.where(none, below, found), int(none.sum())
+
+
+def _log_mean(rates: Float[np.ndarray, " S"]) -> statistics.Effect:
+  return statistics.mean_interval(np.log(rates), seed=0)
+
+
+def _accuracies(above: pd.DataFrame) -> tables.Curves:
+  """At rates 0.5 and 1.5, as counted."""
+  broken = tables.lost(above) & (above["step"] > 0)
+  counted = above["dev_accuracy"].where(~broken, LOST_ACCURACY)
+  return tables.curves(
+    above.assign(accuracy=counted), "learning_rate", "accuracy"
+  )
+
+
+def _limit_question(table: pd.DataFrame, size: int) -> verdicts.Question:
+  found, none = largest(table, size)
+  effect = _log_mean(found)
+  mean, low, high = statistics.as_ratio(effect)
+  note = f"largest stable rate {mean:.3g} ({low:.3g} to {high:.3g})"
+  return verdicts.Question(
+    "B3",
+    f"limit at batch {size}",
+    f"at batch {size} the largest stable rate is below {LIMIT:g} (its log)",
+    effect,
+    "less",
+    target=math.log(LIMIT),
+    note=note + (f"; {none} seeds had none" if none else ""),
+  )
+
+
+def judge(
+  measured: dict[str, pd.DataFrame], values: SimpleNamespace
+) -> list[verdicts.Part]:
+  questions = [
+    _limit_question(measured["table"], size) for size in values.batch_sizes
+  ]
+  curves = _accuracies(measured["above"])
+  above, below = (curves.arm(rate)[:, -1] for rate in (ABOVE, BELOW))
+  count = int((above >= REACHED).sum())
+  reached = statistics.wilson_interval(count, len(above))
+  questions += [
+    verdicts.Question(
+      "B3",
+      f"{ABOVE:g} fails",
+      f"at batch {BATCH} rate {ABOVE:g} ends with an accuracy below {REACHED}",
+      statistics.mean_interval(above, seed=0),
+      "less",
+      target=REACHED,
+      note=f"{count} of {reached.n} seeds reach "
+      f"it, {reached.low:.0%} to {reached.high:.0%}",
+    ),
+    verdicts.Question(
+      "B3",
+      f"{ABOVE:g} is worse",
+      f"at batch {BATCH} rate {ABOVE:g} ends with a lower accuracy than "
+      f"{BELOW:g}",
+      statistics.mean_interval(above - below, seed=0),
+      "less",
+      margin=MARGIN,
+    ),
+  ]
+  return verdicts.judge(questions)
+
+
+def _bounds(sharpness: pd.DataFrame) -> tables.Curves:
+  """2 / sharpness by rate, seed and epoch."""
+  bound = sharpness.assign(bound=2 / sharpness["sharpness"])
+  return tables.curves(bound, "learning_rate", "bound")
+
+
+def summarise(
+  measured: dict[str, pd.DataFrame], values: SimpleNamespace
+) -> pd.DataFrame:
+  """Largest stable rates by batch, and 2 / sharpness by rate and epoch."""
+  rows = []
+  for size in values.batch_sizes:
+    found, none = largest(measured["table"], size)
+    rows.append(
+      {"what": "largest stable rate", "batch_size": size, "none": none}
+      | _row(found)
+    )
+  curves = _bounds(measured["sharpness"])
+  for rate in curves.arms:
+    for epoch, bounds in zip(curves.points, curves.arm(rate).T, strict=True):
+      place = {"batch_size": BATCH, "learning_rate": rate, "epoch": epoch}
+      rows.append({"what": "2 / sharpness"} | place | _row(bounds))
+  return pd.DataFrame(rows)
+
+
+def _row(rates: Float[np.ndarray, " S"]) -> dict[str, float]:
+  good = rates[np.isfinite(rates)]
+  mean, low, high = statistics.as_ratio(_log_mean(good))
+  spread = {"least": good.min(), "most": good.max(), "seeds": len(good)}
+  return {"mean": mean, "low": low, "high": high} | spread
+
+
+def _draw_limits(
+  ax: plots.Axes, measured: dict[str, pd.DataFrame], values: SimpleNamespace
+) -> None:
+  sizes = np.array(values.batch_sizes, np.float64)
+  ends = sizes[[0, -1]] * np.array([0.7, 1.4])
+  curves = _bounds(measured["sharpness"])
+  shown = [(curves.arms[0], 0, "at the start")] + [
+    (rate, -1, f"after epoch {curves.points[-1]:g} at {rate:g}")
+    for rate in curves.arms
+  ]
+  for i, (rate, at, when) in enumerate(shown, 1):
+    bounds = curves.arm(rate)[:, [at, at]]
+    line = plots.bands(ax, ends, bounds, f"2 / λ {when}", index=i)
+    line.set_marker("")
+  look = plots.series(0)
+  spread = np.linspace(0.93, 1.07, values.seeds)
+  for size in values.batch_sizes:
+    found, _ = largest(measured["table"], size)
+    mean, low, high = statistics.as_ratio(_log_mean(found))
+    first = size == values.batch_sizes[0]
+    with plots.style():
+      ax.plot(
+        size * spread,
+        found,
+        linestyle="none",
+        marker=".",
+        color="#777777",
+        label="each seed" if first else None,
+      )
+      ax.errorbar(
+        [size],
+        [mean],
+        yerr=[[mean - low], [high - mean]],
+        capsize=4,
+        color=look["color"],
+        marker=look["marker"],
+        linestyle="none",
+        label="largest stable rate, 95 %" if first else None,
+      )
+  with plots.style():
+    ax.axhline(
+      LIMIT, color="black", linewidth=1, label="the claim's limit, 1.0"
+    )
+    plots.log_axis(ax, "x", values.batch_sizes)
+    plots.log_axis(ax, "y")
+    ax.set_xlabel("batch size")
+    ax.set_ylabel("learning rate")
+    ax.legend(fontsize=8)
+
+
+def _draw_by_rate(
+  loss: plots.Axes,
+  share: plots.Axes,
+  table: pd.DataFrame,
+  values: SimpleNamespace,
+) -> None:
+  least = math.inf
+  for i, size in enumerate(values.batch_sizes):
+    rates, losses, lost = rate_columns.column(table, size)
+    least = min(least, losses.min())
+    name = f"batch {size}"
+    plots.bands(loss, rates, losses, name, index=i)
+    with plots.style():
+      share.plot(rates, 100 * lost.mean(axis=0), label=name, **plots.series(i))
+  with plots.style():
+    loss.axhline(
+      tables.GUESSING, color="black", linestyle=":", label="guessing, ln 10"
+    )
+    plots.log_axis(loss, "y")
+    loss.set_ylim(bottom=least / 2)
+    study_figures.metric_axis(loss, "dev_loss")
+    share.set_ylabel("diverged (% of seeds)")
+    for ax in (loss, share):
+      plots.log_axis(ax, "x")
+      ax.axvline(LIMIT, color="black", linewidth=1)
+      ax.set_xlabel(f"learning rate, {values.updates} updates")
+      ax.legend(fontsize=8)
+
+
+def _draw_curvature(ax: plots.Axes, sharpness: pd.DataFrame) -> None:
+  curves = _bounds(sharpness)
+  for i, rate in enumerate(curves.arms):
+    line = plots.bands(
+      ax, curves.points, curves.arm(rate), f"2 / λ at rate {rate:g}", index=i
+    )
+    with plots.style():
+      ax.axhline(
+        rate,
+        color=line.get_color(),
+        linewidth=1,
+        linestyle=line.get_linestyle(),
+        label=f"the rate, {rate:g}",
+      )
+  plots.log_axis(ax, "y")
+  plots.integer_ticks(ax.xaxis)
+  with plots.style():
+    ax.set_xlabel(f"epoch, at batch {BATCH}")
+    ax.set_ylabel("2 / λ, λ the largest curvature")
+    ax.legend(fontsize=8)
+
+
+def draw(
+  measured: dict[str, pd.DataFrame], values: SimpleNamespace
+) -> dict[str, plots.Figure]:
+  limits, axes = plots.panels(2, 2, (12, 9))
+  _draw_limits(axes[0, 0], measured, values)
+  _draw_by_rate(axes[0, 1], axes[1, 1], measured["table"], values)
+  _draw_curvature(axes[1, 0], measured["sharpness"])
+  above, panels = plots.panels(1, 2, (11, 4.4))
+  for ax, metric in zip(panels[0], ("dev_accuracy", "dev_loss"), strict=True):
+    curves = tables.curves(measured["above"], "learning_rate", metric)
+    study_figures.draw_curves(
+      ax, curves, metric, "rate {:g}".format, since=EARLY_POINTS[0]
+    )
+  n = values.seeds
+  with plots.style():
+    panels[0, 0].axhline(REACHED, color="black", linestyle=":")
+    limits.suptitle(f"The largest stable learning rate, {n} seeds")
+    above.suptitle(
+      f"Below and above rate 1.0 at batch {BATCH}, {n} seeds, mean and 95 % "
+      "band"
+    )
+  return {"largest_rate": limits, "above_one": above}
+
+
+STUDY = study.Study(
+  "largest_rate", SETTINGS, measure, judge, draw, summarise, check
+)
+
+if __name__ == "__main__":
+  study.main(STUDY, __doc__)
