@@ -36,6 +36,7 @@ from experiments import study
 from mnist_jax import (
   batch_curves,
   batch_figures,
+  batch_scaling,
   plots,
   statistics,
   sweep,
@@ -202,7 +203,7 @@ def summarise(
     _, test = batch_curves.by_batch(table, curve, "test_accuracy")
     chosen = batch_curves.inner_best(measured["tuning"], curve)
     found = batch_curves.best_batches(table, curve)
-    mean, low, high = batch_curves.log_mean(found.rates)
+    mean, low, high = batch_scaling.log_mean(found.rates)
     row = dataclasses.asdict(curve) | {
       "seeds": len(accuracy),
       "best_batch": mean,

@@ -135,8 +135,3 @@ def slope(
   # Each seed's own level is not in the slope; dividing by it leaves no rounding
   # where all best batches are the same end of the grid.
   return slopes.loglog_slope(x, best / best[:, :1], seed=0)
-
-
-def log_mean(best: Float[np.ndarray, " S"]) -> tuple[float, float, float]:
-  """The geometric mean of positive numbers, with its interval."""
-  return statistics.as_ratio(statistics.mean_interval(np.log(best), seed=0))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mnist_jax import batch_curves, plots, study_figures
+from mnist_jax import batch_curves, batch_scaling, plots, study_figures
 
 
 def draw_accuracy(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
@@ -45,7 +45,7 @@ def _draw_line(
   along, curves = batch_curves.lines(table)[name]
   x, best, _ = batch_curves.line(table, along, curves)
   slope = batch_curves.slope(x, best)
-  means, lows, highs = np.array([batch_curves.log_mean(b) for b in best.T]).T
+  means, lows, highs = np.array([batch_scaling.log_mean(b) for b in best.T]).T
   label = (
     f"{name.partition(', ')[2]}: slope {slope.estimate:.2f} "
     f"[{slope.low:.2f}, {slope.high:.2f}]"

@@ -15,23 +15,24 @@ LADDER = [
   "errors files",
   "mlp losses metrics optimizers schedules idx plots digit_image statistics "
   "checkpoint records environment events compilation sharding "
-  "finite_differences error_bars diagnosis range_curve chunks",
+  "finite_differences error_bars diagnosis range_curve chunks roughness",
   "objective schedule_config tfds_source run_figures decisions slopes tables "
   "range_rules gradcheck_coverage gradcheck_report ridge",
   "data verdicts study_figures gradcheck_inputs gradcheck_comparison "
   "gradcheck_beside "
   "faulty_backward "
   "ridge_figures "
-  "batch_curves "
+  "batch_curves batch_scaling "
   "range_figures policy_parity policy_figures robbins_monro",
   "train convex sparse_features gradcheck_verdict fault_terms mutation_verdict "
   "check_figures check_judgement noise noise_figures saddle "
-  "batch_figures",
+  "batch_figures scaling_tables",
   "gradcheck network_differences settings gradient_faults range_test "
-  "curvature noise_scale trajectory",
-  "network_gradcheck sweep_plan sweep_program",
-  "training_checks check_grads_peer sweep_block sweep_results rate_columns",
-  "runner sweep mutation_score check_study",
+  "curvature noise_scale trajectory scaling_figures",
+  "network_gradcheck sweep_plan sweep_program minima",
+  "training_checks check_grads_peer sweep_block sweep_results rate_columns "
+  "target_runs",
+  "runner sweep mutation_score check_study rate_tuning",
 ]
 RUNG = {name: i for i, rung in enumerate(LADDER) for name in rung.split()}
 FENCES = {
