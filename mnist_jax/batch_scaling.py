@@ -50,7 +50,7 @@ class Regions(NamedTuple):
   perfect_to: float | None
   none_from: float | None
 
-  def name(self, batch_size: float) -> str:
+  def name(self, batch_size: float | int) -> str:
     """Of the region a batch size is in; where both reach, "perfect"."""
     if self.perfect_to is not None and batch_size <= self.perfect_to:
       return "perfect"

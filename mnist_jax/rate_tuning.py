@@ -1,8 +1,6 @@
 """The best rate of one batch size, by a score of its runs.
 
 Rates are the half octaves of `rate_columns`: place k is the rate 2^(k / 2).
-First by factors of 2, on past an end where the best is; then the best's
-neighbours, a factor of sqrt 2 on both sides.
 """
 
 import functools
@@ -14,7 +12,7 @@ import pandas as pd
 
 from mnist_jax import rate_columns
 
-OCTAVES = 4  # the most that an end is moved
+FURTHER = 8  # places: the most that an end is moved
 
 
 class Tuned(NamedTuple):
@@ -37,18 +35,14 @@ def _best(runs: pd.DataFrame, score: Score) -> float:
 
 
 def _beyond(
-  runs: pd.DataFrame, batch_size: int, *, score: Score, centre: int
+  runs: pd.DataFrame, batch_size: int, *, score: Score, step: int, reach: range
 ) -> list[int]:
   """The next place past the end at which the best rate is."""
   own = runs[runs["batch_size"] == batch_size]
   places = [rate_columns.place(rate) for rate in own["learning_rate"].unique()]
   best = rate_columns.place(_best(own, score))
-  wanted = []
-  if best == min(places):
-    wanted.append(best - 2)
-  if best == max(places):
-    wanted.append(best + 2)
-  return [place for place in wanted if abs(place - centre) <= 2 + 2 * OCTAVES]
+  beyond = (min(places), best - step), (max(places), best + step)
+  return [place for end, place in beyond if best == end and place in reach]
 
 
 def tune(
@@ -58,31 +52,30 @@ def tune(
   seeds: range,
   score: Score,
   *,
-  refine: bool = True,
+  step: int = 1,
 ) -> Tuned:
-  """The rate of least mean score over the seeds.
+  """The rate of least mean score over the seeds, on a grid about a guess.
+
+  From half the guess to twice it, and on past an end as long as the best rate
+  is there, up to FURTHER places.
 
   Args:
     run: trains cells within one budget and returns their table.
-    guess: where to begin; half and twice of it are tried too, and up to
-      OCTAVES more where the best is at an end.
     score: last rows -> a number for each, the lower the better, finite.
-    refine: whether the best's neighbours at a factor of sqrt 2 are tried.
+    step: of the grid, in places: 1 for factors of sqrt 2, 2 for factors of 2.
+
+  Raises:
+    ValueError: a score that is not finite.
   """
   centre = rate_columns.place(guess)
+  reach = range(centre - 2 - FURTHER, centre + 3 + FURTHER)
   runs = rate_columns.extended(
     run,
-    {batch_size: [centre - 2, centre, centre + 2]},
+    {batch_size: list(range(centre - 2, centre + 3, step))},
     seeds,
-    functools.partial(_beyond, score=score, centre=centre),
+    functools.partial(_beyond, score=score, step=step, reach=reach),
   )
-  if refine:
-    best = rate_columns.place(_best(runs, score))
-    near = rate_columns.extended(
-      run, {batch_size: [best - 1, best + 1]}, seeds, lambda table, size: []
-    )
-    runs = pd.concat([runs, near], ignore_index=True)
   scored = runs.assign(score=score(runs))
   if not np.isfinite(scored["score"]).all():
-    raise ValueError("the score has a value that is not finite")
+    raise ValueError("a score is not finite, expected a number for every run")
   return Tuned(_best(runs, score), scored)

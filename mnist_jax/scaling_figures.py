@@ -101,7 +101,10 @@ def _draw_slopes(ax: plots.Axes, measured: Measured) -> None:
     ax.axhline(-1, color="black", linewidth=1)
     ax.set_xlabel("batch size B")
     ax.set_ylabel("local slope of log updates (three sizes)")
+    ax.set_ylim(-1.35, 0.35)
+    ax.legend(fontsize=8, loc="lower right")
   plots.log_axis(ax, "x", _ticks(batches))
+  ax.set_xlim(batches[0] / 1.3, batches[-1] * 1.3)
 
 
 def draw_target(measured: Measured, target: float | int) -> plots.Figure:
