@@ -170,6 +170,9 @@ _SHARED: dict[str, Callable[[str], None]] = {
     n, None, "of momentum and nesterov (default: 0.9)", least=0, below=1
   ),
   "batch_size": lambda n: _integer(n, 128, "examples per update", least=1),
+  "batch_schedule": lambda n: flags.DEFINE_string(
+    n, None, "instead of it, sizes from epochs on, as 0:128,20:640"
+  ),
   "drop_last": lambda n: flags.DEFINE_boolean(
     n, False, "leave out an epoch's short last batch"
   ),
@@ -371,8 +374,20 @@ Values = Mapping[str, Any]
 
 
 def flag_values(*, without: Sequence[str] = ()) -> dict[str, Any]:
-  """The shared flags in use, by name, as they were given or defaulted."""
-  return {name: FLAGS[name].value for name in _used if name not in without}
+  """The shared flags in use, by name, as they were given or defaulted.
+
+  Raises:
+    InputError: two flags that exclude each other.
+  """
+  values = {name: FLAGS[name].value for name in _used if name not in without}
+  if values.get("batch_schedule") is None:  # as in runs from before it was
+    values.pop("batch_schedule", None)
+  elif FLAGS["batch_size"].present:
+    raise errors.InputError(
+      f"--batch_size={FLAGS.batch_size} and "
+      f"--batch_schedule={FLAGS.batch_schedule}: expected one of the two"
+    )
+  return values
 
 
 def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -35,6 +35,7 @@ _ACCURACY_FACTOR = 20
 common.use(
   "learning_rate",
   "batch_size",
+  "batch_schedule",
   "hidden_sizes",
   "activations",
   "initializer",

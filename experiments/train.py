@@ -44,6 +44,7 @@ _UNCOMPARED = ("workdir", "overwrite", "checkpoint_every", "data_dir")
 common.use_rate_or_auto()
 common.use(
   "batch_size",
+  "batch_schedule",
   "epochs",
   "hidden_sizes",
   "activations",
@@ -229,10 +230,10 @@ def run_spec(chosen: settings.Settings, num_train: int) -> runner.RunSpec:
   """The run that the flags ask for, of a training set of that size.
 
   Raises:
-    InputError: a schedule that does not fit the run's length, or a batch
-      larger than the training set.
+    InputError: a schedule, of rates or batches, that does not fit the run's
+      length, or a batch larger than the training set.
   """
-  updates = chosen.updates_per_epoch(num_train) * FLAGS.epochs
+  updates = chosen.clock(num_train).before(FLAGS.epochs)
   return runner.RunSpec(
     chosen.train_config(),
     chosen.hparams(),
@@ -243,6 +244,7 @@ def run_spec(chosen: settings.Settings, num_train: int) -> runner.RunSpec:
     patience=FLAGS.patience,
     checkpoint_every=FLAGS.checkpoint_every,
     check_gradients_every=FLAGS.check_gradients_every,
+    batches=None if chosen.batch_schedule is None else chosen.batches,
   )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mnist_jax import (
+  batch_schedule,
   checkpoint,
   data,
   events,
@@ -42,11 +43,19 @@ class RunSpec:
   checkpoint_every: int = 1  # epochs
   check_gradients_every: int | None = None  # updates
   order_seed: int | None = None  # of the order of examples; None for `seed`
+  batches: batch_schedule.BatchSchedule | None = None  # for the config's size
 
   @property
   def order(self) -> int:
     """The seed of the order of examples."""
     return self.seed if self.order_seed is None else self.order_seed
+
+  def config_at(self, epoch: int) -> train.TrainConfig:
+    """With the batch size of that epoch (the first is 0)."""
+    if self.batches is None:
+      return self.config
+    size = self.batches.size_at(epoch)
+    return dataclasses.replace(self.config, batch_size=size)
 
 
 class Best(NamedTuple):
@@ -157,8 +166,9 @@ def _gradient_checks(
   """Of the epoch that comes next, from the state before it."""
   if not spec.check_gradients_every or epoch == spec.epochs:
     return []
+  config = spec.config_at(epoch)
   plan = train.plan_epoch(
-    spec.config,
+    config,
     spec.order,
     epoch,
     dataset.train.labels.shape[0],
@@ -166,7 +176,7 @@ def _gradient_checks(
     int(state.step),
   )
   return training_checks.check_epoch(
-    spec.config,
+    config,
     state,
     dataset.train,
     plan,
@@ -223,6 +233,7 @@ def run(
       seed=spec.order,
       first=resumed and resumed.epoch,
       last=spec.epochs,
+      batch_size_at=spec.batches.size_at if spec.batches else None,
     )
     with events.EventWriter(directory.events, int(state.step) + 1) as writer:
       checks: list[Row] = []

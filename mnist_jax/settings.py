@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from mnist_jax import (
+  batch_schedule,
   mlp,
   objective,
   optimizers,
@@ -26,6 +27,7 @@ from mnist_jax import (
   schedules,
   train,
 )
+from mnist_jax.batch_schedule import BatchSchedule, Clock
 from mnist_jax.errors import InputError
 from mnist_jax.schedule_config import Number
 
@@ -40,6 +42,8 @@ class Settings:
     learning_rate: > 0; `schedule` and the fields after it are those of
       `schedule_config.ScheduleConfig`.
     batch_size: examples per update, >= 1.
+    batch_schedule: batch sizes that change at epochs, as "0:128,20:640"; it
+      takes the place of `batch_size`, which stays at its default.
     hidden_sizes, activations: one of each per hidden layer.
     l2: factor of sum(w^2) / 2, >= 0; 0 leaves the penalty out.
     dropout: probability of dropping a hidden unit, in [0, 1).
@@ -76,6 +80,7 @@ class Settings:
   staircase: bool | None = None
   warmup_steps: Number | None = None
   schedule_unit: str = "updates"
+  batch_schedule: str | None = None
 
   def __post_init__(self) -> None:
     _check_values(self)
@@ -87,8 +92,15 @@ class Settings:
     """The seed of the order of examples."""
     return self.seed if self.order_seed is None else self.order_seed
 
+  @property
+  def batches(self) -> BatchSchedule:
+    """The batch size of every epoch."""
+    if self.batch_schedule is None:
+      return BatchSchedule((0,), (self.batch_size,))
+    return batch_schedule.parse(self.batch_schedule)
+
   def train_config(self) -> train.TrainConfig:
-    """What forces a compile."""
+    """What forces a compile; its batch size is the first epoch's."""
     return train.TrainConfig(
       sizes=(784, *self.hidden_sizes, 10),
       activations=self.activations,
@@ -96,7 +108,7 @@ class Settings:
       optimizer=self.optimizer,
       grad=self.grad,
       dropout_rate=self.dropout,
-      batch_size=self.batch_size,
+      batch_size=self.batches.size_at(0),
       drop_last=self.drop_last,
     )
 
@@ -122,32 +134,47 @@ class Settings:
       unit=self.schedule_unit,
     )
 
-  def updates_per_epoch(self, num_train: int) -> int:
-    """T, of a training set of that size.
+  def clock(self, num_train: int) -> Clock:
+    """Where epochs begin, of a training set of that size.
 
     Raises:
       InputError: a batch larger than the training set.
     """
-    if self.batch_size > num_train:
-      raise InputError(
-        f"--batch_size={self.batch_size}: more than the {num_train} "
-        "training examples"
-      )
-    return train.updates_per_epoch(num_train, self.batch_size, self.drop_last)
+    largest = max(self.batches.sizes)
+    if largest > num_train:
+      given = f"--batch_size={largest}:"
+      if self.batch_schedule is not None:
+        given = f"--batch_schedule={self.batch_schedule}: {largest} is"
+      raise InputError(f"{given} more than the {num_train} training examples")
+    return self.batches.clock(num_train, self.drop_last)
+
+  def updates_per_epoch(self, num_train: int) -> int:
+    """T, of a training set of that size; under a batch schedule the first's.
+
+    Raises:
+      InputError: a batch larger than the training set.
+    """
+    return self.clock(num_train).count(0)
 
   def learning_rates(
     self, num_train: int, updates: int
   ) -> Float[np.ndarray, " T_run"]:
     """The rate of every update of a run of so many updates, in float32.
 
-    The array is shared between equal calls and cannot be written to.
+    The array is shared between equal calls and cannot be written to. Epochs of
+    a schedule are those of the data also where the batch size changes.
 
     Raises:
-      InputError: as `schedule_config.from_config`, or a batch larger than the
-        training set.
+      InputError: as `schedule_config.from_config`, a batch larger than the
+        training set, or one that comes after the end of the run.
     """
-    per_epoch = self.updates_per_epoch(num_train)
-    return _tabulated(self.schedule_config(), per_epoch, updates)
+    clock, last = self.clock(num_train), self.batches.starts[-1]
+    if last and clock.before(last) >= updates:
+      raise InputError(
+        f"--batch_schedule={self.batch_schedule}: epoch {last} is never "
+        f"reached in {updates} updates, expected an earlier one"
+      )
+    return _tabulated(self.schedule_config(), clock, updates)
 
   def flags(self) -> list[str]:
     """The fields that are not at their defaults, as --name=value."""
@@ -164,10 +191,15 @@ class Settings:
 
 @functools.lru_cache(maxsize=256)  # a sweep's seeds have the same table
 def _tabulated(
-  config: schedule_config.ScheduleConfig, per_epoch: int, updates: int
+  config: schedule_config.ScheduleConfig,
+  clock: Clock,
+  updates: int,
 ) -> Float[np.ndarray, " T_run"]:
-  schedule = schedule_config.from_config(config, per_epoch, updates)
-  rates = schedules.tabulate(schedule, updates)
+  per_epoch, places, length = clock.table_places(updates)
+  if config.unit == "updates":
+    places, length = np.arange(updates), updates
+  schedule = schedule_config.from_config(config, per_epoch, length)
+  rates = schedules.tabulate(schedule, length)[places]
   rates.flags.writeable = False
   return rates
 
@@ -256,6 +288,13 @@ def _check_values(settings: Settings) -> None:
 
 
 def _check_together(settings: Settings) -> None:
+  if settings.batch_schedule is not None:
+    batch_schedule.parse(settings.batch_schedule)
+    if settings.batch_size != Settings.batch_size:
+      raise InputError(
+        f"--batch_size={settings.batch_size} and "
+        f"--batch_schedule={settings.batch_schedule}: expected one of the two"
+      )
   hidden, named = len(settings.hidden_sizes), len(settings.activations)
   if hidden != named:
     raise InputError(

@@ -31,7 +31,8 @@ class BlockResult:
     rows: by cell, one per evaluation.
     seconds: of training and evaluating, compiling left in.
     cpu_seconds: of this process over the same time.
-    updates: made by each member (the most, where they differ).
+    updates: made by each member (the most, where they differ), each counted
+      as an epoch's share that it has at the first batch size.
   """
 
   rows: dict[Settings, list[Row]]
@@ -71,8 +72,8 @@ class _Training:
     self.block, self.budget, self.data, self.mesh = block, budget, on, mesh
     self.programs = sweep_program.programs(block.group.config, mesh)
     some = block.cells[0]
-    self.per_epoch = some.updates_per_epoch(on.num_train)
-    total = budget.total(self.per_epoch)
+    self.batches, self.clock = some.batches, some.clock(on.num_train)
+    total = budget.total(self.clock)
     # A place without a cell trains along with some cell's settings, unseen.
     self.places = [
       [cell or next((c for c in row if c), some) for cell in row]
@@ -103,19 +104,20 @@ class _Training:
     return seeds, l2 if self.block.group.penalised else None, momentum
 
   def _load_plan(self, epoch: int) -> sweep_program.BlockPlan:
-    config = self.block.group.config
+    drop_last = self.block.group.config.drop_last
     by_order: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for row in self.places:
       order = row[0].order
       if order not in by_order:
         by_order[order] = data.batch_indices(
           data.epoch_order(order, epoch, self.data.num_train),
-          config.batch_size,
-          config.drop_last,
+          self.batches.size_at(epoch),
+          drop_last,
         )
     batches = [by_order[row[0].order] for row in self.places]
-    rates = self.rates[:, :, epoch * self.per_epoch :][:, :, : self.per_epoch]
-    missing = self.per_epoch - rates.shape[2]  # the budget ends in this epoch
+    begin, count = self.clock.before(epoch), self.clock.count(epoch)
+    rates = self.rates[:, :, begin : begin + count]
+    missing = count - rates.shape[2]  # the budget ends in this epoch
     arrays = (
       np.stack([indices for indices, _ in batches]),
       np.stack([weights for _, weights in batches]),
@@ -149,10 +151,10 @@ class _Training:
       np.broadcast_to(stop, shape).astype(np.int32), sharding.spread(self.mesh)
     )
     while self.step < to:
-      epoch, first = divmod(self.step, self.per_epoch)
+      epoch, first = self.clock.locate(self.step)
       if epoch != self.epoch:
         self.plan, self.epoch = self._load_plan(epoch), epoch
-      last = min(self.per_epoch, first + to - self.step)
+      last = min(self.clock.count(epoch), first + to - self.step)
       self.state = self.programs.advance(
         self.state,
         self.data["train"],
@@ -163,8 +165,15 @@ class _Training:
         last,
       )
       jax.block_until_ready(self.state.diverged)
+      before = self.progress()
       self.step += last - first
-      on_updates(last - first)
+      on_updates(self.progress() - before)
+
+  def progress(self) -> int:
+    """Updates made, as the budget counts them by the first batch size."""
+    if self.budget.unit == "updates":
+      return self.step
+    return self.clock.evenly(self.step, self.clock.count(0))
 
   def take_back(
     self, members: Bool[np.ndarray, "S R"], diverged: Int[np.ndarray, "S R"]
@@ -227,6 +236,10 @@ class _Training:
     measured = self.measure_finite(splits)
     diverged: Int[np.ndarray, "S R"] = np.asarray(self.state.diverged)
     losses = np.asarray(self.state.loss_sum)
+    shared: Row = {"step": self.step, "epoch": self.clock.epochs(self.step)}
+    if self.block.group.batches is not None:  # the setting stands for all else
+      epoch, _ = self.clock.locate(max(0, self.step - 1))
+      shared["batch_size"] = self.batches.size_at(epoch)
     result = {}
     for s, row in enumerate(self.block.rows):
       for r, cell in enumerate(row):
@@ -235,8 +248,7 @@ class _Training:
         broken = int(diverged[s, r])
         made = (broken - 1 if broken >= 0 else self.step) - since
         result[cell] = {
-          "step": self.step,
-          "epoch": self.step / self.per_epoch,
+          **shared,
           "rate": float(self.rates[s, r, max(0, self.step - 1)]),
           "batch_loss": float(losses[s, r]) / made if made > 0 else None,
           **{name: float(values[s, r]) for name, values in measured.items()},
@@ -266,7 +278,7 @@ def run(
   training = _Training(block, budget, on, mesh)
   rows: dict[Settings, list[Row]] = {cell: [] for cell in block.cells}
   done: set[Settings] = set()
-  points = budget.points(training.per_epoch)
+  points = budget.points(training.clock)
   before = 0
   for point in points:
     active = np.array(
@@ -281,7 +293,7 @@ def run(
     rows,
     time.perf_counter() - begun,
     time.process_time() - cpu_begun,
-    training.step,
+    training.clock.evenly(training.step, training.clock.count(0)),
   )
 
 

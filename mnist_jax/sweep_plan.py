@@ -14,10 +14,10 @@ import json
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from mnist_jax import data, optimizers, settings, train
+from mnist_jax.batch_schedule import BatchSchedule, Clock, steady
 from mnist_jax.errors import InputError
 from mnist_jax.settings import Number, Settings
 
@@ -178,24 +178,23 @@ class Budget:
     assert length is not None
     return length
 
-  def total(self, per_epoch: int) -> int:
-    """Updates of a cell with so many in an epoch; at least one."""
-    return max(1, self._updates(self.length, per_epoch))
+  def total(self, clock: Clock | int) -> int:
+    """Updates of a cell with that clock, or so many an epoch; at least one."""
+    return max(1, self._updates(self.length, clock))
 
-  def points(self, per_epoch: int) -> list[int]:
+  def points(self, clock: Clock | int) -> list[int]:
     """The updates after which a cell is evaluated, rising; 0 and the last."""
-    total = self.total(per_epoch)
+    total = self.total(clock)
     places = list(self.evaluate_at)
     if self.evaluate_every is not None:
       count = math.floor(self.length / self.evaluate_every + 1e-9)
       places += [i * self.evaluate_every for i in range(1, count + 1)]
-    found = {self._updates(place, per_epoch) for place in places}
+    found = {self._updates(place, clock) for place in places}
     return sorted({0, total, *(p for p in found if p < total)})
 
-  def _updates(self, place: Number, per_epoch: int) -> int:
-    """Halves up, of the decimal number that `place` prints as."""
-    exact = Decimal(str(place)) * (per_epoch if self.unit == "epochs" else 1)
-    return int(exact.to_integral_value(ROUND_HALF_UP))
+  def _updates(self, place: Number, clock: Clock | int) -> int:
+    at = 1 if self.unit == "updates" else clock
+    return (steady(at) if isinstance(at, int) else at).updates(place)
 
   def to_dict(self) -> dict[str, Any]:
     """The fields that are not at their defaults, for JSON."""
@@ -242,6 +241,9 @@ def cell_key(cell: Settings, budget: Budget) -> str:
   fields = dataclasses.asdict(cell) | {"order_seed": cell.order}
   if cell.momentum is None and cell.optimizer in optimizers.USES_MOMENTUM:
     fields["momentum"] = settings.DEFAULT_MOMENTUM
+  # Left out where there is none, as in the keys of before there were any.
+  if fields.pop("batch_schedule") is not None:
+    fields["batch_schedule"] = str(cell.batches)
   text = json.dumps(_plain([fields, budget.to_dict()]), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -263,15 +265,18 @@ class Group:
   Attributes:
     num_train: training examples; None for all.
     penalised: whether the program has the L2 term in it.
+    batches: the members' batch sizes; None for `config`'s alone.
   """
 
   config: train.TrainConfig
   num_train: int | None
   penalised: bool
+  batches: BatchSchedule | None = None
 
   def __str__(self) -> str:
     sizes = "-".join(map(str, self.config.sizes))
-    parts = [f"{sizes} batch {self.config.batch_size}", self.config.optimizer]
+    batch = self.batches or self.config.batch_size
+    parts = [f"{sizes} batch {batch}", self.config.optimizer]
     if self.num_train is not None:
       parts.append(f"N {self.num_train}")
     return ", ".join(parts)
@@ -279,7 +284,8 @@ class Group:
 
 def group_of(cell: Settings) -> Group:
   """The group of a cell."""
-  return Group(cell.train_config(), cell.num_train, cell.l2 != 0)
+  batches = cell.batches if cell.batch_schedule is not None else None
+  return Group(cell.train_config(), cell.num_train, cell.l2 != 0, batches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,7 +337,7 @@ def check_cells(
         f"--num_train={cell.num_train}: found {num_train} training examples"
       )
     size = cell.num_train or num_train
-    cell.learning_rates(size, budget.total(cell.updates_per_epoch(size)))
+    cell.learning_rates(size, budget.total(cell.clock(size)))
 
 
 def blocks(

@@ -29,6 +29,7 @@ _MANIFEST, _CELLS, _BLOCKS, _LOCK = "manifest.json", "cells", "blocks", ".lock"
 
 # The modules that decide what a cell's numbers are.
 _DECISIVE = (
+  "batch_schedule",
   "data",
   "losses",
   "metrics",
@@ -67,6 +68,7 @@ _DTYPES: dict[str, str] = {
   "staircase": "boolean",
   "warmup_steps": "float64",
   "schedule_unit": "string",
+  "batch_schedule": "string",
   "cell": "string",
   "step": "int64",
   "epoch": "float64",

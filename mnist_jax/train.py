@@ -7,7 +7,7 @@ whoever iterates shows progress, saves and stops.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -310,6 +310,7 @@ def epochs(
   seed: int,
   first: int | None = None,
   last: int,
+  batch_size_at: Callable[[int], int] | None = None,
 ) -> Iterator[tuple[dict[str, Any], TrainState]]:
   """Trains epochs first + 1 to last, one at each step of the iteration.
 
@@ -324,26 +325,33 @@ def epochs(
     state: after `first` epochs; consumed, as is every state yielded, when the
       iteration goes on.
     seed: of the order of examples.
+    batch_size_at: of an epoch (the first is 0), instead of the config's.
 
   Yields:
     The metrics row after an epoch (its learning_rate is that of the last
-    update made, at epoch 0 that of the first one to come) and the state.
+    update made, at epoch 0 that of the first one to come; so is its
+    batch_size, which is there with `batch_size_at`) and the state.
 
   Raises:
     InputError: batch size larger than the training set.
     NonFiniteError: after an epoch in which the objective was not finite.
   """
+  more: dict[str, Any] = {}
   if first is None:
     first = 0
     rate = float(learning_rates[0])
-    yield _row(config, 0, state, dataset, rate), state
+    more = {"batch_size": batch_size_at(0)} if batch_size_at else {}
+    yield _row(config, 0, state, dataset, rate) | more, state
   num_examples = dataset.train.labels.shape[0]
   for epoch in range(first, last):
+    if batch_size_at:
+      config = dataclasses.replace(config, batch_size=batch_size_at(epoch))
+      more = {"batch_size": config.batch_size}
     step = int(state.step)
     plan = plan_epoch(config, seed, epoch, num_examples, learning_rates, step)
     state, objectives = train_epoch(config, state, dataset.train, plan, hparams)
     rate = float(plan.learning_rates[-1])
-    row = _row(config, epoch + 1, state, dataset, rate)
+    row = _row(config, epoch + 1, state, dataset, rate) | more
     _check_finite(
       step,
       np.asarray(objectives),

@@ -258,6 +258,8 @@ WRONG = (
   ("--batch_size=1.5", "batch_size"),
   ("--batch_size=60000", "--batch_size=60000", "55000"),
   ("--batch_size=200 --num_train=100", "--batch_size=200", "100"),
+  ("--batch_schedule=0:128,60:640", "--batch_schedule", "60", "never"),
+  ("--batch_size=128 --batch_schedule=0:128", "--batch_size", "one of the two"),
   ("--num_train=55001", "55001"),
   ("--dev_size=60000", "dev_size"),
   ("--learning_rate=0", "learning_rate"),

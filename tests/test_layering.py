@@ -27,6 +27,7 @@ LADDER = [
   "train convex sparse_features gradcheck_verdict fault_terms mutation_verdict "
   "check_figures check_judgement noise noise_figures saddle "
   "batch_figures scaling_tables",
+  "batch_schedule",
   "gradcheck network_differences settings gradient_faults range_test "
   "curvature noise_scale trajectory scaling_figures",
   "network_gradcheck sweep_plan sweep_program minima",

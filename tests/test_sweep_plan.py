@@ -275,6 +275,7 @@ OTHER_VALUES = {
   "schedule": "poly",
   "warmup_steps": 3,
   "schedule_unit": "epochs",
+  "batch_schedule": "0:64,1:128",
 }
 
 

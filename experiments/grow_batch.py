@@ -1,0 +1,364 @@
+"""B5: can one grow the batch where one would decay the rate?
+
+  python -m experiments.grow_batch --preset=full
+
+Claim (12.4): decaying the rate can be replaced by growing the batch (Smith,
+Kindermans, Ying & Le 2018). Arms of one seed share weights, order and epochs:
+  decay  the rate x 1/5 at each of two boundaries, batch 128
+  grow   the batch x 5 at each, 128, 640, 3200; the rate stays
+  half   the batch x 5 at the first, the rate x 1/5 at the second
+  fixed  neither, to show that there is something to replace
+The rate is the best of --rates for decay, by its mean development accuracy
+at the end, on seeds of its own (from 1000).
+Metric: accuracy and loss on the development set after each epoch.
+Parts, each on accuracy and on loss, paired over fresh seeds (from 0):
+  decay better than fixed at the end
+  grow and half the same as decay, after every epoch from the first boundary
+  on, the last one included: the claim is of curves, so that one epoch beyond
+  the margin is enough against it
+and that grow makes fewer updates than decay (counted, not sampled).
+Margin: 0.1 point of accuracy (five images), 0.005 nats, as in L4 and L5: not
+more than the sd between seeds (0.13 point, 0.005 nats in L5). Test: two
+one-sided t tests for the same, Student's t for better; Holm over all parts;
+95 % bootstrap intervals.
+Where it should break: decay and grow again from batch 640, to 3200 and 16000,
+beyond a tenth of the 55,000 examples; its rate tuned likewise. This is not
+part of the claim: it is judged apart, and is in summary.csv and the figures.
+A diverged run counts with its last finite weights; summary.csv counts them.
+Cost on two cores: full (40 seeds, 12 epochs, 276 runs) about 5 minutes.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+
+from experiments import study
+from mnist_jax import plots, statistics, study_figures, sweep, tables, verdicts
+from mnist_jax.errors import InputError
+
+MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
+UNITS = {"dev_accuracy": "accuracy", "dev_loss": "loss"}
+ARMS = ("decay", "grow", "half", "fixed")
+FACTOR = 5  # of Smith et al.
+TUNING_SEED = 1000
+
+SETTINGS = (
+  study.Setting("epochs", 3, 12, "epochs of each run"),
+  study.Setting("boundaries", (1, 2), (6, 9), "epochs of the two changes"),
+  study.Setting("seeds", 3, 40, "fresh seeds of each arm"),
+  study.Setting("tuning_seeds", 1, 3, "seeds of each rate"),
+  study.Setting(
+    "rates", (0.5, 1.2), (0.3, 0.5, 0.8, 1.2, 1.8, 2.7), "to choose from"
+  ),
+  study.Setting("base", 128, 128, "batch size at the start"),
+  study.Setting("large_base", 640, 640, "that of where it should break"),
+)
+
+
+def check(values: SimpleNamespace) -> None:
+  given = f"--boundaries={','.join(map(str, values.boundaries))}"
+  if len(values.boundaries) != 2:
+    raise InputError(f"{given}: expected two epochs")
+  first, second = values.boundaries
+  if not 0 < first < second < values.epochs:
+    raise InputError(
+      f"{given}: expected rising epochs before the last of "
+      f"--epochs={values.epochs}"
+    )
+  if values.base == values.large_base:
+    raise InputError(
+      f"--large_base={values.large_base}: expected another than --base"
+    )
+
+
+def arm_settings(
+  arm: str, base: int, rate: float, boundaries: tuple[int, ...]
+) -> sweep.Settings:
+  """The run of an arm.
+
+  Args:
+    arm: one of ARMS.
+    base: batch size before the first boundary.
+    rate: before the first boundary.
+    boundaries: the two epochs after which something changes.
+  """
+  grown = {"decay": 0, "fixed": 0, "half": 1, "grow": 2}[arm]
+  fields: dict[str, Any] = {"learning_rate": rate, "batch_size": base}
+  if grown:
+    starts = (0, *boundaries[:grown])
+    pairs = [f"{start}:{base * FACTOR**i}" for i, start in enumerate(starts)]
+    fields = {"learning_rate": rate, "batch_schedule": ",".join(pairs)}
+  drops = boundaries[grown:] if arm in ("decay", "half") else ()
+  if drops:
+    fields |= {
+      "schedule": "multistep",
+      "schedule_unit": "epochs",
+      "gamma": 1 / FACTOR,
+      "boundaries": tuple(map(float, drops)),
+    }
+  return sweep.Settings(**fields)
+
+
+def _measure_from(
+  lab: study.Lab, base: int, arms: tuple[str, ...], values: SimpleNamespace
+) -> tuple[pd.DataFrame, pd.DataFrame, float]:
+  """The fresh runs, the tuning's, and the rate chosen."""
+  tuning = range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
+  decay = arm_settings("decay", base, 1.0, values.boundaries)
+  tuned = lab.sweep(
+    sweep.product(decay, learning_rate=values.rates, seed=tuning),
+    sweep.Budget(epochs=values.epochs),
+  )
+  rate = float(tables.best_arm(tuned, "learning_rate", "dev_accuracy"))
+  budget = sweep.Budget(epochs=values.epochs, evaluate_every=1)
+  cells = {
+    sweep.cell_key(cell, budget): (arm, cell)
+    for arm in arms
+    for cell in sweep.product(
+      arm_settings(arm, base, rate, values.boundaries),
+      seed=range(values.seeds),
+    )
+  }
+  table = lab.sweep([cell for _, cell in cells.values()], budget)
+  named = table["cell"].map({key: arm for key, (arm, _) in cells.items()})
+  return table.assign(arm=named, base=base), tuned.assign(base=base), rate
+
+
+def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
+  parts = {
+    values.base: _measure_from(lab, values.base, ARMS, values),
+    values.large_base: _measure_from(lab, values.large_base, ARMS[:2], values),
+  }
+  return {
+    "table": pd.concat([p[0] for p in parts.values()], ignore_index=True),
+    "tuning": pd.concat([p[1] for p in parts.values()], ignore_index=True),
+    "rates": {base: part[2] for base, part in parts.items()},
+  }
+
+
+def _curves(table: pd.DataFrame, base: int, metric: str) -> tables.Curves:
+  return tables.curves(table[table["base"] == base], "arm", metric)
+
+
+def _same(
+  curves: tables.Curves, metric: str, arm: str, after: int, note: str = ""
+) -> list[verdicts.Question]:
+  """Is the arm's curve that of decay, at each epoch after the boundary?"""
+  apart = curves.arm(arm) - curves.arm("decay")
+  questions = []
+  for point, each in zip(curves.points, apart.T, strict=True):
+    if point <= after:
+      continue
+    at = "the end" if point == curves.points[-1] else f"epoch {point:g}"
+    questions.append(
+      verdicts.Question(
+        "B5",
+        f"{arm} at {at}, {UNITS[metric]}",
+        f"{UNITS[metric]} of {arm} is that of decay at {at}",
+        statistics.mean_interval(each, seed=0),
+        "same",
+        margin=MARGINS[metric],
+        note=note,
+      )
+    )
+  return questions
+
+
+def updates(table: pd.DataFrame, base: int) -> dict[str, int]:
+  """Updates of a whole run, by arm."""
+  own = table[table["base"] == base]
+  return own.groupby("arm", sort=False)["step"].max().astype(int).to_dict()
+
+
+def judge_break(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> list[verdicts.Part]:
+  """Grow against decay from the large base: a family of its own."""
+  return verdicts.judge(
+    [
+      question
+      for metric in MARGINS
+      for question in _same(
+        _curves(measured["table"], values.large_base, metric),
+        metric,
+        "grow",
+        values.boundaries[0],
+      )
+    ]
+  )
+
+
+def judge(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> list[verdicts.Part]:
+  table, questions = measured["table"], []
+  rate = measured["rates"][values.base]
+  for metric, margin in MARGINS.items():
+    curves = _curves(table, values.base, metric)
+    sign = 1 if metric == "dev_accuracy" else -1
+    gain = sign * (curves.arm("decay") - curves.arm("fixed"))[:, -1]
+    questions.append(
+      verdicts.Question(
+        "B5",
+        f"decay against fixed, {UNITS[metric]}",
+        "decay ends better than the fixed rate and batch",
+        statistics.mean_interval(gain, seed=0),
+        "greater",
+        margin=margin,
+        note=f"rate {rate:g} at the start",
+      )
+    )
+    for arm in ("grow", "half"):
+      questions += _same(curves, metric, arm, values.boundaries[0])
+  made = updates(table, values.base)
+  counted = verdicts.derived(
+    "B5",
+    "updates",
+    "grow makes fewer updates than decay",
+    made["grow"] < made["decay"],
+    note=", ".join(f"{arm} {count}" for arm, count in made.items()),
+  )
+  return [*verdicts.judge(questions), counted]
+
+
+def _differences(parts: list[verdicts.Part], base: int) -> list[dict[str, Any]]:
+  return [
+    {
+      "base": base,
+      "what": part.name,
+      "effect": part.effect.estimate,
+      "low": part.effect.low,
+      "high": part.effect.high,
+      "margin": part.margin,
+      "seeds": part.n,
+      "verdict": str(part.verdict),
+    }
+    for part in parts
+    if part.effect is not None
+  ]
+
+
+def summarise(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> pd.DataFrame:
+  """Where each arm ended, its updates and diverged runs; every difference."""
+  table = measured["table"]
+  ends = tables.last_rows(table).assign(what="end")
+  tuned = tables.last_rows(measured["tuning"]).assign(
+    what="tuning", arm="decay"
+  )
+  ended = pd.concat([ends, tuned], ignore_index=True)
+  ended["diverged"] = ended["diverged_step"].notna()
+  by = ended.groupby(["base", "what", "arm", "learning_rate"], sort=False)
+  columns = {
+    f"{metric}_{name}": (metric, name)
+    for metric in MARGINS
+    for name in ("mean", "std")
+  }
+  arms = by.agg(
+    updates=("step", "max"),
+    seeds=("seed", "count"),
+    diverged=("diverged", "sum"),
+    **columns,
+  ).reset_index()
+  apart = _differences(judge(measured, values), values.base)
+  apart += _differences(judge_break(measured, values), values.large_base)
+  return pd.concat([arms, pd.DataFrame(apart)], ignore_index=True)
+
+
+def _sizes(arm: str, base: int) -> str:
+  steps = {"decay": 0, "fixed": 0, "half": 1, "grow": 2}[arm]
+  return " → ".join(f"{base * FACTOR**i}" for i in range(steps + 1))
+
+
+def _draw_curves(
+  measured: dict[str, Any], base: int, values: SimpleNamespace
+) -> plots.Figure:
+  figure, axes = plots.panels(2, 2, (11, 8.4))
+  table = measured["table"]
+  made = updates(table, base)
+  for row, metric in enumerate(("dev_loss", "dev_accuracy")):
+    curves = _curves(table, base, metric)
+    steps = _curves(table, base, "step").values[:, 0]
+    for column, ax in enumerate(axes[row]):
+      for i, arm in enumerate(curves.arms):
+        plots.bands(
+          ax,
+          (steps[i] if column else curves.points)[1:],
+          curves.arm(arm)[:, 1:],
+          f"{arm}: batch {_sizes(arm, base)}, {made[arm]} updates",
+          index=ARMS.index(arm),
+        )
+      study_figures.metric_axis(ax, metric)
+      ax.set_xlabel("updates" if column else "epoch")
+      plots.integer_ticks(ax.xaxis)
+      if metric == "dev_loss":
+        plots.log_axis(ax, "y")
+    for boundary in values.boundaries:
+      axes[row, 0].axvline(boundary, color="black", linestyle=":", linewidth=1)
+  with plots.style():
+    axes[0, 0].legend(fontsize=8)
+    figure.suptitle(
+      f"Rate {measured['rates'][base]:g} decayed, or batch {base} grown, "
+      f"×{FACTOR} at the dotted epochs; {values.seeds} seeds, mean and 95 % "
+      "band"
+    )
+  return figure
+
+
+def _draw_differences(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> plots.Figure:
+  figure, axes = plots.panels(2, 2, (11, 8.4))
+  rows = ((values.base, ("grow", "half")), (values.large_base, ("grow",)))
+  for row, (base, arms) in zip(axes, rows, strict=True):
+    for ax, metric in zip(row, ("dev_loss", "dev_accuracy"), strict=True):
+      scale = 100 if metric == "dev_accuracy" else 1
+      curves = _curves(measured["table"], base, metric)
+      for arm in arms:
+        k = ARMS.index(arm)
+        study_figures.draw_differences(
+          ax,
+          # Set apart a little, so that the intervals do not hide each other.
+          curves.points[1:] + 0.2 * (k - 1),
+          scale * (curves.arm(arm) - curves.arm("decay"))[:, 1:],
+          f"{arm}, batch {_sizes(arm, base)}",
+          index=k,
+          margin=scale * MARGINS[metric] if arm == "grow" else None,
+        )
+      for boundary in values.boundaries:
+        ax.axvline(boundary, color="black", linestyle=":", linewidth=1)
+      ax.set_xlabel("epoch")
+      unit = "points" if scale > 1 else "nats"
+      ax.set_ylabel(f"{UNITS[metric]} less that of decay ({unit})")
+      plots.integer_ticks(ax.xaxis)
+      low, high = ax.get_ylim()
+      ax.set_ylim(low, high + 0.4 * (high - low))  # room for the legend
+      with plots.style():
+        ax.legend(fontsize=8, loc="upper left")
+  with plots.style():
+    figure.suptitle(
+      f"A growing batch less a decaying rate, paired over {values.seeds} "
+      "seeds, 95 % intervals;\nabove as claimed, below beyond a tenth of the "
+      "training set"
+    )
+  return figure
+
+
+def draw(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> dict[str, plots.Figure]:
+  return {
+    "curves": _draw_curves(measured, values.base, values),
+    "curves_large": _draw_curves(measured, values.large_base, values),
+    "differences": _draw_differences(measured, values),
+  }
+
+
+STUDY = study.Study(
+  "grow_batch", SETTINGS, measure, judge, draw, summarise, check
+)
+
+if __name__ == "__main__":
+  study.main(STUDY, __doc__)
