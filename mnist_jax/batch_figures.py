@@ -85,33 +85,44 @@ def draw_best(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
   return figure
 
 
+def _spread(values: Sequence[float]) -> str:
+  """By what factor positive numbers differ: exp of the sd of their logs."""
+  return f"spread by a factor of {np.exp(np.log(values).std(ddof=1)):.2g}"
+
+
 def draw_collapse(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
   """Accuracy below the curve's best, against batch and against noise scale.
 
-  Of the curves of equal updates, those with momentum among them.
+  Of the curves of equal updates, those with momentum among them. The titles
+  say how far apart the curves' best batches are, and the noise scales there:
+  at a perfect collapse the second is a factor of 1.
   """
-  figure, axes = plots.panels(1, 2, (13, 5.4))
+  figure, axes = plots.panels(1, 2, (13, 6.4))
+  by_batch, by_noise = axes[0]
   found = batch_curves.curves_of(table)
+  best, noise = [], []
   wanted = [curve for curve in found if curve.budget_unit == "updates"]
   for i, curve in enumerate(wanted):
     sizes, accuracy = batch_curves.by_batch(table, curve)
     below = 100 * (accuracy - accuracy.mean(axis=0).max())
     name = str(curve).partition(", ")[2]
-    for ax, x in zip(axes[0], (sizes, curve.noise_scale(sizes)), strict=True):
-      plots.bands(ax, x, below, name, index=i)
-  for ax, label in zip(
-    axes[0],
-    ("batch size", "noise scale ε / (1 − m) · (N / B − 1)"),
-    strict=True,
-  ):
-    plots.log_axis(ax, "x")
-    ax.set_ylim(-6, 0.6)
-    with plots.style():
-      ax.set_xlabel(label)
-      ax.set_ylabel("accuracy less the curve's best (points)")
-  plots.log_axis(axes[0, 0], "x", batches)
+    plots.bands(by_batch, sizes, below, name, index=i)
+    plots.bands(by_noise, curve.noise_scale(sizes), below, name, index=i)
+    own = batch_curves.best_batches(table, curve).rates
+    best.append(batch_scaling.log_mean(own)[0])
+    noise.append(curve.noise_scale(best[-1]))
+  plots.log_axis(by_batch, "x", batches)
+  plots.log_axis(by_noise, "x")
   with plots.style():
-    axes[0, 0].legend(fontsize=8, loc="lower right")
+    by_batch.set_title(f"best batches {_spread(best)}")
+    by_noise.set_title(f"noise scales there {_spread(noise)}")
+    by_batch.set_xlabel("batch size")
+    by_noise.set_xlabel("noise scale ε / (1 − m) · (N / B − 1)")
+    for ax in (by_batch, by_noise):
+      ax.set_ylim(-6, 0.6)
+      ax.set_ylabel("accuracy less the curve's best (points)")
+    lines, names = by_batch.get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle(
       "Do curves fall together at equal noise scale? Equal updates, mean and "
       "95 % band"
