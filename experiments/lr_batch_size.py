@@ -103,11 +103,12 @@ def check(values: SimpleNamespace) -> None:
     raise InputError(
       f"--batch_sizes={shown}: expected {min(missing)} among them"
     )
-  steps = np.diff(np.log2(values.rates)) if min(values.rates) > 0 else [0]
-  if len(values.rates) < 3 or not np.all(np.equal(steps, 1)):
+  powers = [math.log2(rate) if rate > 0 else math.nan for rate in values.rates]
+  whole = all(power.is_integer() for power in powers)
+  if len(powers) < 3 or not whole or not (np.diff(powers) == 1).all():
     raise InputError(
-      f"--rates={','.join(map(str, values.rates))}: expected at least three, "
-      "each twice the one before"
+      f"--rates={','.join(map(str, values.rates))}: expected at least three "
+      "powers of 2, each twice the one before"
     )
 
 

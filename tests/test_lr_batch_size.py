@@ -215,6 +215,8 @@ def test_fitted_line_goes_through_what_it_fits(measure, values):
     ({"batch_sizes": (8, 32, 128, 512, 1024)}, "expected 16 among"),
     ({"rates": (0.5, 1.0)}, "at least three"),
     ({"rates": (0.1, 0.3, 0.5)}, "twice the one before"),
+    ({"rates": (0.3, 0.6, 1.2)}, "powers of 2"),
+    ({"rates": (0.25, 0.5, 2.0)}, "twice the one before"),
     ({"rates": (0.0, 0.3, 0.5)}, "twice the one before"),
   ],
 )
