@@ -1,12 +1,19 @@
 """Regions and critical batch of known curves; roughness; a rate's search."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mnist_jax import batch_scaling, rate_tuning, roughness, target_runs
+from mnist_jax import (
+  batch_scaling,
+  rate_tuning,
+  roughness,
+  statistics,
+  target_runs,
+)
 from mnist_jax.errors import InputError
 
 BATCHES = 2.0 ** np.arange(14)
@@ -144,3 +151,12 @@ def test_score_ranks_rates_that_fall_short():
     found, [log(100), log(480), log(800), lost], rtol=1e-12
   )
   assert target_runs.took(rows[:2]) == 200
+
+
+def test_regions_reach_as_far_as_the_intervals_do():
+  middle = statistics.mean_interval(np.array([-0.7, -0.3]), seed=0)
+  wide = [dataclasses.replace(middle, low=-0.95, high=-0.05)] * 3
+  batches = np.array([1.0, 2, 4, 8, 16])
+  assert batch_scaling.regions(batches, wide) == (8.0, 2.0)
+  short = [dataclasses.replace(middle, low=-0.85, high=-0.15)] * 3
+  assert batch_scaling.regions(batches, short) == (None, None)
