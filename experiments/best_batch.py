@@ -37,6 +37,7 @@ from mnist_jax import (
   batch_curves,
   batch_figures,
   batch_scaling,
+  checks,
   plots,
   statistics,
   sweep,
@@ -63,14 +64,9 @@ SETTINGS = (
 
 
 def check(values: SimpleNamespace) -> None:
-  for name, fewest in (("batches", 3), ("rates", 2), ("sizes", 1)):
-    given = getattr(values, name)
-    rising = list(given) == sorted(set(given)) and given[0] > 0
-    if not rising or len(given) < fewest:
-      raise InputError(
-        f"--{name}={','.join(map(str, given))}: expected at least {fewest}, "
-        "above 0, rising"
-      )
+  checks.rising("batches", values.batches, 3)
+  checks.rising("rates", values.rates, 2)
+  checks.rising("sizes", values.sizes, 1)
   for budget_unit, examples in (
     ("updates", values.sizes[0]),
     ("epochs", 10**9),

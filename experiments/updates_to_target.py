@@ -45,6 +45,7 @@ import pandas as pd
 from experiments import progress, study
 from mnist_jax import (
   batch_scaling,
+  checks,
   data,
   minima,
   plots,
@@ -88,14 +89,8 @@ SETTINGS = (
 
 
 def check(values: SimpleNamespace) -> None:
-  for name, fewest in (("batches", 3), ("gap_batches", 2)):
-    given = getattr(values, name)
-    rising = list(given) == sorted(set(given)) and given[0] > 0
-    if not rising or len(given) < fewest:
-      raise InputError(
-        f"--{name}={','.join(map(str, given))}: expected at least {fewest} "
-        "sizes above 0 that rise"
-      )
+  checks.rising("batches", values.batches, 3)
+  checks.rising("gap_batches", values.gap_batches, 2)
   if not {REFERENCE, LARGE} <= set(values.gap_batches):
     raise InputError(
       f"--gap_batches={','.join(map(str, values.gap_batches))}: expected "

@@ -9,6 +9,7 @@ import pytest
 
 from mnist_jax import (
   batch_scaling,
+  checks,
   rate_tuning,
   roughness,
   statistics,
@@ -160,3 +161,10 @@ def test_regions_reach_as_far_as_the_intervals_do():
   assert batch_scaling.regions(batches, wide) == (8.0, 2.0)
   short = [dataclasses.replace(middle, low=-0.85, high=-0.15)] * 3
   assert batch_scaling.regions(batches, short) == (None, None)
+
+
+@pytest.mark.parametrize("given", [(), (2, 1), (1, 1), (0, 1), (1,)])
+def test_lists_must_rise(given):
+  checks.rising("batches", (1, 2.5), 2)
+  with pytest.raises(InputError, match=r"--batches=.*: expected at least 2"):
+    checks.rising("batches", given, 2)

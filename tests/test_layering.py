@@ -15,7 +15,8 @@ LADDER = [
   "errors files",
   "mlp losses metrics optimizers schedules idx plots digit_image statistics "
   "checkpoint records environment events compilation sharding "
-  "finite_differences error_bars diagnosis range_curve chunks roughness",
+  "finite_differences error_bars diagnosis range_curve chunks roughness "
+  "checks",
   "objective schedule_config tfds_source run_figures decisions slopes tables "
   "range_rules gradcheck_coverage gradcheck_report ridge",
   "data verdicts study_figures gradcheck_inputs gradcheck_comparison "
