@@ -8,7 +8,8 @@ its rate tuned: on seeds from 1000, by factors of sqrt 2, on past an end as long
 as the best is there; score log updates. Fresh seeds (from 0) at the best, up to
 4 times the updates that tuning took, evaluated every 5 % (that is the
 resolution; at small batches a lucky dip counts). A run that does not get
-there, diverged or not, counts as its limit, and the note counts them.
+there, diverged or not, counts as its limit, and the note counts them. Batches
+1 to 8 have the seeds, the grid and the resolution of the others.
 Parts, slopes on log axes:
   fewer updates  slope over batches to 64 is below 0, margin 0.1
   falls off      slope over the largest three less that one is above 0, 0.1
