@@ -83,6 +83,8 @@ class Settings:
   batch_schedule: str | None = None
 
   def __post_init__(self) -> None:
+    for name in FIELDS:
+      object.__setattr__(self, name, as_held(name, getattr(self, name)))
     _check_values(self)
     _check_together(self)
     self.schedule_config()
@@ -246,6 +248,22 @@ def _flag_value(value: Any) -> str:
   return repr(value) if isinstance(value, float) else str(value)
 
 
+TUPLES = ("hidden_sizes", "activations", "boundaries")
+_WHOLE = ("batch_size", "num_train", "seed", "order_seed")
+
+
+def as_held(name: str, given: Any) -> Any:
+  """A field's value as `Settings` holds it, from NumPy's numbers and lists."""
+  if name in TUPLES and isinstance(given, Iterable):
+    if isinstance(given, str):
+      return (given,)
+    return tuple(as_held("", value) for value in given)
+  value = given.item() if hasattr(given, "item") else given
+  if name in _WHOLE and isinstance(value, float) and value.is_integer():
+    return int(value)
+  return value
+
+
 _RANGES: dict[str, tuple[float, float, str]] = {
   "learning_rate": (5e-324, math.inf, "a finite number > 0"),
   "l2": (0, math.inf, "a finite number >= 0"),
@@ -268,8 +286,9 @@ def _check_values(settings: Settings) -> None:
     value = getattr(settings, name)
     if value is None:
       continue
-    whole = "whole" not in expected or value == int(value)
-    if not (low <= value < high and whole):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    inside = number and low <= value < high
+    if not inside or ("whole" in expected and value != int(value)):
       raise InputError(f"--{name}={value}: expected {expected}")
   for name, choices in _CHOICES.items():
     if getattr(settings, name) not in choices:
@@ -278,7 +297,7 @@ def _check_values(settings: Settings) -> None:
         f"{', '.join(choices)}"
       )
   for size in settings.hidden_sizes:
-    if size < 1:
+    if not (isinstance(size, int) and size >= 1):
       raise InputError(f"--hidden_sizes={size}: expected whole numbers > 0")
   for name in settings.activations:
     if name not in mlp.ACTIVATIONS:

@@ -49,34 +49,18 @@ def product(base: Settings | None = None, **axes: Any) -> list[Settings]:
   ]
 
 
-_TUPLES = ("hidden_sizes", "activations", "boundaries")
-_WHOLE = ("batch_size", "num_train", "seed", "order_seed")
-
-
 def _values(name: str, given: Any) -> list[Any]:
   if isinstance(given, str) or not isinstance(given, Iterable):
-    return [_value(name, given)]
+    return [settings.as_held(name, given)]
   values = list(given)
   one = isinstance(given, tuple) and not given
-  if name in _TUPLES and (
+  if name in settings.TUPLES and (
     one or any(isinstance(v, str | numbers.Real) for v in values)
   ):
     values = [values]
   if not values:
     raise InputError(f"{name}: found no values, expected at least one")
-  return [_value(name, value) for value in values]
-
-
-def _value(name: str, given: Any) -> Any:
-  """As `Settings` holds it; NumPy's numbers are written otherwise."""
-  if name in _TUPLES and isinstance(given, Iterable):
-    if isinstance(given, str):
-      return (given,)
-    return tuple(_value("", value) for value in given)
-  value = given.item() if hasattr(given, "item") else given
-  if name in _WHOLE and isinstance(value, float) and value.is_integer():
-    return int(value)
-  return value
+  return [settings.as_held(name, value) for value in values]
 
 
 def _is_number(value: Any) -> bool:

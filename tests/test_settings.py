@@ -107,6 +107,52 @@ def test_what_cannot_be_is_one_line_with_the_flag(fields, named):
   assert "\n" not in str(caught.value)
 
 
+UNCHECKED = """
+import numpy as np
+from mnist_jax.errors import InputError
+from mnist_jax.settings import Settings
+
+given = Settings(
+  batch_size=128.0,
+  hidden_sizes=[np.int64(64), 16],
+  activations=["sigmoid", "tanh"],
+  learning_rate=np.float64(0.2),
+  seed=np.int32(0),
+)
+assert given == Settings() and hash(given) == hash(Settings())
+assert given.flags() == []
+for fields in (
+  {"batch_size": 128.5},
+  {"batch_size": "128"},
+  {"seed": True},
+  {"learning_rate": [0.1, 0.2]},
+  {"hidden_sizes": ["64", 16]},
+):
+  try:
+    Settings(**fields)
+  except InputError as error:
+    print(error)
+"""
+
+
+def test_values_of_other_types_are_converted_or_refused():
+  """In a process of its own: here, types are checked before that."""
+  done = subprocess.run(
+    [sys.executable, "-c", UNCHECKED],
+    capture_output=True,
+    text=True,
+    cwd=train_experiment.__file__.rsplit("/", 2)[0],
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines() == [
+    "--batch_size=128.5: expected a whole number >= 1",
+    "--batch_size=128: expected a whole number >= 1",
+    "--seed=True: expected a whole number in [0, 2^32)",
+    "--learning_rate=[0.1, 0.2]: expected a finite number > 0",
+    "--hidden_sizes=64: expected whole numbers > 0",
+  ]
+
+
 def test_batch_larger_than_the_training_set():
   with pytest.raises(InputError, match="--batch_size=128: more than the 100"):
     settings.Settings().learning_rates(100, 10)
