@@ -39,7 +39,8 @@ from mnist_jax.errors import InputError
 
 MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
 UNITS = {"dev_accuracy": "accuracy", "dev_loss": "loss"}
-ARMS = ("decay", "grow", "half", "fixed")
+GROWN = {"decay": 0, "grow": 2, "half": 1, "fixed": 0}  # boundaries, by arm
+ARMS = tuple(GROWN)
 FACTOR = 5  # of Smith et al.
 TUNING_SEED = 1000
 
@@ -83,7 +84,7 @@ def arm_settings(
     rate: before the first boundary.
     boundaries: the two epochs after which something changes.
   """
-  grown = {"decay": 0, "fixed": 0, "half": 1, "grow": 2}[arm]
+  grown = GROWN[arm]
   fields: dict[str, Any] = {"learning_rate": rate, "batch_size": base}
   if grown:
     starts = (0, *boundaries[:grown])
@@ -268,8 +269,7 @@ def summarise(
 
 
 def _sizes(arm: str, base: int) -> str:
-  steps = {"decay": 0, "fixed": 0, "half": 1, "grow": 2}[arm]
-  return " → ".join(f"{base * FACTOR**i}" for i in range(steps + 1))
+  return " → ".join(f"{base * FACTOR**i}" for i in range(GROWN[arm] + 1))
 
 
 def _draw_curves(
