@@ -44,7 +44,7 @@ TUNING_SEED = 1000
 SPARSE_SEED = 0
 GRIDS = {  # decades apart where little is known, factors of 2 to 3 else
   "sgd": (0.1, 0.2, 0.5, 1.0, 2.0, 4.0),
-  "adagrad": (0.003, 0.01, 0.03, 0.1, 0.3),
+  "adagrad": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
   "rmsprop": (0.0003, 0.001, 0.003, 0.01, 0.03),
   "adam": (0.0003, 0.001, 0.003, 0.01, 0.03),
 }
