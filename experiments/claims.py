@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from absl import flags
 
 from experiments import common
@@ -20,7 +21,7 @@ from mnist_jax.errors import InputError
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
+BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
 CLAIMS = {
   "N1": "the network learns MNIST, as the book's one run did",
   "N2": "256 hidden units do better than 64",
@@ -211,17 +212,54 @@ def details(found: Found) -> str:
   return "\n".join(text) + "\n"
 
 
-def in_readme(readme: str, block: str) -> str:
-  """The README with the table in its place.
+def regret_table(folder: Path) -> str:
+  """What following each rule of the range test costs, in Markdown.
+
+  From the results of lr_range_audit, in points of development accuracy.
+  """
+  by_size = pd.read_csv(folder / "lr_range_audit" / "summary.csv")
+  (parts,) = (
+    claim["parts"] for name, (claim, _) in read(folder).items() if name == "L3"
+  )
+  sizes = by_size["batch_size"].unique()
+  lines = [
+    f"| rule | median at batch {', '.join(map(str, sizes))} | mean over all | "
+    "median over seeds of the mean over batches |",
+    "|---|---|---|---|",
+  ]
+  for rule, own in by_size.groupby("rule", sort=False):
+    (part,) = (p for p in parts if p["name"] == f"rule {rule}")
+    low, high = (100 * limit for limit in part["interval"])
+    medians = ", ".join(f"{value:.2f}" for value in own["regret_median"])
+    _, _, median = part["note"].partition("median ")
+    lines.append(
+      f"| {rule} | {medians} | {100 * part['effect']:.2f} ({low:.2f} to "
+      f"{high:.2f}) | {median} |"
+    )
+  return "\n".join(lines)
+
+
+def in_readme(readme: str, name: str, block: str) -> str:
+  """The README with a table in its place.
+
+  Args:
+    name: of the place, between whose marks the table goes.
 
   Raises:
     InputError: the marks of the place are missing.
   """
-  before, begin, rest = readme.partition(BEGIN)
-  _, end, after = rest.partition(END)
+  marks = BEGIN.format(name), END.format(name)
+  before, begin, rest = readme.partition(marks[0])
+  _, end, after = rest.partition(marks[1])
   if not begin or not end:
-    raise InputError(f"README.md: expected the marks {BEGIN} and {END}")
+    raise InputError(f"README.md: expected the marks {' and '.join(marks)}")
   return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+def written(readme: str, folder: Path) -> str:
+  """The README with all its tables of the results in the folder."""
+  readme = in_readme(readme, "claims", table(read(folder)))
+  return in_readme(readme, "regret", regret_table(folder))
 
 
 def main(_: list[str]) -> None:
@@ -230,7 +268,7 @@ def main(_: list[str]) -> None:
   if FLAGS.write:
     readme = ROOT / "README.md"
     for path, text in (
-      (readme, in_readme(readme.read_text("utf-8"), table(found))),
+      (readme, written(readme.read_text("utf-8"), ROOT / "results")),
       (ROOT / "results" / "README.md", details(found)),
     ):
       with files.replacing(path) as temporary:

@@ -12,7 +12,7 @@ def test_the_readme_and_the_details_are_those_of_the_results():
   """Else: python -m experiments.claims --write"""
   found = claims.read(claims.ROOT / "results")
   readme = (claims.ROOT / "README.md").read_text("utf-8")
-  assert readme == claims.in_readme(readme, claims.table(found))
+  assert readme == claims.written(readme, claims.ROOT / "results")
   details = (claims.ROOT / "results" / "README.md").read_text("utf-8")
   assert details == claims.details(found)
   assert set(found) <= set(claims.CLAIMS)
@@ -79,4 +79,4 @@ def test_two_studies_of_a_claim_and_no_verdict_are_refused(tmp_path):
 
 def test_the_readme_must_have_the_marks():
   with pytest.raises(InputError, match="marks"):
-    claims.in_readme("no marks", "table")
+    claims.in_readme("no marks", "claims", "table")
