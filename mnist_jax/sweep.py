@@ -246,7 +246,8 @@ def _member_bytes(cell: Settings, num_train: int) -> int:
   """Weights five times (optimiser, gradients, copies), batch, order."""
   sizes = cell.train_config().sizes
   params = _weights(sizes)
-  passed = sum(sizes) * max(cell.batch_size, sweep_program.EVALUATION_CHUNK)
+  largest = max(*cell.batches.sizes, sweep_program.EVALUATION_CHUNK)
+  passed = sum(sizes) * largest
   return 4 * (5 * params + 4 * passed + 3 * num_train)
 
 
