@@ -14,7 +14,9 @@ as a `Study` and run by `main`. Its run directory then has
 import dataclasses
 import datetime
 import json
+import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -311,8 +313,18 @@ def _write(
   return parts
 
 
+def _stop(number: int, _: object) -> NoReturn:
+  """Ends at once: what is filed is whole, as after a SIGKILL.
+
+  A KeyboardInterrupt would be lost where jax runs a callback.
+  """
+  print("stopped; the same command goes on", file=sys.stderr, flush=True)
+  os._exit(128 + number)
+
+
 def _main(study: Study) -> None:
   begun = time.monotonic()
+  signal.signal(signal.SIGINT, _stop)
   sharding.use_all_cores()
   values = SimpleNamespace(
     **{s.name: s.value(FLAGS.preset) for s in study.settings}

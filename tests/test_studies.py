@@ -143,11 +143,11 @@ def test_adaptive_rates():
       return 0.9 if kind == "sgd" else 0.9 + gain
 
     runs = table(adaptive_rates.GRIDS, 1, accuracy, "optimizer", data=name)
-    runs["learning_rate"] = 0.3
+    runs["learning_rate"] = 1.0
     tables.append(runs)
   parts = adaptive_rates.judge({"table": pd.concat(tables)}, values)
   assert {p.verdict for p in parts} == {Verdict.HOLDS}
-  assert "adagrad 0.3 on sparse (edge of the grid)" in parts[0].note
+  assert "adagrad 1 on sparse (edge of the grid)" in parts[0].note
   tables[1].loc[tables[1]["optimizer"] == "sgd", "dev_accuracy"] -= 0.02
   parts = adaptive_rates.judge({"table": pd.concat(tables)}, values)
   found = verdict_of(parts)
