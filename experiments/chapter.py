@@ -52,6 +52,7 @@ STUDIES = {
 # They keep no sweep that would know whether it is of this code.
 _NO_SWEEP = ("gradient_check", "mutation_score")
 _STAMP = "chapter.json"
+_STOPPED = 128 + signal.SIGINT
 _SMALL = (
   "verdict.json",
   "summary.csv",
@@ -158,9 +159,10 @@ def run_study(study: str, digest: str) -> bool:
     except KeyboardInterrupt:
       process.send_signal(signal.SIGINT)
       process.wait()
-      common.fail(
-        f"stopped in {study}; the same command goes on", 128 + signal.SIGINT
-      )
+      code = _STOPPED
+  # Ctrl-C reaches both, and may be lost here, where jax runs a callback.
+  if code in (_STOPPED, -signal.SIGINT):
+    common.fail(f"stopped in {study}; the same command goes on", _STOPPED)
   if code:
     print(f"{study} failed with exit code {code}", file=sys.stderr)
     return False
