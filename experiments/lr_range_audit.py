@@ -181,6 +181,15 @@ def regrets(table: pd.DataFrame, batch_size: int) -> pd.DataFrame:
   return rules.rsub(wide[reference], axis=0)
 
 
+def _median_text(points: np.ndarray) -> str:
+  """With its interval, of which fewer than six seeds have none."""
+  if len(points) < 6:
+    return f"median {np.median(points):.2g} point"
+  median = statistics.median_interval(points)
+  low, high = median.low, median.high
+  return f"median {median.estimate:.2g} point ({low:.2g} to {high:.2g})"
+
+
 def _l3(
   table: pd.DataFrame, values: SimpleNamespace
 ) -> list[verdicts.Question]:
@@ -189,7 +198,6 @@ def _l3(
   for rule in range_rules.RULES:
     pooled = np.mean([r[rule].to_numpy() for r in by_size.values()], axis=0)
     refused = table[table["arm"] == rule]["refused"]
-    median = statistics.median_interval(100 * pooled)
     questions.append(
       verdicts.Question(
         "L3",
@@ -198,8 +206,8 @@ def _l3(
         statistics.mean_interval(pooled, seed=0),
         "less",
         target=MARGIN,
-        note=f"median {median.estimate:.2g} point ({median.low:.2g} to "
-        f"{median.high:.2g}), refused {int(refused.sum())} of {len(refused)}",
+        note=f"{_median_text(100 * pooled)}, refused {int(refused.sum())} of "
+        f"{len(refused)}",
       )
     )
   default = range_rules.DEFAULT_RULE

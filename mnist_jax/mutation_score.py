@@ -219,8 +219,11 @@ def correct_cases(
 
 
 def fault_cases(
-  chapter: int, small: int, first_seed: int
+  chapter: int,
+  small: int,
+  first_seed: int,
+  networks: Sequence[Network] = SMALL,
 ) -> Sequence[tuple[Network, int]]:
   """(network, seed), each seed once: the chapter's, and of each small one."""
-  networks = [CHAPTER] * chapter + [n for n in SMALL for _ in range(small)]
-  return [(n, first_seed + i) for i, n in enumerate(networks)]
+  cases = [CHAPTER] * chapter + [n for n in networks for _ in range(small)]
+  return [(n, first_seed + i) for i, n in enumerate(cases)]

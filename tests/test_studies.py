@@ -213,6 +213,11 @@ def test_lr_range_audit():
   for name in ("too small", "too large", "worse than guessing", "fluctuates"):
     assert found[name] is Verdict.HOLDS
 
+  few = {name: runs[runs["seed"] < 2] for name, runs in measured.items()}
+  parts = lr_range_audit.judge(few, values)
+  assert set(verdict_of(parts).values()) == {Verdict.UNDECIDED}
+  assert "median" in parts[0].note
+
   tame = dict.fromkeys(losses, 0.3) | {0.1: 0.29}
   measured["rates"] = one_epoch(tame)
   found = verdict_of(lr_range_audit.judge(measured, values))
