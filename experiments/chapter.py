@@ -154,13 +154,12 @@ def run_study(study: str, digest: str) -> bool:
   if study == "gradient_check" and folder.exists():
     line.append("--overwrite")
   with subprocess.Popen(line) as process:
-    try:
-      code = process.wait()
-    except KeyboardInterrupt:
-      process.send_signal(signal.SIGINT)
-      process.wait()
-      code = _STOPPED
-  # Ctrl-C reaches both, and may be lost here, where jax runs a callback.
+    # No KeyboardInterrupt, which is lost where jax runs a callback.
+    before = signal.signal(
+      signal.SIGINT, lambda number, _: process.send_signal(number)
+    )
+    code = process.wait()
+    signal.signal(signal.SIGINT, before)
   if code in (_STOPPED, -signal.SIGINT):
     common.fail(f"stopped in {study}; the same command goes on", _STOPPED)
   if code:
