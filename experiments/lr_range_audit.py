@@ -23,7 +23,6 @@ Cost on two cores: full (30 seeds, 5 epochs, seven batch sizes) about 25
 minutes.
 """
 
-import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,7 +45,6 @@ MARGIN = 0.0015  # accuracy
 REFUSED = 0.2  # the book's rate
 TUNING_SEED = 1000
 FIRST_SEED = 100
-GUESSING = math.log(10)
 L1_BATCH = 128
 L1_EVALUATIONS = 20  # at the end of the epoch, ten updates apart
 
@@ -254,7 +252,7 @@ def _l1(table: pd.DataFrame) -> list[verdicts.Question]:
     (
       "worse than guessing",
       f"rate {rates[-1]:g} ends above ln 10",
-      ends[-1] - GUESSING,
+      ends[-1] - tables.GUESSING,
     ),
     (
       "fluctuates",
@@ -369,12 +367,16 @@ def _draw_rates(measured: dict[str, Any]) -> plots.Figure:
   broken = measured["rates"].groupby(["learning_rate", "seed"])
   stopped = broken["diverged_step"].max().notna().unstack().to_numpy()
   start = curves.values[:, :, 0]
-  lost = ((ends > GUESSING) & (ends > start)) | ~np.isfinite(ends) | stopped
+  lost = (
+    ((ends > tables.GUESSING) & (ends > start)) | ~np.isfinite(ends) | stopped
+  )
   rates = np.array(curves.arms, np.float64)
   loss, share = axes[0]
   with plots.style():
     plots.bands(loss, rates, ends.T, "after one epoch")
-    loss.axhline(GUESSING, color="black", linestyle=":", label="guessing")
+    loss.axhline(
+      tables.GUESSING, color="black", linestyle=":", label="guessing"
+    )
     plots.log_axis(loss, "y")
     study_figures.metric_axis(loss, "dev_loss")
     share.plot(rates, 100 * lost.mean(axis=1), **plots.series(1))

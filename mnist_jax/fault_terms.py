@@ -27,10 +27,12 @@ Row = tuple[str, str, Change, str]  # suffix, text, change, cause
 
 
 def scaled(factor: float) -> Change:
+  """The change that multiplies a term, of any shape, by the factor."""
   return lambda value, at, i, *_: factor * value
 
 
 def short(value: Array, *_: Any) -> Array:
+  """The change that rounds a term, of any shape, to float32."""
   return value.astype(jnp.float32).astype(value.dtype)
 
 
@@ -203,6 +205,11 @@ _INNER_SIGN = {
 
 
 def derivative(name: str) -> Iterator[Row]:
+  """The mistakes in an activation's derivative [B, H], of section 12.2.
+
+  Args:
+    name: a key of `mlp.DERIVATIVES`.
+  """
   modelled = MODELLED
   yield "missing", "1", lambda v, *_: jnp.ones_like(v), modelled
   for other in mlp.DERIVATIVES:
@@ -281,6 +288,11 @@ def _one_hot(at: Point, shift: int = 0) -> Array:
 
 
 def residual(k: int) -> Iterator[Row]:
+  """The mistakes in A_k - Y [B, C], dZ of softmax with cross-entropy (12.2).
+
+  Args:
+    k: the number of the last layer, for the texts.
+  """
   a, modelled = f"A{k}", MODELLED
 
   def softmax(at: Point, axis: int = 1) -> Array:

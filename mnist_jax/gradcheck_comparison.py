@@ -121,6 +121,10 @@ class Comparison:
 
 
 def distance_of(given: np.ndarray, numeric: np.ndarray) -> float:
+  """|given - numeric| / (|given| + |numeric|), of section 12.3; in [0, 1].
+
+  Of equal shapes; 0 where both are 0.
+  """
   size = float(np.linalg.norm(given) + np.linalg.norm(numeric))
   return float(np.linalg.norm(given - numeric)) / size if size else 0.0
 
@@ -136,6 +140,7 @@ def resolution(comparison: Comparison, part: slice) -> float:
 
 
 def unresolved_leaves(comparison: Comparison) -> list[int]:
+  """The numbers of the tensors that are not 0 and whose bars are too wide."""
   scale = np.abs(comparison.given).max()
   zero = min(_ZERO_ROUNDINGS * comparison.epsilon, _LARGEST_ZERO) * scale
   return [
