@@ -71,6 +71,13 @@ def _cells(
 def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
   sparse = sparse_features.sparsify(lab.dataset, values.lowest, SPARSE_SEED)
   sets = {"sparse": sparse, "control": lab.dataset}
+  flags = {
+    "sparse": (
+      f"--sparse_lowest={values.lowest}",
+      f"--sparse_seed={SPARSE_SEED}",
+    ),
+    "control": (),
+  }
   tuning = range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
   tuned, fresh = [], []
   for name, dataset in sets.items():
@@ -78,6 +85,7 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
       _cells(GRIDS, tuning),
       sweep.Budget(epochs=values.epochs),
       dataset=dataset,
+      data_flags=flags[name],
       name=name,
     ).assign(data=name)
     tuned.append(table)
@@ -89,7 +97,11 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
     budget = sweep.Budget(epochs=values.epochs, evaluate_every=1)
     fresh.append(
       lab.sweep(
-        _cells(best, range(values.seeds)), budget, dataset=dataset, name=name
+        _cells(best, range(values.seeds)),
+        budget,
+        dataset=dataset,
+        data_flags=flags[name],
+        name=name,
       ).assign(data=name)
     )
   return {

@@ -8,6 +8,8 @@ rows there are compared: exit code 1 if they differ by more than the tolerance.
 A cell alone is another program than a cell among others, so the two round
 differently, and training lets such differences grow: --tolerance is for
 losses, and 20 times as much for accuracies, which step by an example.
+The command also has the digest of the sweep's data, and refuses any other: a
+sweep of a data set made by hand can be replayed only by `sweep.run`.
 """
 
 import dataclasses
@@ -23,6 +25,7 @@ from mnist_jax import (
   data,
   settings,
   sharding,
+  sparse_features,
   sweep,
   sweep_plan,
   sweep_results,
@@ -54,6 +57,22 @@ common.use(
 
 def define_flags() -> None:
   flags.DEFINE_string("budget", '{"epochs":5}', "of the sweep, as JSON")
+  flags.DEFINE_float(
+    "sparse_lowest",
+    None,
+    "show each pixel in a share of the examples down to this (claim S1)",
+  )
+  flags.register_validator(
+    "sparse_lowest",
+    lambda lowest: lowest is None or 0 < lowest <= 1,
+    "must be a number in (0, 1]",
+  )
+  flags.DEFINE_integer(
+    "sparse_seed", None, "of these shares (default: 0)", lower_bound=0
+  )
+  flags.DEFINE_string(
+    "data_digest", None, "of the data expected, or its first digits"
+  )
   flags.DEFINE_string("results", None, "directory of a sweep to compare with")
   flags.DEFINE_float("tolerance", 1e-4, "of losses, in nats", lower_bound=0.0)
 
@@ -76,13 +95,58 @@ def budget() -> sweep.Budget:
     ) from None
 
 
+def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
+  """The cell, and the data set of which it takes its `num_train` examples.
+
+  Sparse features are drawn after the cut to --num_train, as in their study.
+
+  Raises:
+    InputError: from the loaders; other data than --data_digest; --sparse_seed
+      without --sparse_lowest.
+  """
+  if FLAGS.sparse_lowest is not None:
+    dataset = sparse_features.sparsify(
+      common.load_dataset(), FLAGS.sparse_lowest, FLAGS.sparse_seed or 0
+    )
+    cell = dataclasses.replace(cell, num_train=None)
+  elif FLAGS.sparse_seed is not None:
+    raise InputError(
+      f"--sparse_seed={FLAGS.sparse_seed}: expected --sparse_lowest with it"
+    )
+  else:
+    dataset = common.load_dataset(take=False)
+  wanted = FLAGS.data_digest
+  if wanted is not None:
+    digests = [
+      sweep_results.data_digest(some) for _, some in cuts(cell, dataset)
+    ]
+    if not any(digest.startswith(wanted) for digest in digests):
+      raise InputError(
+        f"--data_digest={wanted}: the data flags give {digests[0][:12]}, "
+        "expected the data of the sweep"
+      )
+  return cell, dataset
+
+
+def cuts(
+  cell: sweep.Settings, whole: data.Dataset
+) -> list[tuple[sweep.Settings, data.Dataset]]:
+  """The cell in a sweep of all data, and in one of data cut beforehand.
+
+  A sweep of a data set that was cut to --num_train has the cell without that
+  setting.
+  """
+  found = [(cell, whole)]
+  if cell.num_train is not None:
+    cut = data.take(whole, cell.num_train)
+    found.append((dataclasses.replace(cell, num_train=None), cut))
+  return found
+
+
 def stored(
   folder: Path, cell: sweep.Settings, length: sweep.Budget, whole: data.Dataset
 ) -> pd.DataFrame:
   """The cell's rows in a sweep's results.
-
-  A sweep of a data set that was cut to --num_train beforehand has the cell
-  without that setting.
 
   Raises:
     InputError: no results there, of other data, or none of this cell.
@@ -92,11 +156,7 @@ def stored(
     table = pd.read_parquet(folder / "cells")
   except (OSError, ValueError):
     raise InputError(f"--results={folder}: no results of a sweep") from None
-  sets = {cell: whole}
-  if cell.num_train is not None:
-    cut = data.take(whole, cell.num_train)
-    sets[dataclasses.replace(cell, num_train=None)] = cut
-  for one, dataset in sets.items():
+  for one, dataset in cuts(cell, whole):
     key = sweep.cell_key(one, length)
     rows = table[table["cell"] == key].sort_values("step")
     if rows.empty:
@@ -128,8 +188,7 @@ def differences(now: pd.DataFrame, then: pd.DataFrame) -> pd.Series:
 def main(_: list[str]) -> None:
   sharding.use_all_cores()
   values = common.flag_values()
-  cell = settings.from_values(values)
-  dataset = common.load_dataset(take=False)
+  cell, dataset = load(settings.from_values(values))
   length = budget()
   then = None
   if FLAGS.results:

@@ -139,12 +139,14 @@ class Lab:
     budget: sweep.Budget,
     *,
     dataset: data.Dataset | None = None,
+    data_flags: Sequence[str] = (),
     name: str = "sweep",
   ) -> pd.DataFrame:
     """`sweep.run` with its progress shown and its results filed.
 
     Args:
       dataset: by default the study's; another needs another `name`.
+      data_flags: with which `experiments.replay` makes it from the study's.
       name: of the directory inside the study's.
     """
     begun = time.monotonic()
@@ -153,7 +155,7 @@ class Lab:
         cells,
         budget,
         dataset=dataset or self.dataset,
-        data_flags=self._data_flags,
+        data_flags=(*self._data_flags, *data_flags),
         workdir=self.workdir / name,
         overwrite=self._overwrite,
         mesh=self._mesh,

@@ -53,6 +53,7 @@ _MAX_MEMBERS = {"cpu": 16}
 _MAX_MEMBERS_ELSEWHERE = 256
 _MEMORY_SHARE = 0.25
 _MEMORY_UNKNOWN = 4 << 30  # bytes, where a device does not say
+_DIGEST_SHOWN = 12  # hexadecimal digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,8 @@ def run(
     budget: the same for all cells.
     dataset: the bundled MNIST by default.
     data_flags: what `experiments.replay` needs to load another one, such as
-      "--data_source=idx"; they become part of the commands.
+      "--data_source=idx"; they become part of the commands. So does the
+      data's digest: a command that would load other data refuses.
     workdir: where results are filed, found again and added to. None keeps
       nothing on the disk.
     overwrite: begin `workdir` afresh.
@@ -117,12 +119,13 @@ def run(
   dataset = dataset or data.load()
   mesh = mesh or sharding.mesh()
   sweep_plan.check_cells(cells, budget, len(dataset.train.labels))
+  digest = sweep_results.data_digest(dataset)
   run_missing = functools.partial(
     _run,
     cells,
     budget=budget,
     dataset=dataset,
-    data_flags=data_flags,
+    data_flags=(*data_flags, f"--data_digest={digest[:_DIGEST_SHOWN]}"),
     mesh=mesh,
     max_members=max_members,
     on_progress=on_progress,
@@ -131,9 +134,7 @@ def run(
     parts = [rows for _, rows, _ in run_missing(there=set())]
     return _ordered(pd.concat(parts, ignore_index=True), cells, budget)
   about = environment.describe()
-  with sweep_results.Store(
-    Path(workdir), sweep_results.data_digest(dataset), about, overwrite
-  ) as store:
+  with sweep_results.Store(Path(workdir), digest, about, overwrite) as store:
     there = set(store.table()["cell"])
     for keys, rows, noted in run_missing(there=there):
       store.add(keys, rows, noted)

@@ -1,5 +1,6 @@
 """A cell's command, pasted into a shell, gives its rows again."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mnist_jax import sweep
+from mnist_jax import data, sparse_features, sweep
 
 ROOT = Path(__file__).parents[1]
 
@@ -73,6 +74,33 @@ def test_other_rows_are_told_apart(results, tmp_path):
   assert done.stderr.splitlines()[-1] == "not the same run"
 
 
+def test_a_cell_on_sparse_features_is_repeated_on_them(mnist, tmp_path):
+  dataset = sparse_features.sparsify(data.take(mnist, 300), 0.05, 3)
+  cell = sweep.Settings(hidden_sizes=(8,), activations=("relu",), batch_size=50)
+  table = sweep.run(
+    [cell],
+    sweep.Budget(epochs=2),
+    dataset=dataset,
+    data_flags=["--num_train=300", "--sparse_lowest=0.05", "--sparse_seed=3"],
+    workdir=tmp_path,
+  )
+  done = shell(table["command"].iloc[-1], f"--results={tmp_path}")
+  assert done.returncode == 0, done.stderr
+
+
+def test_a_command_refuses_other_data_than_its_sweeps(mnist):
+  dark = data.Split(mnist.train.images // 2, mnist.train.labels)
+  table = sweep.run(
+    [sweep.Settings(num_train=300)],
+    sweep.Budget(updates=1),
+    dataset=dataclasses.replace(mnist, train=dark),
+  )
+  done = shell(table["command"].iloc[0])
+  assert done.returncode == 2
+  assert re.search("--data_digest=.*: the data flags give .*", done.stderr)
+  assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
   ("flags", "said"),
   [
@@ -80,6 +108,8 @@ def test_other_rows_are_told_apart(results, tmp_path):
     (["'--budget={\"epoch\": 1}'"], "budget has 'epoch'"),
     (['\'--budget={"epochs": "3"}\''], "epochs=3: expected a number > 0"),
     (['\'--budget={"epochs": 1, "evaluate_at": 3}\''], "expected lists"),
+    (["--sparse_seed=1"], "--sparse_seed=1: expected --sparse_lowest with it"),
+    (["--sparse_lowest=2"], "must be a number in (0, 1]"),
     (["--results=nowhere"], "--results=nowhere: no results of a sweep"),
   ],
 )

@@ -410,6 +410,7 @@ def test_progress_rises_to_all(small):
 
 
 def test_commands_name_the_module_data_and_budget(small):
+  digest = sweep_results.data_digest(small)
   table = sweep.run(
     [SMALL],
     Budget(updates=1),
@@ -420,7 +421,7 @@ def test_commands_name_the_module_data_and_budget(small):
   assert command == (
     "python -m experiments.replay --batch_size=32 --hidden_sizes=8 "
     "--activations=sigmoid --data_source=idx '--data_dir=my data' "
-    "'--budget={\"updates\": 1}'"
+    f"--data_digest={digest[:12]} '--budget={{\"updates\": 1}}'"
   )
 
 
