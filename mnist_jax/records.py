@@ -284,7 +284,10 @@ def open_run(
       error = InputError(f"--workdir: {workdir} was refused by process 0")
   if error is not None:
     raise error
-  return RunDirectory(workdir, jax.process_index() == 0, lock)
+  run = RunDirectory(workdir, jax.process_index() == 0, lock)
+  if jax.process_count() > 1:  # none writes before all have read the rows
+    multihost_utils.sync_global_devices("run opened")
+  return run
 
 
 def _prepare(

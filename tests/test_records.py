@@ -389,15 +389,19 @@ def test_sigkill_tears_no_file_and_frees_the_lock(tmp_path):
 
 
 PROCESSES = """
-import sys, jax
+import sys, time, jax
 from pathlib import Path
 path, address, process = sys.argv[1:]
 path = Path(path)
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(address, 2, int(process))
 from jax.experimental import multihost_utils
+from mnist_jax import records
 from mnist_jax.errors import InputError
 from mnist_jax.records import open_run
+if process == "1":  # slow to read, so that process 0 could be ahead of it
+  read = records._read_rows
+  records._read_rows = lambda path: (time.sleep(1), read(path))[1]
 with open_run(path, {"flags": {"x": 1}}) as run:
   run.append_row({"epoch": 0})
   run.write_bytes(f"by_{process}.bin", b"")
