@@ -17,7 +17,7 @@ Measured on L2 softmax regression with its optimum known
 with power 1) still falls over the last factor of 10 in updates (slope below
 0), and ends below that of the fixed rate, whose squares' sum is infinite.
 Test: Student's t over seeds, Holm, 95 % bootstrap intervals.
-Cost on two cores: full (30 seeds, 20 epochs) about 12 minutes.
+Cost on two cores: full (30 seeds, 20 epochs) about 10 minutes.
 """
 
 from types import SimpleNamespace

@@ -122,8 +122,8 @@ def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
     ]
     if not any(digest.startswith(wanted) for digest in digests):
       raise InputError(
-        f"--data_digest={wanted}: the data flags give {digests[0][:12]}, "
-        "expected the data of the sweep"
+        f"--data_digest={wanted}: the data flags give "
+        f"{digests[0][: len(wanted)]}, expected the data of the sweep"
       )
   return cell, dataset
 

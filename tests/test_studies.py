@@ -1,5 +1,8 @@
 """Verdicts of studies on tables whose answer is known."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +15,13 @@ from experiments import (
   seeds,
   study,
 )
-from mnist_jax import range_rules, verdicts
+from mnist_jax import (
+  data,
+  range_rules,
+  sparse_features,
+  sweep_results,
+  verdicts,
+)
 from mnist_jax.verdicts import Verdict
 
 SEEDS = 40
@@ -153,6 +162,30 @@ def test_adaptive_rates():
   found = verdict_of(parts)
   assert found["adam, accuracy"] is Verdict.HOLDS
   assert found["adam by sparseness, accuracy"] is Verdict.FAILS
+
+
+def test_adaptive_rates_says_how_its_data_are_made_again(mnist):
+  dataset = data.take(mnist, 50)
+  swept = []
+
+  def sweep(cells, budget, *, dataset, data_flags, name):
+    swept.append((dataset, dict(flag[2:].split("=") for flag in data_flags)))
+    return pd.DataFrame([dataclasses.asdict(c) for c in cells]).assign(
+      cell=range(len(cells)), step=1, dev_accuracy=0.9
+    )
+
+  values = study.preset_values(adaptive_rates.STUDY, "quick")
+  lab = SimpleNamespace(dataset=dataset, sweep=sweep)
+  adaptive_rates.measure(lab, values)
+  assert len(swept) == 4
+  for used, flags in swept:
+    made = dataset
+    if flags:
+      made = sparse_features.sparsify(
+        dataset, float(flags["sparse_lowest"]), int(flags["sparse_seed"])
+      )
+    assert sweep_results.data_digest(used) == sweep_results.data_digest(made)
+  assert [bool(flags) for _, flags in swept] == [True, True, False, False]
 
 
 def audited(regret, size):
