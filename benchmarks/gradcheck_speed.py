@@ -33,6 +33,7 @@ from mnist_jax import (
   mlp,
   network_gradcheck,
   objective,
+  precision,
 )
 
 FLAGS = flags.FLAGS
@@ -104,7 +105,7 @@ def contestants(
 
 def main(_: list[str]) -> None:
   split = data.load().train
-  with finite_differences.float64_scope():
+  with precision.float64():
     params = mlp.init(jax.random.key(0), SIZES, dtype=jnp.float64)
     batch = objective.Batch(
       jnp.asarray(split.images[: FLAGS.check_batch], jnp.float64) / 255,

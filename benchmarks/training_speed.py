@@ -37,7 +37,7 @@ def ours(dataset: data.Dataset, batch_size: int) -> Epoch:
   on_device = train.to_device(dataset).train
   state = train.init_state(config, 0)
   count = len(dataset.train.labels)
-  rates = np.full(train.updates_per_epoch(count, batch_size), RATE, np.float32)
+  rates = np.full(data.updates_per_epoch(count, batch_size), RATE, np.float32)
   hparams = train.make_hparams(0)
 
   def epoch(number: int) -> None:

@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import numpy as np
 from jaxtyping import Int
 
-from mnist_jax import train
+from mnist_jax import data
 from mnist_jax.errors import InputError
 
 
@@ -141,7 +141,7 @@ class BatchSchedule:
     return Clock(
       self.starts,
       tuple(
-        train.updates_per_epoch(num_examples, size, drop_last)
+        data.updates_per_epoch(num_examples, size, drop_last)
         for size in self.sizes
       ),
     )

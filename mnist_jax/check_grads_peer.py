@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
-from mnist_jax import mlp, network_gradcheck, objective
-from mnist_jax.finite_differences import float64_scope
+from mnist_jax import mlp, network_gradcheck, objective, precision
 
 
 class Setting(NamedTuple):
@@ -73,7 +72,7 @@ class Peer:
     found = {}
     for dtype in dict.fromkeys(setting.dtype for setting in SETTINGS):
       wide = dtype == "float64"
-      with float64_scope() if wide else contextlib.nullcontext():
+      with precision.float64() if wide else contextlib.nullcontext():
         params, grads, args = self._cast(given, np.dtype(dtype))
         for setting in SETTINGS:
           if setting.dtype == dtype:

@@ -20,11 +20,12 @@ from mnist_jax import (
   mlp,
   network_gradcheck,
   objective,
+  precision,
   train,
   training_checks,
 )
 from mnist_jax.errors import InputError
-from mnist_jax.finite_differences import Losses, flatten, float64_scope
+from mnist_jax.finite_differences import Losses, flatten
 from mnist_jax.gradcheck_report import Verdict
 
 PLAIN_STEP = 1e-5  # near the valley of the two-sided difference in float64
@@ -99,7 +100,7 @@ def error_against_step(
   theta = flatten(params, "params")[1].astype(dtype)
   wide = np.dtype(dtype) == np.float64
   found: dict[str, list[float]] = {"one_sided": [], "two_sided": []}
-  with float64_scope() if wide else contextlib.nullcontext():
+  with precision.float64() if wide else contextlib.nullcontext():
     own = jax.tree.map(
       lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), batch
     )
@@ -220,7 +221,7 @@ def distances_in_training(
   state, hparams = train.init_state(config, seed), train.make_hparams(seed)
   hparams = hparams._replace(l2=jnp.asarray(l2, jnp.float32))
   count = dataset.train.labels.shape[0]
-  updates = train.updates_per_epoch(count, config.batch_size, config.drop_last)
+  updates = data.updates_per_epoch(count, config.batch_size, config.drop_last)
   rates = np.full(updates * max(epochs), learning_rate, np.float32)
   for epoch in range(max(epochs) + 1):
     if epoch in epochs:

@@ -20,9 +20,8 @@ import scipy.sparse.linalg
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, Real
 
-from mnist_jax import data, mlp, objective, slopes, statistics
+from mnist_jax import data, mlp, objective, precision, slopes, statistics
 from mnist_jax.errors import InputError
-from mnist_jax.finite_differences import float64_scope
 
 L2 = 0.01
 BATCH_SIZE = 16
@@ -111,7 +110,7 @@ def solve(problem: Problem) -> Optimum:
     InputError: the gradient's norm does not come below GRADIENT_BAR: an l2 so
       small that the problem is hardly curved.
   """
-  with float64_scope():
+  with precision.float64():
     start, unravel = ravel_pytree(_zero_params(problem))
     of_params = objective.make_objective(())
     batch, l2 = _batch(problem), jnp.float64(problem.l2)
@@ -254,7 +253,7 @@ def excess_losses(
     )
   length = total // blocks
   wanted = {int(b) for b in np.geomspace(1, blocks, measurements).round()}
-  with float64_scope():
+  with precision.float64():
     batch, l2 = _batch(problem), jnp.float64(problem.l2)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     shape = (len(rates), len(seeds))

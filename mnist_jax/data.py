@@ -16,6 +16,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt8
 
 from mnist_jax import idx, tfds_source
+from mnist_jax.batches import (  # noqa: F401
+  SPLIT,
+  TAKE,
+  batch_indices,
+  check_range,
+  epoch_order,
+  seed_sequence,
+  updates_per_epoch,
+)
 from mnist_jax.errors import InputError
 
 SOURCES = ("bundled", "idx", "tfds")
@@ -34,9 +43,6 @@ BUNDLED_SHA256 = {
     "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
   ),
 }
-
-# What a permutation is for; keeps equal seeds of two purposes independent.
-_SPLIT, _TAKE, _EPOCH = range(3)
 
 
 class Split(NamedTuple):
@@ -174,9 +180,9 @@ def _split(
   examples: idx.Examples, dev_size: int, seed: int
 ) -> tuple[idx.Examples, idx.Examples]:
   count = len(examples.labels)
-  _check_range("dev_size", dev_size, 1, count - 1)
-  _check_range("split_seed", seed, 0, 2**63 - 1)
-  is_dev = _ranked_below(dev_size, count, seed, _SPLIT)
+  check_range("dev_size", dev_size, 1, count - 1)
+  check_range("split_seed", seed, 0, 2**63 - 1)
+  is_dev = _ranked_below(dev_size, count, seed, SPLIT)
   train, dev = (
     idx.Examples(*(array[chosen] for array in examples))
     for chosen in (~is_dev, is_dev)
@@ -200,69 +206,11 @@ def take(dataset: Dataset, num_train: int, *, seed: int = 0) -> Dataset:
     InputError: an argument out of range.
   """
   count = len(dataset.train.labels)
-  _check_range("num_train", num_train, 1, count)
-  _check_range("split_seed", seed, 0, 2**63 - 1)
-  keep = _ranked_below(num_train, count, seed, _TAKE)
+  check_range("num_train", num_train, 1, count)
+  check_range("split_seed", seed, 0, 2**63 - 1)
+  keep = _ranked_below(num_train, count, seed, TAKE)
   train = Split(*(array[keep] for array in dataset.train))
   return dataclasses.replace(dataset, train=train)
-
-
-def epoch_order(
-  seed: int, epoch: int, num_examples: int
-) -> Int32[np.ndarray, " N"]:
-  """The order in which an epoch visits the training examples.
-
-  A permutation of 0 to N - 1 and a pure function of its arguments; those of
-  different (seed, epoch) are independent. NumPy may change how it permutes
-  from one of its versions to another (NEP 19), and then a run changes too; the
-  split does not, it is drawn otherwise.
-
-  Args:
-    seed: in [0, 2**63).
-    epoch: in [0, 2**63).
-    num_examples: N, at least 1.
-
-  Raises:
-    InputError: an argument out of range.
-  """
-  _check_range("seed", seed, 0, 2**63 - 1)
-  _check_range("epoch", epoch, 0, 2**63 - 1)
-  _check_range("num_examples", num_examples, 1, 2**31 - 1)
-  bits = np.random.PCG64(_seeds(seed, _EPOCH, epoch))
-  # Several times faster than ranking, and needed once per epoch and member.
-  return np.random.Generator(bits).permutation(
-    np.arange(num_examples, dtype=np.int32)
-  )
-
-
-def batch_indices(
-  order: Int32[np.ndarray, " N"], batch_size: int, drop_last: bool = False
-) -> tuple[Int32[np.ndarray, "T B"], Float32[np.ndarray, "T B"]]:
-  """Cuts an order into batches, one row each.
-
-  Args:
-    batch_size: B, in [1, N].
-    drop_last: leave out the last batch if it is short. Otherwise it is filled
-      with index 0.
-
-  Returns:
-    The indices, and their weights: 1, or 0 for a filling.
-
-  Raises:
-    InputError: batch_size out of range.
-  """
-  count = len(order)
-  _check_range("batch_size", batch_size, 1, count)
-  updates, rest = divmod(count, batch_size)
-  if rest and not drop_last:
-    updates += 1
-  indices = np.zeros(updates * batch_size, np.int32)
-  weights = np.zeros(updates * batch_size, np.float32)
-  used = min(count, indices.size)
-  indices[:used] = order[:used]
-  weights[:used] = 1
-  shape = (updates, batch_size)
-  return indices.reshape(shape), weights.reshape(shape)
 
 
 def to_float(
@@ -273,14 +221,6 @@ def to_float(
   For use inside jit, so that the data stay uint8 on the device.
   """
   return jnp.asarray(images, jnp.float32) / 255
-
-
-def _seeds(seed: int, *purpose: int) -> np.random.SeedSequence:
-  """Independent for each seed and purpose.
-
-  The purpose is the spawn key: in a list of seeds [0, 1] and [2**32] are alike.
-  """
-  return np.random.SeedSequence(seed, spawn_key=purpose)
 
 
 def _ranked_below(
@@ -295,13 +235,8 @@ def _ranked_below(
   """
   bits = (count - 1).bit_length()
   low = np.uint64((1 << bits) - 1)
-  numbers = np.random.PCG64(_seeds(seed, purpose)).random_raw(count)
+  numbers = np.random.PCG64(seed_sequence(seed, purpose)).random_raw(count)
   numbers = (numbers & ~low) | np.arange(count, dtype=np.uint64)
   chosen = np.zeros(count, bool)
   chosen[(np.sort(numbers)[:limit] & low).astype(np.int64)] = True
   return chosen
-
-
-def _check_range(flag: str, value: int, low: int, high: int) -> None:
-  if not low <= value <= high:
-    raise InputError(f"--{flag}: found {value}, expected {low} to {high}")

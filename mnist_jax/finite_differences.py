@@ -12,16 +12,17 @@ Shapes: P all parameters, N points asked for, K steps.
 import contextlib
 import dataclasses
 import functools
-import importlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
+
+from mnist_jax import precision
 
 LossFn = Callable[..., Any]
 
@@ -35,25 +36,6 @@ _NOISE_LINES = 8
 
 class GradcheckError(ValueError):
   """What was handed to a gradient check cannot be checked; says which leaf."""
-
-
-@contextlib.contextmanager
-def float64_scope() -> Iterator[None]:
-  """Computes in float64 inside, whatever the global setting; restores it.
-
-  Type promotion is the standard one inside, since data closed over in float32
-  must meet float64 parameters; and a NaN is a value here, not an exception.
-  """
-  enable_x64 = getattr(jax, "enable_x64", None)
-  if enable_x64 is None:  # before jax 0.8
-    enable_x64 = importlib.import_module("jax.experimental").enable_x64
-  with (
-    enable_x64(True),
-    jax.numpy_dtype_promotion("standard"),
-    jax.debug_nans(False),
-    jax.debug_infs(False),
-  ):
-    yield
 
 
 class Layout(NamedTuple):
@@ -350,7 +332,9 @@ def numeric_gradient(
   require_method(method)
   layout, theta, _ = flatten(params, "params")
   dtype = np.dtype(dtype)
-  scope = float64_scope() if dtype == np.float64 else contextlib.nullcontext()
+  scope = (
+    precision.float64() if dtype == np.float64 else contextlib.nullcontext()
+  )
   with scope:
     losses = Losses(
       loss_fn, layout, theta.astype(dtype), tuple(args), chunk_size, dtype

@@ -18,14 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from mnist_jax import gradcheck_coverage
+from mnist_jax import gradcheck_coverage, precision
 from mnist_jax.finite_differences import (
   GradcheckError,
   Layout,
   Losses,
   LossFn,
   flatten,
-  float64_scope,
   require_method,
   require_same_structure,
 )
@@ -225,7 +224,7 @@ def check(
   layout, theta, dtypes = flatten(params, "params")
 
   def at(theta: np.ndarray) -> Report:
-    with float64_scope():
+    with precision.float64():
       losses = Losses(loss_fn, layout, theta, tuple(args), chunk_size)
       return _check_at(losses, grads, dtypes, penalty_fn, candidates, options)
 

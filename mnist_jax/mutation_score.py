@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mnist_jax import gradient_faults, mlp, objective
+from mnist_jax import gradient_faults, mlp, objective, precision
 from mnist_jax.check_grads_peer import Peer
-from mnist_jax.finite_differences import float64_scope
 from mnist_jax.gradcheck_report import Verdict
 from mnist_jax.network_gradcheck import (
   Subject,
@@ -106,7 +105,7 @@ def draw(
     images *= rng.random(images.shape) > 1 / 3
     labels = rng.integers(0, network.sizes[-1], count)
   chosen = rng.choice(len(labels), count, replace=False)
-  with float64_scope():
+  with precision.float64():
     batch = objective.Batch(
       jnp.asarray(images[chosen], jnp.float64),
       jnp.asarray(labels[chosen], jnp.int32),
@@ -144,13 +143,13 @@ def fault_records(network: Network, seed: int, **how: Any) -> Iterator[Record]:
   peer = Peer(subject)
   names = network.activations
   right = subject.gradient(value_and_grad_of("hand", names))
-  with float64_scope():
+  with precision.float64():
     known = {
       name: mistake(subject.params, *subject.args)
       for name, mistake in gradient_faults.known_mistakes(names).items()
     }
   for name, fault in gradient_faults.catalogue(names).items():
-    with float64_scope():
+    with precision.float64():
       value_and_grad = fault.value_and_grad(names)
       _, faulty = value_and_grad(subject.params, *subject.args)
     differs = gradient_faults.differing(right, faulty)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mnist_jax import finite_differences, losses, mlp, objective
+from mnist_jax import finite_differences, losses, mlp, objective, precision
 from mnist_jax.errors import InputError
 
 L2 = float | objective.L2
@@ -305,7 +305,7 @@ def numeric_gradient(
   down = [
     x - (x - step) if method == "two_sided" else np.zeros_like(x) for x in theta
   ]
-  with finite_differences.float64_scope():
+  with precision.float64():
     moves = tuple(
       jnp.asarray(np.stack([u, -d])) for u, d in zip(up, down, strict=True)
     )

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax import (
-  finite_differences,
   gradcheck,
   losses,
   mlp,
   network_differences,
   objective,
+  precision,
 )
 from mnist_jax.errors import InputError
 from mnist_jax.network_differences import L2, numeric_gradient
@@ -159,7 +159,7 @@ def check_network(
   names = tuple(activations)
   if value_and_grad is None:
     value_and_grad = value_and_grad_of("hand", names)
-  with finite_differences.float64_scope():
+  with precision.float64():
     wide = network_differences.float64_batch(batch)
     strength = None if l2 is None else network_differences.float64_copy(l2)
     terms = _terms(wide, strength, network_differences.float64_copy(masks))
@@ -194,7 +194,7 @@ class Subject:
     masks: objective.Masks = None,
   ) -> None:
     self.activations = tuple(activations)
-    with finite_differences.float64_scope():
+    with precision.float64():
       self.params = network_differences.float64_copy(params)
       wide = network_differences.float64_batch(batch)
       strength = None if l2 is None else network_differences.float64_copy(l2)
@@ -220,7 +220,7 @@ class Subject:
 
   def gradient(self, value_and_grad: objective.ValueAndGrad) -> mlp.Params:
     """What it gives here, in float64."""
-    with finite_differences.float64_scope():
+    with precision.float64():
       return gradient_of(value_and_grad)(self.params, *self.args)
 
   def check(

@@ -26,6 +26,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Float32, Float64
 
+from mnist_jax import precision
 from mnist_jax.errors import InputError
 
 Schedule = Callable[[ArrayLike], ArrayLike]
@@ -296,19 +297,9 @@ def _evaluate(schedule: Schedule, num_steps: int) -> Float64[np.ndarray, " T"]:
   # tables of many lengths are cut from few; the last count fills up.
   length = max(1024, 1 << (num_steps - 1).bit_length())
   counts = np.minimum(np.arange(length, dtype=np.int64), num_steps - 1)
-  # optax's schedules mix Python numbers and counts, which strict promotion,
-  # where a caller has set it, refuses.
-  with _x64(), _on_cpu(), jax.numpy_dtype_promotion("standard"):
+  with precision.float64(), _on_cpu():
     rates = jax.vmap(schedule)(jnp.asarray(counts))
     return np.asarray(rates, dtype=np.float64)[:num_steps]
-
-
-def _x64() -> contextlib.AbstractContextManager:
-  if hasattr(jax, "enable_x64"):
-    return jax.enable_x64(True)
-  from jax import experimental  # before jax 0.8
-
-  return experimental.enable_x64(True)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

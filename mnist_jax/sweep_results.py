@@ -30,6 +30,7 @@ _MANIFEST, _CELLS, _BLOCKS, _LOCK = "manifest.json", "cells", "blocks", ".lock"
 # The modules that decide what a cell's numbers are.
 _DECISIVE = (
   "batch_schedule",
+  "batches",
   "data",
   "losses",
   "metrics",

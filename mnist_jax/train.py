@@ -228,14 +228,6 @@ def evaluate(
   return evaluate_params(activations, params, split, chunk)
 
 
-def updates_per_epoch(
-  num_examples: int, batch_size: int, drop_last: bool = False
-) -> int:
-  """T, with the short last batch counted unless it is dropped."""
-  full, rest = divmod(num_examples, batch_size)
-  return full + (1 if rest and not drop_last else 0)
-
-
 def plan_epoch(
   config: TrainConfig,
   seed: int,

@@ -34,7 +34,7 @@ def states(
     InputError: a batch larger than the training set.
   """
   count = len(split.labels)
-  updates = train.updates_per_epoch(count, config.batch_size, config.drop_last)
+  updates = data.updates_per_epoch(count, config.batch_size, config.drop_last)
   rates = np.full(updates, learning_rate, np.float32)  # the same each epoch
   hparams = train.make_hparams(seed)
   state = train.init_state(config, seed)

@@ -27,9 +27,9 @@ def strict_promotion() -> Iterator[None]:
 @pytest.fixture
 def float64() -> Iterator[None]:
   """64-bit arrays while the test runs."""
-  from mnist_jax.finite_differences import float64_scope
+  from mnist_jax import precision
 
-  with float64_scope():
+  with precision.float64():
     yield
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax import finite_differences
+from mnist_jax import precision
 
 
 def quadratic(params, scale=1.0):
@@ -40,11 +40,11 @@ def smooth_point(rows=5, columns=5):
 
 def at(function, params, *args):
   """function at float64 params, in the check's own scope."""
-  with finite_differences.float64_scope():
+  with precision.float64():
     return function(jax.tree.map(jnp.asarray, params), *args)
 
 
 def exact(loss, params):
-  with finite_differences.float64_scope():
+  with precision.float64():
     wide = jax.tree.map(jnp.asarray, params)
     return jax.tree.map(np.array, jax.grad(loss)(wide))

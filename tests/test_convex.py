@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 import scipy.special
 
-from mnist_jax import convex, data
+from mnist_jax import convex, data, precision
 from mnist_jax.errors import InputError
-from mnist_jax.finite_differences import float64_scope
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def test_sgd_is_its_formula_with_the_draws_it_documents(problem, optimum):
   w, b = np.zeros((784, 10)), np.zeros(10)
   expected = []
   for t in range(3):
-    with float64_scope():
+    with precision.float64():
       key = jax.random.fold_in(jax.random.key(7), t)
       chosen = np.asarray(jax.random.randint(key, (4,), 0, 100))
     part = dataclasses.replace(

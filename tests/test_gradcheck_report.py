@@ -14,7 +14,7 @@ from gradcheck_examples import (
   quadratic_grads,
 )
 
-from mnist_jax import finite_differences, gradcheck
+from mnist_jax import finite_differences, gradcheck, precision
 from mnist_jax.gradcheck import GradcheckError, Verdict, check
 
 
@@ -69,7 +69,7 @@ def test_same_function_is_compiled_once():
 
   # Only what looks for a shape and for Python's randomness traces again.
   traces.clear()
-  with finite_differences.float64_scope():
+  with precision.float64():
     wide = jax.tree.map(jnp.asarray, moved)
     jax.eval_shape(loss, wide, 3.0)
     finite_differences.same_trace(loss, wide, (3.0,))

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 
 from mnist_jax import (
   faulty_backward,
-  finite_differences,
   gradient_faults,
   mlp,
   network_gradcheck,
   objective,
+  precision,
 )
 from mnist_jax.errors import InputError
 from mnist_jax.gradcheck import Verdict
@@ -44,7 +44,7 @@ def subject(sizes, activations, seed=0, scale=0.1):
 
 def gradients(at, functions):
   """What each function (params, batch, l2, masks) -> grads gives there."""
-  with finite_differences.float64_scope():
+  with precision.float64():
     return {name: f(at.params, *at.args) for name, f in functions.items()}
 
 
@@ -74,7 +74,7 @@ def test_without_a_fault_it_is_the_hand_derived_gradient(hidden, seed):
   names = tuple(hidden)
   at = subject((7,) * (len(names) + 2), names, seed)
   made = faulty_backward.make_value_and_grad(names, faulty_backward.RIGHT)
-  with finite_differences.float64_scope():
+  with precision.float64():
     loss, grads = made(at.params, *at.args)
     expected, hand = objective.hand_value_and_grad(names)(at.params, *at.args)
     np.testing.assert_allclose(loss, expected, rtol=1e-14)

@@ -13,6 +13,7 @@ from mnist_jax import (
   network_differences,
   network_gradcheck,
   objective,
+  precision,
 )
 from mnist_jax.errors import InputError
 
@@ -87,7 +88,7 @@ def test_equals_the_general_differences(
     fast = network_gradcheck.numeric_gradient(
       params, activations, batch, l2, masks, step, method=method
     )
-  with finite_differences.float64_scope():
+  with precision.float64():
     args = (
       network_differences.float64_batch(batch),
       None if l2 is None else jnp.asarray(l2, jnp.float64),
@@ -118,7 +119,7 @@ def test_chapter_network_on_mnist_is_within_1e_9(mnist):
   numeric = network_gradcheck.numeric_gradient(
     params, CHAPTER, batch, 0.01, None, 2e-5
   )
-  with finite_differences.float64_scope():
+  with precision.float64():
     _, hand = objective.hand_value_and_grad(CHAPTER)(
       network_differences.float64_copy(params),
       network_differences.float64_batch(batch),

@@ -28,7 +28,7 @@ def small(mnist):
 
 
 def run(config, dataset, epochs, *, seed=0, rate=0.2, state=None, first=None):
-  steps = train.updates_per_epoch(210, config.batch_size, config.drop_last)
+  steps = data.updates_per_epoch(210, config.batch_size, config.drop_last)
   rates = np.full(steps * epochs, rate, np.float32)
   state = state or train.init_state(config, seed)
   hparams = train.make_hparams(seed)
@@ -149,7 +149,7 @@ def test_one_compile_per_configuration(small):
 def test_learns(mnist):
   config = train.TrainConfig()
   dataset = train.to_device(mnist)
-  steps = train.updates_per_epoch(55_000, 128)
+  steps = data.updates_per_epoch(55_000, 128)
   rates = np.full(steps * 2, 0.5, np.float32)
   arrived = train.epochs(
     config,

@@ -20,7 +20,7 @@ def test_states_are_those_of_the_trainer(mnist):
     for epoch, params in trajectory.states(config, rate, split, 3, (0, 2))
   }
   assert list(found) == [0, 2]
-  updates = 2 * train.updates_per_epoch(1100, batch_size)
+  updates = 2 * data.updates_per_epoch(1100, batch_size)
   run = train.epochs(
     config,
     small,
