@@ -24,17 +24,12 @@ import numpy as np
 from absl import flags
 
 from benchmarks.training_speed import ratio_interval
-from experiments import common
-from mnist_jax import (
-  data,
-  environment,
-  finite_differences,
-  gradcheck,
-  mlp,
-  network_gradcheck,
-  objective,
-  precision,
-)
+from experiments._shared import common
+from mnist_jax import data, gradcheck
+from mnist_jax.gradcheck import _differences as finite_differences
+from mnist_jax.gradcheck.network import check as network_gradcheck
+from mnist_jax.model import mlp, objective
+from mnist_jax.runtime import environment, precision
 
 FLAGS = flags.FLAGS
 

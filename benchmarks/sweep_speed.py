@@ -27,8 +27,11 @@ import numpy as np
 from absl import flags
 
 from benchmarks import training_speed
-from experiments import common
-from mnist_jax import data, environment, sharding, sweep, train
+from experiments._shared import common
+from mnist_jax import data, sweep
+from mnist_jax.runtime import devices as sharding
+from mnist_jax.runtime import environment
+from mnist_jax.training import loop as train
 
 FLAGS = flags.FLAGS
 RATES = (0.1, 0.2, 0.3, 0.5)

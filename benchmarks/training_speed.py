@@ -20,8 +20,11 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments import common
-from mnist_jax import data, environment, losses, mlp, train
+from experiments._shared import common
+from mnist_jax import data
+from mnist_jax.model import losses, mlp
+from mnist_jax.runtime import environment
+from mnist_jax.training import loop as train
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("batch_size", 128, "examples per update", lower_bound=1)

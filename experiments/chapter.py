@@ -10,23 +10,24 @@ what a sweep has measured stays measured as long as the engine is the same.
 Ends with the table of claims. Exit code 1: a study failed; the others were run.
 """
 
-import ast
 import functools
-import hashlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
-from experiments import claims, common
-from mnist_jax import data, files, sweep_results
-from mnist_jax.errors import InputError
+from experiments import claims
+from experiments._shared import common
+from mnist_jax import data
+from mnist_jax.runtime import code, files
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.sweep import store as sweep_results
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).parent.parent
@@ -70,36 +71,20 @@ def define_flags() -> None:
   )
 
 
-def _imports(path: Path) -> Iterator[Path]:
-  """The files of this repository that a file imports."""
-  for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-    if not isinstance(node, ast.ImportFrom | ast.Import):
-      continue
-    names = [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-      names = [f"{node.module}.{name}" for name in names] + [f"{node.module}"]
-    for name in names:
-      found = ROOT / f"{name.replace('.', '/')}.py"
-      if found.is_file():
-        yield found
-
-
 @functools.cache
 def code_key(study: str) -> str:
   """12 hex digits over a study's file and all of ours that it rests on.
 
-  Comments, docstrings and layout do not count.
+  Comments, docstrings, layout and imports do not count.
   """
-  todo, seen = [ROOT / "experiments" / f"{study}.py"], set()
-  while todo:
-    path = todo.pop()
-    if path not in seen:
-      seen.add(path)
-      todo += _imports(path)
-  total = hashlib.sha256()
-  for path in sorted(seen):
-    total.update(sweep_results.code_bytes(path))
-  return total.hexdigest()[:12]
+  return code.digest(code.rests_on(program(study), ROOT))
+
+
+def program(study: str) -> Path:
+  """The file that `python -m experiments.STUDY` runs."""
+  file = ROOT / "experiments" / f"{study}.py"
+  package = ROOT / "experiments" / study / "__main__.py"
+  return package if package.is_file() else file
 
 
 def base() -> Path:

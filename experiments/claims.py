@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 from absl import flags
 
-from experiments import common
-from mnist_jax import files
-from mnist_jax.errors import InputError
+from experiments._shared import common
+from mnist_jax.runtime import files
+from mnist_jax.runtime.errors import InputError
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).parent.parent
@@ -184,7 +184,7 @@ def details(found: Found) -> str:
     "of each study. Effects are means over seeds with 95 % intervals, in the "
     "units of the part (accuracies as fractions, losses in nats); the "
     "tests, the margins and Holm's correction are described in each "
-    "study's docstring and in `mnist_jax/verdicts.py`.",
+    "study's docstring and in `mnist_jax/stats/verdicts.py`.",
   ]
   for name, summary in CLAIMS.items():
     if name not in found:

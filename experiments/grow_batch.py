@@ -33,9 +33,14 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import study
-from mnist_jax import plots, statistics, study_figures, sweep, tables, verdicts
-from mnist_jax.errors import InputError
+from experiments._shared import study
+from mnist_jax import sweep
+from mnist_jax.plotting import axes as plots
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import verdicts
+from mnist_jax.sweep import figures as study_figures
+from mnist_jax.sweep import tables
 
 MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
 UNITS = {"dev_accuracy": "accuracy", "dev_loss": "loss"}

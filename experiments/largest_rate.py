@@ -33,22 +33,19 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from experiments import progress, study
-from mnist_jax import (
-  curvature,
-  data,
-  plots,
-  rate_columns,
-  ridge,
-  statistics,
-  study_figures,
-  sweep,
-  tables,
-  train,
-  trajectory,
-  verdicts,
-)
-from mnist_jax.errors import InputError
+from experiments._shared import progress, study
+from mnist_jax import data, sweep
+from mnist_jax.analysis import curvature
+from mnist_jax.plotting import axes as plots
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import grid_minimum as ridge
+from mnist_jax.stats import verdicts
+from mnist_jax.sweep import figures as study_figures
+from mnist_jax.sweep import rate_search as rate_columns
+from mnist_jax.sweep import tables
+from mnist_jax.training import loop as train
+from mnist_jax.training import trajectory
 
 FIRST, LAST = 0.5, 32.0
 LIMIT = 1.0  # the claim's

@@ -26,8 +26,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from experiments import study
-from mnist_jax import plots, verdicts
+from experiments._shared import study
+from mnist_jax.plotting import axes as plots
+from mnist_jax.stats import verdicts
 
 SLOPE = Fraction(1, 2)
 THREE = (-2, 0, 2)

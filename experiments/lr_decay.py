@@ -23,8 +23,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import study
-from mnist_jax import plots, statistics, study_figures, sweep, tables, verdicts
+from experiments._shared import study
+from mnist_jax import sweep
+from mnist_jax.plotting import axes as plots
+from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import verdicts
+from mnist_jax.sweep import figures as study_figures
+from mnist_jax.sweep import tables
 
 MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
 ARMS = ("decayed", "best fixed", "large alone", "small alone")

@@ -29,17 +29,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import study
-from mnist_jax import (
-  plots,
-  range_rules,
-  range_test,
-  statistics,
-  study_figures,
-  sweep,
-  tables,
-  verdicts,
-)
+from experiments._shared import study
+from mnist_jax import sweep
+from mnist_jax.plotting import axes as plots
+from mnist_jax.range_test import recording as range_test
+from mnist_jax.range_test import rules as range_rules
+from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import verdicts
+from mnist_jax.sweep import figures as study_figures
+from mnist_jax.sweep import tables
 
 MARGIN = 0.0015  # accuracy
 REFUSED = 0.2  # the book's rate

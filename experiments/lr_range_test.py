@@ -17,19 +17,17 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from experiments import common
-from mnist_jax import (
-  data,
-  environment,
-  plots,
-  range_curve,
-  range_figures,
-  range_rules,
-  range_test,
-  records,
-  settings,
-)
-from mnist_jax.errors import InputError
+from experiments._shared import common
+from mnist_jax import data
+from mnist_jax.plotting import axes as plots
+from mnist_jax.range_test import curve as range_curve
+from mnist_jax.range_test import figures as range_figures
+from mnist_jax.range_test import recording as range_test
+from mnist_jax.range_test import rules as range_rules
+from mnist_jax.runtime import environment
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.training import run_directory as records
+from mnist_jax.training import settings
 
 FLAGS = flags.FLAGS
 RUNS = Path("runs/lr_range_test")

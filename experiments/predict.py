@@ -16,9 +16,9 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float, UInt8
 
-from experiments import common
-from mnist_jax import digit_image
-from mnist_jax.errors import InputError
+from experiments._shared import common
+from mnist_jax.data import picture as digit_image
+from mnist_jax.runtime.errors import InputError
 
 FLAGS = flags.FLAGS
 

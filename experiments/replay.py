@@ -20,17 +20,14 @@ from pathlib import Path
 import pandas as pd
 from absl import flags
 
-from experiments import common, progress
-from mnist_jax import (
-  data,
-  settings,
-  sharding,
-  sparse_features,
-  sweep,
-  sweep_plan,
-  sweep_results,
-)
-from mnist_jax.errors import InputError
+from experiments._shared import common, progress
+from mnist_jax import data, sweep
+from mnist_jax.data import sparse as sparse_features
+from mnist_jax.runtime import devices as sharding
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.sweep import plan as sweep_plan
+from mnist_jax.sweep import store as sweep_results
+from mnist_jax.training import settings
 
 FLAGS = flags.FLAGS
 _ACCURACY_FACTOR = 20

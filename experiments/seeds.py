@@ -21,9 +21,14 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from experiments import study
-from mnist_jax import plots, statistics, study_figures, sweep, tables, verdicts
-from mnist_jax.errors import InputError
+from experiments._shared import study
+from mnist_jax import sweep
+from mnist_jax.plotting import axes as plots
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import verdicts
+from mnist_jax.sweep import figures as study_figures
+from mnist_jax.sweep import tables
 
 BOOK = {"test_accuracy": 0.9749, "dev_accuracy": 0.9710, "dev_loss": 0.098}
 BOOK_EXAMPLES = {"test_accuracy": 10_000, "dev_accuracy": 5_000}

@@ -19,22 +19,18 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import common, progress
-from mnist_jax import (
-  checkpoint,
-  compilation,
-  data,
-  environment,
-  mlp,
-  plots,
-  range_test,
-  records,
-  run_figures,
-  runner,
-  settings,
-  train,
-)
-from mnist_jax.errors import InputError
+from experiments._shared import common, progress
+from mnist_jax import data
+from mnist_jax.model import mlp
+from mnist_jax.plotting import axes as plots
+from mnist_jax.plotting import run as run_figures
+from mnist_jax.range_test import recording as range_test
+from mnist_jax.runtime import compile_log as compilation
+from mnist_jax.runtime import environment
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.training import checkpoint, runner, settings
+from mnist_jax.training import loop as train
+from mnist_jax.training import run_directory as records
 
 FLAGS = flags.FLAGS
 RUNS = Path("runs/train")

@@ -27,7 +27,7 @@ def strict_promotion() -> Iterator[None]:
 @pytest.fixture
 def float64() -> Iterator[None]:
   """64-bit arrays while the test runs."""
-  from mnist_jax import precision
+  from mnist_jax.runtime import precision
 
   with precision.float64():
     yield

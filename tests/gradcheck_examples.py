@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax import precision
+from mnist_jax.runtime import precision
 
 
 def quadratic(params, scale=1.0):

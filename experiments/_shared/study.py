@@ -1,0 +1,369 @@
+"""What every study shares: presets, the sweep with its progress, the results.
+
+A study is a file with `SETTINGS`, `measure`, `judge` and `draw`, put together
+as a `Study` and run by `main`. Its run directory then has
+
+  verdict.json   each claim's parts: verdict, n, effect, interval, test; the
+                 command, device, versions and wall time
+  summary.csv    the numbers behind the figures, small
+  table.parquet  every evaluation of every run
+  NAME.png       the figures
+  sweep/         the runs, filed as they end: started again, a study goes on
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pandas as pd
+from absl import flags
+
+from experiments._shared import common, progress
+from mnist_jax import data, sweep
+from mnist_jax.plotting import axes as plots
+from mnist_jax.runtime import devices as sharding
+from mnist_jax.runtime import environment, files
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.stats import verdicts
+from mnist_jax.sweep import store as sweep_results
+
+FLAGS = flags.FLAGS
+PRESETS = ("quick", "full")
+
+Number = int | float
+Value = Number | str | tuple[Number, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """A number, a word or a list of numbers that the presets fix.
+
+  Each is a flag as well, which overrides the preset's value.
+  """
+
+  name: str
+  quick: Value
+  full: Value
+  help: str
+
+  def value(self, preset: str) -> Any:
+    """The flag's value if it was given, else the preset's."""
+    given = FLAGS[self.name].value
+    if given is None:
+      return getattr(self, preset)
+    if isinstance(self.full, tuple):
+      kind = int if all(isinstance(v, int) for v in self.full) else float
+      try:
+        return tuple(kind(v) for v in given)
+      except ValueError:
+        raise InputError(
+          f"--{self.name}={','.join(given)}: expected "
+          f"{'whole ' if kind is int else ''}numbers separated by commas"
+        ) from None
+    return given
+
+  def define(self) -> None:
+    """Defines the flag; without a value the preset decides."""
+    text = f"{self.help} (quick {_shown(self.quick)}, full {_shown(self.full)})"
+    if isinstance(self.full, tuple):
+      flags.DEFINE_list(self.name, None, text)
+    elif isinstance(self.full, str):
+      flags.DEFINE_string(self.name, None, text)
+    elif isinstance(self.full, int):
+      flags.DEFINE_integer(self.name, None, text, lower_bound=1)
+    else:
+      flags.DEFINE_float(self.name, None, text, lower_bound=0)
+    common.list_in_help(self.name)
+
+
+def _shown(value: Value) -> str:
+  if isinstance(value, tuple) and len(value) > 6:
+    return f"{len(value)} from {value[0]} to {value[-1]}"
+  return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+class Lab:
+  """Where a study measures: its data, its directory, its devices.
+
+  Attributes:
+    seconds: spent in sweeps, over all sessions of the study.
+  """
+
+  def __init__(
+    self,
+    dataset: data.Dataset | None,
+    workdir: Path,
+    overwrite: bool,
+    data_flags: Sequence[str] = (),
+  ):
+    self._dataset = dataset
+    self.workdir = workdir
+    self.seconds = 0.0
+    self.sessions = 0.0  # of this session alone
+    self._overwrite = overwrite
+    self._data_flags = data_flags  # that load the data set, for the replays
+    self._mesh = sharding.mesh()
+
+  @property
+  def dataset(self) -> data.Dataset:
+    """The study's data set.
+
+    Raises:
+      ValueError: the study has `reads_data` false.
+    """
+    if self._dataset is None:
+      raise ValueError("a study that reads no data has no data set")
+    return self._dataset
+
+  @property
+  def data_digest(self) -> str | None:
+    """Of the data set; None where no data are read."""
+    return None if self._dataset is None else self._dataset.digest
+
+  def sweep(
+    self,
+    cells: Sequence[sweep.Settings],
+    budget: sweep.Budget,
+    *,
+    dataset: data.Dataset | None = None,
+    data_flags: Sequence[str] = (),
+    name: str = "sweep",
+  ) -> pd.DataFrame:
+    """`sweep.run` with its progress shown and its results filed.
+
+    Args:
+      dataset: by default the study's; another needs another `name`.
+      data_flags: with which `experiments.replay` makes it from the study's.
+      name: of the directory inside the study's.
+    """
+    begun = time.monotonic()
+    with progress.SweepProgress() as shown:
+      table = sweep.run(
+        cells,
+        budget,
+        dataset=dataset or self.dataset,
+        data_flags=(*self._data_flags, *data_flags),
+        workdir=self.workdir / name,
+        overwrite=self._overwrite,
+        mesh=self._mesh,
+        on_progress=shown.show,
+      )
+    self._overwrite = False  # a second sweep adds to the first
+    self.sessions += time.monotonic() - begun
+    self.seconds = sum(
+      block["seconds"]
+      for folder in self.workdir.glob("*/blocks")
+      for block in sweep_results.read_blocks(folder)
+    )
+    return table
+
+
+def preset_values(study: "Study", preset: str) -> SimpleNamespace:
+  """A preset's values without any flags, for a notebook.
+
+  Args:
+    preset: "quick" or "full".
+  """
+  return SimpleNamespace(
+    **{setting.name: getattr(setting, preset) for setting in study.settings}
+  )
+
+
+Tables = Any  # what `measure` returns and the others take
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A study of one claim or several.
+
+  Attributes:
+    name: of the module in `experiments`.
+    settings: the preset's values, each a flag.
+    measure: (lab, values) -> what was measured, a table or several.
+    judge: (measured, values) -> the parts of the claims, judged.
+    draw: (measured, values) -> figures by name.
+    summarise: (measured, values) -> a small table for summary.csv.
+    check: raises InputError for values that do not go together, before
+      anything is measured.
+    reads_data: whether it has the data flags, and `lab` a data set.
+  """
+
+  name: str
+  settings: tuple[Setting, ...]
+  measure: Callable[[Lab, SimpleNamespace], Tables]
+  judge: Callable[[Tables, SimpleNamespace], list[verdicts.Part]]
+  draw: Callable[[Tables, SimpleNamespace], Mapping[str, plots.Figure]]
+  summarise: Callable[[Tables, SimpleNamespace], pd.DataFrame]
+  check: Callable[[SimpleNamespace], None] = lambda values: None
+  reads_data: bool = True
+
+
+def _write_text(path: Path, text: str) -> None:
+  with files.replacing(path) as temporary:
+    temporary.write_text(text, encoding="utf-8")
+
+
+def _program() -> str:
+  """The name of the experiment that runs, a module or a package."""
+  path = Path(sys.argv[0])
+  return path.parent.name if path.stem == "__main__" else path.stem
+
+
+def command() -> str:
+  """The command line of this process, as one would type it.
+
+  Without the flags that only say where the results go.
+  """
+  places = ("--workdir", "--overwrite")
+  given = [arg for arg in sys.argv[1:] if not arg.startswith(places)]
+  return shlex.join(["python", "-m", f"experiments.{_program()}", *given])
+
+
+def write_verdict(
+  path: Path,
+  parts: Sequence[verdicts.Part],
+  *,
+  preset: str,
+  values: Mapping[str, Any],
+  wall_seconds: float,
+  data_digest: str | None = None,
+) -> dict[str, Any]:
+  """Writes verdict.json, and returns what is in it."""
+  record = {
+    "study": _program(),
+    "preset": preset,
+    "command": command(),
+    "values": dict(values),
+    "claims": verdicts.claim_records(parts),
+    "wall_seconds": round(wall_seconds, 1),
+    "date": datetime.date.today().isoformat(),
+    "data_digest": data_digest,
+    "code_version": sweep_results.code_version(),
+    **environment.describe(),
+  }
+  _write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+  return record
+
+
+def verdict_lines(parts: Sequence[verdicts.Part]) -> list[str]:
+  """A line for each part: claim, verdict, effect with interval, n."""
+  rows = []
+  for part in parts:
+    effect = ""
+    if part.effect is not None:
+      low, high = part.effect.low, part.effect.high
+      effect = f"{part.effect.estimate:+.4g} [{low:+.4g}, {high:+.4g}]"
+      effect += f" n={part.effect.n}"
+    more = f"; {part.seeds_needed} seeds would" if part.seeds_needed else ""
+    note = f" ({part.note}{more})" if part.note or more else ""
+    rows.append((part.claim, part.name, part.verdict.upper(), effect + note))
+  widths = [max(len(row[i]) for row in rows) for i in range(3)]
+  return [
+    f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d}".rstrip()
+    for a, b, c, d in rows
+  ]
+
+
+def _tables(measured: Tables) -> dict[str, pd.DataFrame]:
+  if isinstance(measured, pd.DataFrame):
+    return {"table": measured}
+  if isinstance(measured, Mapping):
+    return {
+      name: table
+      for name, table in measured.items()
+      if isinstance(table, pd.DataFrame)
+    }
+  return {}
+
+
+def _write(
+  study: Study,
+  lab: Lab,
+  values: SimpleNamespace,
+  measured: Tables,
+  begun: float,
+) -> list[verdicts.Part]:
+  parts = study.judge(measured, values)
+  for name, table in _tables(measured).items():
+    with files.replacing(lab.workdir / f"{name}.parquet") as temporary:
+      table.to_parquet(temporary, index=False)
+  summary = study.summarise(measured, values)
+  _write_text(
+    lab.workdir / "summary.csv",
+    summary.to_csv(index=False, float_format="%.6g"),
+  )
+  for name, figure in study.draw(measured, values).items():
+    plots.save(figure, lab.workdir / f"{name}.png")
+  # What this session did beside its sweeps, and all sessions' sweeps.
+  beside = time.monotonic() - begun - lab.sessions
+  write_verdict(
+    lab.workdir / "verdict.json",
+    parts,
+    preset=FLAGS.preset,
+    values=vars(values),
+    wall_seconds=lab.seconds + beside,
+    data_digest=lab.data_digest,
+  )
+  return parts
+
+
+def _stop(number: int, _: object) -> NoReturn:
+  """Ends at once: what is filed is whole, as after a SIGKILL.
+
+  A KeyboardInterrupt would be lost where jax runs a callback.
+  """
+  print("stopped; the same command goes on", file=sys.stderr, flush=True)
+  os._exit(128 + number)
+
+
+def _main(study: Study) -> None:
+  begun = time.monotonic()
+  signal.signal(signal.SIGINT, _stop)
+  sharding.use_all_cores()
+  values = SimpleNamespace(
+    **{s.name: s.value(FLAGS.preset) for s in study.settings}
+  )
+  study.check(values)
+  workdir = Path(FLAGS.workdir or f"runs/{study.name}/{FLAGS.preset}")
+  if study.reads_data:
+    lab = Lab(
+      common.load_dataset(), workdir, FLAGS.overwrite, common.data_flags()
+    )
+  else:
+    lab = Lab(None, workdir, overwrite=False)
+  workdir.mkdir(parents=True, exist_ok=True)
+  measured = study.measure(lab, values)
+  parts = _write(study, lab, values, measured, begun)
+  print("\n".join(verdict_lines(parts)))
+  names = sorted(p.name for p in workdir.glob("*.png"))
+  print(
+    f"figures  {', '.join(names)}\nrecords  verdict.json, summary.csv, "
+    f"table.parquet\nin       {workdir}"
+  )
+
+
+def define(study: Study) -> None:
+  """Defines the study's flags; at its import, once."""
+  for setting in study.settings:
+    if setting.name not in FLAGS:
+      setting.define()
+  common.use("preset")
+  if study.reads_data:
+    common.use(*common.DATA_FLAGS, "workdir", "overwrite")
+  else:  # no sweep, so nothing is kept that could be in the way
+    common.use("workdir")
+
+
+def main(study: Study, doc: str | None) -> NoReturn:
+  """Runs a study as a program; `doc` is its module's docstring."""
+  define(study)
+  common.run(lambda _: _main(study), doc)

@@ -1,0 +1,1 @@
+"""Claim B6: the best batch at a fixed rate."""

@@ -1,0 +1,135 @@
+"""The figures of the best batch size at fixed rates."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from experiments.best_batch import curves as batch_curves
+from mnist_jax.plotting import axes as plots
+from mnist_jax.stats import effects as statistics
+from mnist_jax.sweep import figures as study_figures
+
+
+def draw_accuracy(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
+  """Mean accuracy of each curve, one panel for each of `batch_curves.lines`."""
+  figure, axes = plots.panels(2, 2, (12, 9))
+  for ax, (name, (along, curves)) in zip(
+    axes.flat, batch_curves.lines(table).items(), strict=True
+  ):
+    lowest = 1.0
+    for i, curve in enumerate(curves):
+      x, accuracy = batch_curves.by_batch(table, curve)
+      value = getattr(curve, along)
+      label = f"N = {value}" if along == "examples" else f"rate {value:g}"
+      plots.bands(ax, x, accuracy, label, index=i)
+      means = accuracy.mean(axis=0)
+      lowest = min(lowest, float(means[len(means) // 2 :].min()))
+    plots.log_axis(ax, "x", batches)
+    # What fails at the small batches would flatten all the rest.
+    ax.set_ylim(max(0.0, lowest - 0.12), min(1.0, ax.get_ylim()[1] + 0.005))
+    study_figures.metric_axis(ax, "dev_accuracy")
+    with plots.style():
+      ax.set_xlabel("batch size")
+      ax.set_title(name.partition(", ")[2])
+      ax.legend(loc="lower right", fontsize=9)
+  with plots.style():
+    figure.suptitle(
+      "Accuracy against batch size at fixed rates, mean and 95 % band over "
+      "seeds"
+    )
+  return figure
+
+
+def _draw_line(
+  ax: plots.Axes, table: pd.DataFrame, name: str, index: int
+) -> None:
+  """The best batch along a line: mean with interval, and the fitted slope."""
+  along, curves = batch_curves.lines(table)[name]
+  x, best, _ = batch_curves.line(table, along, curves)
+  slope = batch_curves.slope(x, best)
+  means, lows, highs = np.array(
+    [statistics.geometric_mean(b) for b in best.T]
+  ).T
+  label = (
+    f"{name.partition(', ')[2]}: slope {slope.estimate:.2f} "
+    f"[{slope.low:.2f}, {slope.high:.2f}]"
+  )
+  line = plots.bands(ax, x, best, label, index=index, interval=(lows, highs))
+  line.set_ydata(means)
+
+
+def draw_best(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
+  """The best batch against rate and against N, with slopes."""
+  figure, axes = plots.panels(1, 2, (13, 5.6))
+  places = {"effective_rate": 0, "examples": 1}
+  ticks: list[set[float]] = [set(), set()]
+  for i, (name, (along, curves)) in enumerate(
+    batch_curves.lines(table).items()
+  ):
+    place = places[along]
+    _draw_line(axes[0, place], table, name, i)
+    ticks[place] |= {getattr(curve, along) for curve in curves}
+  low, high = batches[0] / 1.5, batches[-1] * 1.5
+  for ax, own, label in zip(
+    axes[0], ticks, ("learning rate", "training examples N"), strict=True
+  ):
+    with plots.style():
+      x = np.array(sorted(own), np.float64)
+      middle = np.sqrt(low * high / x[0] / x[-1]) * x
+      ax.plot(x, middle, "k:", linewidth=1.2, label="slope 1, as Smith & Le")
+      ax.set_xlabel(label)
+      ax.set_ylabel("best batch size (geometric mean, 95 %)")
+      ax.legend(fontsize=9, loc="upper left")
+    plots.log_axis(ax, "x", x)
+    plots.log_axis(ax, "y", batches)
+    # Room above the largest batch for the legend.
+    ax.set_ylim(low, high * (high / low) ** 0.45)
+  with plots.style():
+    figure.suptitle("Best batch size of each seed, at fixed rates")
+  return figure
+
+
+def _spread(values: Sequence[float]) -> str:
+  """By what factor positive numbers differ: exp of the sd of their logs."""
+  return f"spread by a factor of {np.exp(np.log(values).std(ddof=1)):.2g}"
+
+
+def draw_collapse(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
+  """Accuracy below the curve's best, against batch and against noise scale.
+
+  Of the curves of equal updates, those with momentum among them. The titles
+  say how far apart the curves' best batches are, and the noise scales there:
+  at a perfect collapse the second is a factor of 1.
+  """
+  figure, axes = plots.panels(1, 2, (13, 6.4))
+  by_batch, by_noise = axes[0]
+  found = batch_curves.curves_of(table)
+  best, noise = [], []
+  wanted = [curve for curve in found if curve.budget_unit == "updates"]
+  for i, curve in enumerate(wanted):
+    sizes, accuracy = batch_curves.by_batch(table, curve)
+    below = 100 * (accuracy - accuracy.mean(axis=0).max())
+    name = str(curve).partition(", ")[2]
+    plots.bands(by_batch, sizes, below, name, index=i)
+    plots.bands(by_noise, curve.noise_scale(sizes), below, name, index=i)
+    own = batch_curves.best_batches(table, curve).rates
+    best.append(statistics.geometric_mean(own)[0])
+    noise.append(curve.noise_scale(best[-1]))
+  plots.log_axis(by_batch, "x", batches)
+  plots.log_axis(by_noise, "x")
+  with plots.style():
+    by_batch.set_title(f"best batches {_spread(best)}")
+    by_noise.set_title(f"noise scales there {_spread(noise)}")
+    by_batch.set_xlabel("batch size")
+    by_noise.set_xlabel("noise scale ε / (1 − m) · (N / B − 1)")
+    for ax in (by_batch, by_noise):
+      ax.set_ylim(-6, 0.6)
+      ax.set_ylabel("accuracy less the curve's best (points)")
+    lines, names = by_batch.get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=9)
+    figure.suptitle(
+      "Do curves fall together at equal noise scale? Equal updates, mean and "
+      "95 % band"
+    )
+  return figure

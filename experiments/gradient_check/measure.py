@@ -1,0 +1,279 @@
+"""Measures what section 12.3 says of its check: steps, depth, training.
+
+Every distance is the chapter's, ||a - b|| / (||a|| + ||b||). Shapes: K steps,
+depths or moments of training, B examples, D inputs.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from mnist_jax import data, gradcheck
+from mnist_jax.gradcheck._differences import Losses, flatten
+from mnist_jax.gradcheck._report import Verdict
+from mnist_jax.gradcheck.faults import catalogue as gradient_faults
+from mnist_jax.gradcheck.network import check as network_gradcheck
+from mnist_jax.model import mlp, objective
+from mnist_jax.runtime import precision
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.training import gradient_checks as training_checks
+from mnist_jax.training import loop as train
+
+PLAIN_STEP = 1e-5  # near the valley of the two-sided difference in float64
+WIDTH = 16  # units of every hidden layer of the depth study
+_PER_TENSOR = 24  # coordinates of the step study
+LATE_FAULT = "dz1_saturated"  # no mistake until pre-activations are large
+NO_L2 = "l2_missing"
+
+
+class Start(NamedTuple):
+  """A network before training, and the batch on which it is checked."""
+
+  state: train.TrainState
+  batch: objective.Batch
+
+
+def draw_batch(split: data.Split, count: int, seed: int) -> objective.Batch:
+  """`count` examples drawn by the seed, pixels in [0, 1].
+
+  Raises:
+    InputError: more examples than there are.
+  """
+  total = len(split.labels)
+  if count > total:
+    raise InputError(f"{count} examples asked for, {total} are there")
+  chosen = np.random.default_rng(seed).choice(total, count, replace=False)
+  return objective.Batch(
+    data.to_float(np.asarray(split.images)[chosen]),
+    jnp.asarray(np.asarray(split.labels)[chosen]),
+    jnp.ones(count, jnp.float32),
+  )
+
+
+def _coordinates(
+  exact: Float[np.ndarray, " P"], parts: Sequence[slice], seed: int
+) -> Int[np.ndarray, " n"]:
+  """Some coordinates of each tensor, none whose derivative is 0 for good."""
+  rng = np.random.default_rng(seed)
+  chosen = []
+  for part in parts:
+    live = part.start + np.flatnonzero(exact[part])
+    chosen.append(rng.permutation(live)[:_PER_TENSOR])
+  return np.sort(np.concatenate(chosen))
+
+
+def error_against_step(
+  params: mlp.Params,
+  activations: tuple[mlp.Activation, ...],
+  batch: objective.Batch,
+  steps: Float[np.ndarray, " K"],
+  dtype: Any,
+  seed: int,
+) -> dict[str, Float[np.ndarray, " K"]]:
+  """The distance of one- and two-sided differences from the exact gradient.
+
+  Over up to 24 coordinates of every tensor. The exact one is that of
+  `jax.grad` in float64, at the same float32 point.
+
+  Args:
+    params, batch: in float32, so that both precisions stand at one point.
+    dtype: in which the losses are computed; their differences are taken in
+      float64.
+
+  Returns:
+    "one_sided" and "two_sided".
+  """
+  subject = network_gradcheck.Subject(params, activations, batch)
+  autodiff = network_gradcheck.value_and_grad_of("autodiff", activations)
+  layout, exact, _ = flatten(subject.gradient(autodiff), "gradient")
+  positions = _coordinates(exact, layout.slices(), seed)
+  wanted = exact[positions]
+  theta = flatten(params, "params")[1].astype(dtype)
+  wide = np.dtype(dtype) == np.float64
+  found: dict[str, list[float]] = {"one_sided": [], "two_sided": []}
+  with precision.float64() if wide else contextlib.nullcontext():
+    own = jax.tree.map(
+      lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), batch
+    )
+    losses = Losses(
+      network_gradcheck.objective_of(activations),
+      layout,
+      theta,
+      (own, None, None),
+      grid=dtype,
+    )
+    middle = losses.at(losses.round(theta))
+    for step in steps:
+      above, below, up, down = losses.sides(positions, float(step))
+      with np.errstate(invalid="ignore"):  # a step too small to be taken
+        one, two = (above - middle) / up, (above - below) / (up + down)
+      found["one_sided"].append(gradcheck.distance(one, wanted))
+      found["two_sided"].append(gradcheck.distance(two, wanted))
+  return {name: np.array(values) for name, values in found.items()}
+
+
+def distances_by_tensor(a: mlp.Params, b: mlp.Params) -> dict[str, float]:
+  """The distance in each tensor by path, and in "all"."""
+  flat, _ = jax.tree_util.tree_flatten_with_path(a)
+  found = {"all": gradcheck.distance(a, b)}
+  for (path, x), y in zip(flat, jax.tree.leaves(b), strict=True):
+    found[jax.tree_util.keystr(path)] = gradcheck.distance(x, y)
+  return found
+
+
+def distance_at_depth(
+  split: data.Split, depth: int, activation: str, batch_size: int, seed: int
+) -> dict[str, float]:
+  """One network of so many layers, Xavier weights, on a batch of the data.
+
+  Returns:
+    "numeric": of the hand-derived gradient from the two-sided difference with
+    step 1e-5, both in float64; "float32": of the hand-derived gradient in
+    float32 from that in float64.
+  """
+  sizes = (np.shape(split.images)[1], *[WIDTH] * (depth - 1), 10)
+  names = (activation,) * (depth - 1)
+  params = mlp.init(jax.random.key(seed), sizes)
+  batch = draw_batch(split, batch_size, seed)
+  subject = network_gradcheck.Subject(params, names, batch)
+  seam = network_gradcheck.value_and_grad_of("hand", names)
+  hand = subject.gradient(seam)
+  short = network_gradcheck.gradient_of(seam)(params, batch, None, None)
+  numeric = subject.numeric(PLAIN_STEP)
+  return {
+    "numeric": gradcheck.distance(hand, numeric),
+    "float32": gradcheck.distance(hand, short),
+  }
+
+
+def _moment(
+  config: train.TrainConfig,
+  start: Start,
+  hparams: train.HParams,
+  epoch: int,
+  with_faults: bool,
+) -> dict[str, Any]:
+  """What the check says of one state in training."""
+  names = config.activations
+  subject = network_gradcheck.Subject(
+    start.state.params, names, start.batch, hparams.l2
+  )
+  hand = subject.gradient(network_gradcheck.value_and_grad_of("hand", names))
+  numeric = subject.numeric(PLAIN_STEP)
+  report = subject.check(hand)
+  found: dict[str, Any] = {
+    "epoch": epoch,
+    "verdict": str(report.verdict),
+    "plain": distances_by_tensor(hand, numeric),
+    "best": report.distance,
+    "step_1e-7": gradcheck.distance(hand, subject.numeric(1e-7)),
+    "largest_weight": max(float(np.abs(p.w).max()) for p in subject.params),
+  }
+  for key, name in (("no_l2", NO_L2), ("late", LATE_FAULT)):
+    fault = gradient_faults.find(name, names)
+    faulty = subject.gradient(fault.value_and_grad(names))
+    is_wrong = bool(gradient_faults.differing(hand, faulty))
+    found[key] = {
+      "distance": gradcheck.distance(faulty, numeric),
+      "is_wrong": is_wrong,
+    }
+    if with_faults:
+      found[key]["caught"] = (
+        is_wrong and subject.check(faulty).verdict is Verdict.WRONG
+      )
+  return found
+
+
+def distances_in_training(
+  config: train.TrainConfig,
+  dataset: data.Dataset,
+  epochs: Sequence[int],
+  seed: int,
+  *,
+  learning_rate: float,
+  l2: float,
+  batch_size: int,
+) -> Iterator[dict[str, Any]]:
+  """Trains one run, and checks its gradient after each of `epochs`.
+
+  Args:
+    dataset: on the device.
+    epochs: rising; 0 is before the first update.
+    batch_size: of the checks.
+
+  Yields:
+    For each moment the verdict, the plain distances (step 1e-5) in total and
+    by tensor, the check's own best distance, that with step 1e-7, and for
+    the L2 term left out and for a fault that shows only with large weights
+    the distance, whether it is a mistake here, and, at the first and the last
+    moment, whether it was caught.
+  """
+  batch = draw_batch(dataset.train, batch_size, seed)
+  state, hparams = train.init_state(config, seed), train.make_hparams(seed)
+  hparams = hparams._replace(l2=jnp.asarray(l2, jnp.float32))
+  count = dataset.train.labels.shape[0]
+  updates = data.updates_per_epoch(count, config.batch_size, config.drop_last)
+  rates = np.full(updates * max(epochs), learning_rate, np.float32)
+  for epoch in range(max(epochs) + 1):
+    if epoch in epochs:
+      ends = epoch in (min(epochs), max(epochs))
+      yield _moment(config, Start(state, batch), hparams, epoch, ends)
+    if epoch < max(epochs):
+      plan = train.plan_epoch(
+        config, seed, epoch, count, rates, int(state.step)
+      )
+      state, _ = train.train_epoch(config, state, dataset.train, plan, hparams)
+
+
+def _refused(
+  params: mlp.Params, names: tuple[mlp.Activation, ...], batch: objective.Batch
+) -> bool:
+  try:
+    network_gradcheck.check_network(params, names, batch, dropout_rate=0.5)
+  except InputError:
+    return True
+  return False
+
+
+def dropout_and_training_facts(
+  config: train.TrainConfig, dataset: data.Dataset, seed: int
+) -> dict[str, bool]:
+  """What G5 says of dropout and of checks in training, tried out.
+
+  Returns:
+    By sentence whether it is so: dropout refused without frozen masks, right
+    under frozen ones, an epoch the same bit for bit with checks beside it.
+  """
+  names = config.activations
+  state, hparams = train.init_state(config, seed), train.make_hparams(seed)
+  batch = draw_batch(dataset.train, 16, seed)
+  masks = mlp.dropout_masks(jax.random.key(seed), state.params, 16, 0.5)
+  terms = network_gradcheck.check_network(
+    state.params, names, batch, masks=masks, dropout_rate=0.5
+  )
+  part = jax.tree.map(lambda x: x[: 5 * config.batch_size], dataset.train)
+  rates = np.full(5, 0.2, np.float32)
+  plan = train.plan_epoch(
+    config, seed, 0, len(part.labels), rates, int(state.step)
+  )
+  training_checks.check_epoch(config, state, part, plan, hparams, 4)
+  checked, _ = train.train_epoch(config, state, part, plan, hparams)
+  state = train.init_state(config, seed)
+  alone, _ = train.train_epoch(config, state, part, plan, hparams)
+  same = jax.tree.map(
+    lambda a, b: bool(np.array_equal(a, b)), checked.params, alone.params
+  )
+  return {
+    "dropout without frozen masks is refused": _refused(
+      state.params, names, batch
+    ),
+    "right under frozen masks": (
+      terms["dropout"].hand.verdict is Verdict.CORRECT
+    ),
+    "checks leave training bit for bit": all(jax.tree.leaves(same)),
+  }

@@ -1,0 +1,1 @@
+"""Claim B4: the gradient's variance against batch size."""

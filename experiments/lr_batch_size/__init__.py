@@ -1,0 +1,1 @@
+"""Claims B1, B2: the map of rate and batch size."""

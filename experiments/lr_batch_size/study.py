@@ -1,0 +1,370 @@
+"""B1, B2: which learning rate does each batch size want?
+
+  python -m experiments.lr_batch_size --preset=full
+
+B1 (12.4): small batches want small rates: of .1 .3 .5 .7, 0.5 is best at batch
+32 and 0.1 at 16. B2: the best rate grows linearly with the batch, then like
+its square root, then not at all.
+Budgets: equal epochs and equal updates, each with a map of rate x batch:
+  coarse  --rates at each batch, seeds from 1000. By code, a column goes on by
+          a factor of 2 until its best rate (least mean log loss) is inside and
+          at its top rate half the runs have diverged (within 2^-10 to 2^8).
+  fresh   5 rates by factors of sqrt 2 around it, seeds from 0; by code, up to
+          3 more at an end while the best of the mean, or of more than a fifth
+          of the seeds, is there.
+Metric: development loss at the end. A run that ends not finite or above ln 10
+has diverged; it counts as a loss of ln 10, or of its own if that is more.
+Best rate of a seed, on the fresh grid: vertex of the parabola through log loss
+over log rate at its least and the two neighbours; at an end the end itself,
+counted as censored (in the notes and in summary.csv).
+Parts in each budget, on slopes of log best rate over log batch, per seed:
+  B1 32 above 16   log of the ratio of best rates above 0, margin log 1.1
+  B1 slope         from 8 to 128 above 0, margin 0.1
+  B2 linear, square root, none: slope 1 from 8 to 64, 1/2 from 64 to 512, 0 from
+                   512 to 4096 (equal thirds of the map), margin 0.15
+  B2 bends         the first of these is above the last, margin 0.15; its note
+                   says which BIC prefers: one line, one break or two
+Parts on the chapter's panels, B1 batch 32 and 16: --panel_epochs epochs of its
+four rates; at the end the accuracy of 0.5 (at 16: of 0.1) is above each
+other's, paired, margin 0.1 point.
+Test: Student's t over seeds, Holm over all parts, 95 % bootstrap intervals.
+Cost on two cores: full (30 seeds, 3 coarse) about 25 minutes.
+"""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from experiments._shared import study
+from experiments.lr_batch_size import figures as ridge_figures
+from mnist_jax import sweep
+from mnist_jax.plotting import axes as plots
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import slopes, verdicts
+from mnist_jax.sweep import figures as study_figures
+from mnist_jax.sweep import rate_search as rate_columns
+from mnist_jax.sweep import tables
+
+TUNING_SEED = 1000
+BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
+THIRDS = {"linear": (8, 64), "square root": (64, 512), "none": (512, 4096)}
+EXPONENTS = {"linear": 1.0, "square root": 0.5, "none": 0.0}
+SMALL = (8, 128)  # where B1 looks for a slope
+PANELS = {32: 0.5, 16: 0.1}  # the chapter's best rate of each
+PANEL_RATES = (0.1, 0.3, 0.5, 0.7)
+PANEL_POINTS = (0.1, 0.25, 0.5)  # evaluated within the first epoch
+MARGINS = {"slope": 0.15, "small": 0.1, "ratio": math.log(1.1)}
+ACCURACY_MARGIN = 0.001
+
+SETTINGS = (
+  study.Setting(
+    "batch_sizes",
+    (16, 32, 128, 512, 1024),
+    tuple(2**k for k in range(3, 13)),
+    "of the map",
+  ),
+  study.Setting(
+    "rates",
+    (0.25, 0.5, 1.0, 2.0, 4.0),
+    tuple(2.0**k for k in range(-5, 4)),
+    "coarse",
+  ),
+  study.Setting("epochs", 0.2, 2.0, "of each run, equal epochs"),
+  study.Setting("updates", 40, 300, "of each run, equal updates"),
+  study.Setting("seeds", 2, 30, "fresh seeds"),
+  study.Setting("tuning_seeds", 2, 3, "seeds of the coarse map"),
+  study.Setting("panel_epochs", 1, 5, "of the chapter's panels"),
+)
+
+
+def _between(values: SimpleNamespace, ends: tuple[int, int]) -> list[int]:
+  return [size for size in values.batch_sizes if ends[0] <= size <= ends[1]]
+
+
+def check(values: SimpleNamespace) -> None:
+  sizes = list(values.batch_sizes)
+  shown = ",".join(map(str, sizes))
+  few = [name for name, e in THIRDS.items() if len(_between(values, e)) < 2]
+  if sizes != sorted(set(sizes)) or len(sizes) < 5 or few:
+    raise InputError(
+      f"--batch_sizes={shown}: expected at least five, rising, two or more of "
+      "them in each of 8-64, 64-512 and 512-4096"
+    )
+  missing = {*PANELS, ridge_figures.ANCHOR} - set(sizes)
+  if missing:
+    raise InputError(
+      f"--batch_sizes={shown}: expected {min(missing)} among them"
+    )
+  powers = [math.log2(rate) if rate > 0 else math.nan for rate in values.rates]
+  whole = all(power.is_integer() for power in powers)
+  if len(powers) < 3 or not whole or not (np.diff(powers) == 1).all():
+    raise InputError(
+      f"--rates={','.join(map(str, values.rates))}: expected at least three "
+      "powers of 2, each twice the one before"
+    )
+
+
+def _map(lab: study.Lab, kind: str, values: SimpleNamespace) -> pd.DataFrame:
+  budget = sweep.Budget(**{kind: getattr(values, kind)})
+  return rate_columns.search(
+    lambda cells: lab.sweep(cells, budget),
+    values.batch_sizes,
+    values.rates,
+    tuning_seeds=range(TUNING_SEED, TUNING_SEED + values.tuning_seeds),
+    seeds=range(values.seeds),
+  ).assign(kind=kind)
+
+
+def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
+  maps = [_map(lab, kind, values) for kind in BUDGETS]
+  panels = lab.sweep(
+    sweep.product(
+      batch_size=list(PANELS),
+      learning_rate=PANEL_RATES,
+      seed=range(values.seeds),
+    ),
+    sweep.Budget(
+      epochs=values.panel_epochs, evaluate_every=1, evaluate_at=PANEL_POINTS
+    ),
+  )
+  return {"table": pd.concat(maps, ignore_index=True), "panels": panels}
+
+
+def _stage(table: pd.DataFrame, kind: str, stage: str) -> pd.DataFrame:
+  return table[(table["kind"] == kind) & (table["stage"] == stage)]
+
+
+def _ridge(
+  table: pd.DataFrame, kind: str, values: SimpleNamespace
+) -> tuple[ridge_figures.Ridge, Int[np.ndarray, "S K"]]:
+  """The best rates of a budget, and which of them are censored."""
+  fresh = _stage(table, kind, "fresh")
+  rates, edge = rate_columns.best_rates(fresh, values.batch_sizes)
+  sizes = np.array(values.batch_sizes)
+  fit = slopes.piecewise_slopes(sizes, rates, seed=0)
+  return ridge_figures.Ridge(sizes, rates, fit), edge
+
+
+def _slopes(
+  found: ridge_figures.Ridge, ends: tuple[int, int]
+) -> Float[np.ndarray, " S"]:
+  """Each seed's exponent between two batch sizes, both included."""
+  chosen = (found.sizes >= ends[0]) & (found.sizes <= ends[1])
+  return slopes.seed_slopes(found.sizes[chosen], found.rates[:, chosen])
+
+
+def _map_questions(
+  table: pd.DataFrame, kind: str, values: SimpleNamespace
+) -> list[verdicts.Question]:
+  found, edge = _ridge(table, kind, values)
+  small, big = (found.sizes.tolist().index(size) for size in (16, 32))
+  ratio = np.log(found.rates[:, big] / found.rates[:, small])
+  thirds = {name: _slopes(found, ends) for name, ends in THIRDS.items()}
+  censored = f"{np.count_nonzero(edge)} of {edge.size} censored"
+  fit = found.fit
+
+  def question(
+    claim: str, name: str, text: str, x: Float[np.ndarray, " S"], **how: Any
+  ) -> verdicts.Question:
+    effect = statistics.mean_interval(x, seed=0)
+    how = {"note": censored} | how
+    full = f"{name}, {BUDGETS[kind]}"
+    return verdicts.Question(claim, full, text, effect, **how)
+
+  return [
+    question(
+      "B1",
+      "32 above 16",
+      "the best rate is higher at batch 32 than at 16 (log of the ratio)",
+      ratio,
+      margin=MARGINS["ratio"],
+    ),
+    question(
+      "B1",
+      "slope",
+      f"the best rate rises from batch {SMALL[0]} to {SMALL[1]} (slope)",
+      _slopes(found, SMALL),
+      margin=MARGINS["small"],
+    ),
+    *(
+      question(
+        "B2",
+        name,
+        f"best rate ~ batch^{EXPONENTS[name]:g} from {ends[0]} to {ends[1]}",
+        thirds[name],
+        kind="same",
+        target=EXPONENTS[name],
+        margin=MARGINS["slope"],
+      )
+      for name, ends in THIRDS.items()
+    ),
+    question(
+      "B2",
+      "bends",
+      "the slope falls from the first third of the map to the last",
+      thirds["linear"] - thirds["none"],
+      margin=MARGINS["slope"],
+      note=f"BIC prefers {fit.best}, by {fit.bic_difference:.3g}; {censored}",
+    ),
+  ]
+
+
+def _panel_questions(panels: pd.DataFrame) -> list[verdicts.Question]:
+  questions = []
+  for size, best in PANELS.items():
+    own = panels[panels["batch_size"] == size]
+    curves = tables.curves(own, "learning_rate", "dev_accuracy")
+    ends = {rate: curves.arm(rate)[:, -1] for rate in curves.arms}
+    questions += [
+      verdicts.Question(
+        "B1",
+        f"batch {size}: {best:g} above {rate:g}",
+        f"at batch {size} rate {best:g} ends with a higher accuracy than "
+        f"{rate:g}",
+        statistics.mean_interval(ends[best] - ends[rate], seed=0),
+        margin=ACCURACY_MARGIN,
+      )
+      for rate in PANEL_RATES
+      if rate != best
+    ]
+  return questions
+
+
+def judge(
+  measured: dict[str, pd.DataFrame], values: SimpleNamespace
+) -> list[verdicts.Part]:
+  questions = _panel_questions(measured["panels"])
+  for kind in BUDGETS:
+    questions += _map_questions(measured["table"], kind, values)
+  return verdicts.judge(questions)
+
+
+def _summary_rows(
+  table: pd.DataFrame, kind: str, values: SimpleNamespace
+) -> list[dict[str, Any]]:
+  found, edge = _ridge(table, kind, values)
+  rows = []
+  for i, size in enumerate(values.batch_sizes):
+    coarse = rate_columns.column(_stage(table, kind, "coarse"), size)
+    fresh = _stage(table, kind, "fresh")
+    near = rate_columns.column(fresh, size)
+    broken = coarse.rates[coarse.lost.mean(axis=0) >= 0.5]
+    own = fresh[
+      (fresh["batch_size"] == size) & (fresh["learning_rate"] == near.best)
+    ]
+    mean, low, high = found.mean(i)
+    rows.append(
+      {
+        "budget": BUDGETS[kind],
+        "batch_size": size,
+        "seeds": len(edge),
+        "coarse_best": coarse.best,
+        "diverges_from": broken.min() if len(broken) else math.nan,
+        "best_rate": mean,
+        "best_rate_low": low,
+        "best_rate_high": high,
+        "sd_of_log2": np.log2(found.rates[:, i]).std(ddof=1),
+        "censored_low": int((edge[:, i] < 0).sum()),
+        "censored_high": int((edge[:, i] > 0).sum()),
+        "fresh_diverged": int(near.lost.sum()),
+        "fresh_best": near.best,
+        "dev_loss": own["dev_loss"].mean(),
+        "dev_accuracy": own["dev_accuracy"].mean(),
+        "bic_best": found.fit.best,
+        "bic_difference": found.fit.bic_difference,
+        "fit": ridge_figures.fit_text(found),
+      }
+    )
+  return rows
+
+
+def summarise(
+  measured: dict[str, pd.DataFrame], values: SimpleNamespace
+) -> pd.DataFrame:
+  """By budget and batch: best rate, censored seeds, divergence, the fit."""
+  return pd.DataFrame(
+    row
+    for kind in BUDGETS
+    for row in _summary_rows(measured["table"], kind, values)
+  )
+
+
+def _draw_map(
+  measured: dict[str, pd.DataFrame], kind: str, values: SimpleNamespace
+) -> plots.Figure:
+  found, _ = _ridge(measured["table"], kind, values)
+  coarse = _stage(measured["table"], kind, "coarse")
+  figure, axes = plots.panels(1, 2, (14, 6))
+  for ax, metric in zip(axes[0], ("dev_accuracy", "dev_loss"), strict=True):
+    ridge_figures.draw_map(ax, coarse, metric)
+    ridge_figures.draw_on_map(ax, found)
+  length = f"{getattr(values, kind):g} {kind}"
+  with plots.style():
+    figure.legend(
+      *axes[0, 0].get_legend_handles_labels(),
+      loc="outside lower center",
+      ncols=5,
+      fontsize=9,
+    )
+    figure.suptitle(
+      f"Rate and batch, {BUDGETS[kind]} ({length}): map of "
+      f"{values.tuning_seeds} seeds, best rates of {values.seeds} others"
+    )
+  return figure
+
+
+def _draw_ridges(
+  measured: dict[str, pd.DataFrame], values: SimpleNamespace
+) -> plots.Figure:
+  figure, axes = plots.panels(1, 2, (12, 5))
+  for ax, kind in zip(axes[0], BUDGETS, strict=True):
+    found, edge = _ridge(measured["table"], kind, values)
+    ridge_figures.draw_ridge(ax, found)
+    with plots.style():
+      ax.set_title(
+        f"{BUDGETS[kind]}: {getattr(values, kind):g} {kind}; "
+        f"{np.count_nonzero(edge)} of {edge.size} censored"
+      )
+      ax.legend(fontsize=8)
+  with plots.style():
+    figure.suptitle(f"Best rate of each batch size, {values.seeds} seeds")
+  return figure
+
+
+def _draw_panels(panels: pd.DataFrame, values: SimpleNamespace) -> plots.Figure:
+  figure, axes = plots.panels(2, 2, (11, 8.4))
+  for row, size in zip(axes, sorted(PANELS), strict=True):
+    own = panels[panels["batch_size"] == size]
+    for ax, metric in zip(row, ("dev_accuracy", "dev_loss"), strict=True):
+      curves = tables.curves(own, "learning_rate", metric)
+      study_figures.draw_curves(
+        ax, curves, metric, "rate {:g}".format, since=PANEL_POINTS[0]
+      )
+      with plots.style():
+        ax.set_title(f"batch {size}; the chapter's best: {PANELS[size]:g}")
+  with plots.style():
+    figure.suptitle(
+      f"The chapter's rates at batches 16 and 32, {values.seeds} seeds, mean "
+      "and 95 % band"
+    )
+  return figure
+
+
+def draw(
+  measured: dict[str, pd.DataFrame], values: SimpleNamespace
+) -> dict[str, plots.Figure]:
+  return {
+    **{f"map_{kind}": _draw_map(measured, kind, values) for kind in BUDGETS},
+    "ridge": _draw_ridges(measured, values),
+    "panels": _draw_panels(measured["panels"], values),
+  }
+
+
+STUDY = study.Study(
+  "lr_batch_size", SETTINGS, measure, judge, draw, summarise, check
+)

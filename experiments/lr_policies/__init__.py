@@ -1,0 +1,1 @@
+"""Claims L6, L2: the six policies; Robbins and Monro."""

@@ -1,0 +1,385 @@
+"""L6, L2: the six rate policies, exact, trained, and on a convex problem.
+
+  python -m experiments.lr_policies --preset=full
+
+L6 (12.4), derived: each policy's table of 20,000 updates is its formula (50
+digits, written anew) within one last place of float32; beside torch's
+schedulers where torch is installed. Then trained on MNIST at batch 128: every
+policy's constants and first rate are chosen on the development set, of the
+grid in `candidates`, with seeds of their own (from 1000); the chosen ones run
+on fresh seeds (from 0), and are compared with the tuned fixed rate (paired
+differences, shown with intervals; the chapter ranks no policy, so they are no
+part of the verdict).
+L2 (12.4): sum of rates infinite and sum of squares finite suffice for SGD to
+converge. Derived: which of the six have both (mnist_jax.robbins_monro).
+Measured on L2 softmax regression with its optimum known
+(mnist_jax.convex): the excess loss of each policy that has both (inv, and inv
+with power 1) still falls over the last factor of 10 in updates (slope below
+0), and ends below that of the fixed rate, whose squares' sum is infinite.
+Test: Student's t over seeds, Holm, 95 % bootstrap intervals.
+Cost on two cores: full (30 seeds, 20 epochs) about 10 minutes.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments._shared import study
+from experiments.lr_policies import conditions as robbins_monro
+from experiments.lr_policies import convex
+from experiments.lr_policies import figures as policy_figures
+from experiments.lr_policies import parity as policy_parity
+from mnist_jax import schedules, sweep
+from mnist_jax.plotting import axes as plots
+from mnist_jax.schedules import config as schedule_config
+from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import verdicts
+from mnist_jax.sweep import figures as study_figures
+from mnist_jax.sweep import tables
+
+TUNING_SEED = 1000
+ONE_LAST_PLACE = 1.0
+CONVEX_RATE = 0.1
+SIX = ("fixed", "step", "multistep", "exp", "inv", "poly")
+
+SETTINGS = (
+  study.Setting("epochs", 2, 20, "epochs of each run"),
+  study.Setting("seeds", 2, 30, "fresh seeds of each policy"),
+  study.Setting("tuning_seeds", 1, 3, "seeds of each candidate"),
+  study.Setting("first_rates", (0.8,), (0.5, 0.8, 1.2, 1.8), "first rates"),
+  study.Setting("convex_updates", 1000, 20_000, "on the convex problem"),
+  study.Setting("convex_examples", 500, 5000, "of the convex problem"),
+  study.Setting("convex_seeds", 2, 30, "of the convex problem"),
+)
+
+
+def candidates(epochs: int) -> dict[str, list[dict[str, Any]]]:
+  """The constants tried of each policy, in epochs."""
+  half, late = round(0.5 * epochs, 3), round(0.75 * epochs, 3)
+  fifth = round(epochs / 5, 3)
+  return {
+    "fixed": [{}],
+    "step": [{"gamma": g, "decay_steps": fifth} for g in (0.5, 0.7)],
+    "multistep": [{"gamma": g, "boundaries": (half, late)} for g in (0.1, 0.3)],
+    "exp": [{"gamma": round(end ** (1 / epochs), 6)} for end in (0.03, 0.1)],
+    "inv": [
+      {"gamma": round(g / epochs, 6), "power": p}
+      for g, p in ((10.0, 0.75), (3.0, 1.0))
+    ],
+    "poly": [{"power": p} for p in (1.0, 2.0)],
+  }
+
+
+def _cells(
+  policy: str, constants: dict[str, Any], rates: Any, seeds: range
+) -> list[sweep.Settings]:
+  base = sweep.Settings(schedule=policy, schedule_unit="epochs", **constants)
+  return sweep.product(base, learning_rate=rates, seed=seeds)
+
+
+def _trained(
+  lab: study.Lab, values: SimpleNamespace
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+  """Runs of the chosen constants on fresh seeds, and those of the choice."""
+  tuning = range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
+  tried = {
+    (policy, number): _cells(policy, constants, values.first_rates, tuning)
+    for policy, some in candidates(values.epochs).items()
+    for number, constants in enumerate(some)
+  }
+  budget = sweep.Budget(epochs=values.epochs)
+  table = lab.sweep([c for some in tried.values() for c in some], budget)
+  keys = {
+    sweep.cell_key(cell, budget): name
+    for name, some in tried.items()
+    for cell in some
+  }
+  names = [keys[cell] for cell in table["cell"]]
+  tuned = table.assign(number=[number for _, number in names])
+  fresh = []
+  for policy in SIX:
+    own = tuned[tuned["schedule"] == policy]
+    number, rate = tables.best_arm(
+      own, ["number", "learning_rate"], "dev_accuracy"
+    )
+    constants = candidates(values.epochs)[policy][int(number)]
+    fresh += _cells(policy, constants, float(rate), range(values.seeds))
+  runs = lab.sweep(fresh, sweep.Budget(epochs=values.epochs, evaluate_every=1))
+  return runs, tuned
+
+
+def _convex_configs(values: SimpleNamespace) -> dict[str, Any]:
+  """The six over the run, and an inv with both conditions."""
+  total = values.convex_updates
+  configs = policy_parity.studied_policies(CONVEX_RATE, total)
+  del configs["exponential_decay"]
+  both = schedule_config.ScheduleConfig(
+    "inv", CONVEX_RATE, gamma=100 / total, power=1.0
+  )
+  return {**configs, "inv, power 1": both}
+
+
+def _convex(
+  lab: study.Lab, values: SimpleNamespace
+) -> tuple[pd.DataFrame, float]:
+  """Excess losses in a long table, and the optimum's gradient norm."""
+  problem = convex.make_problem(lab.dataset.train, values.convex_examples)
+  optimum = convex.solve(problem)
+  configs = _convex_configs(values)
+  total = values.convex_updates
+  rates = np.stack(
+    [
+      schedules.tabulate(
+        schedule_config.from_config(config, total, total), total
+      )
+      for config in configs.values()
+    ]
+  )
+  seeds = tuple(range(values.convex_seeds))
+  updates, excess = convex.excess_losses(problem, optimum, rates, seeds)
+  rows = [
+    {
+      "policy": policy,
+      "seed": seed,
+      "step": int(step),
+      "excess": float(excess[i, s, k]),
+    }
+    for i, policy in enumerate(configs)
+    for s, seed in enumerate(seeds)
+    for k, step in enumerate(updates)
+  ]
+  return pd.DataFrame(rows), optimum.gradient_norm
+
+
+def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
+  studied = policy_parity.studied_policies()
+  parity = list(policy_parity.against_formula(studied))
+  theirs = policy_parity.against_torch(studied)
+  excess, norm = _convex(lab, values)
+  runs, tuned = _trained(lab, values)
+  return {
+    "parity": pd.DataFrame(
+      [p.to_dict() for p in parity]
+      + ([] if isinstance(theirs, str) else [p.to_dict() for p in theirs])
+    ),
+    "torch": theirs if isinstance(theirs, str) else "compared",
+    "convex": excess,
+    "gradient_norm": norm,
+    "table": runs,
+    "tuning": tuned,
+  }
+
+
+def _l6(measured: dict[str, Any]) -> list[verdicts.Part]:
+  return [
+    verdicts.derived(
+      "L6",
+      f"{row.policy}, {row.against}",
+      f"{row.formula} over {row.steps} updates within one last place",
+      bool(row.max_ulps <= ONE_LAST_PLACE),
+      f"at most {row.max_ulps:.3f} last places, {row.max_relative:.2g} "
+      "relative",
+    )
+    for row in measured["parity"].itertuples()
+  ]
+
+
+def _has_both(config: schedule_config.ScheduleConfig) -> bool:
+  found = robbins_monro.conditions(config)
+  return found.reaches_anywhere and found.noise_dies_out
+
+
+def _l2_derived() -> verdicts.Part:
+  texts, both = [], []
+  for policy, config in policy_parity.studied_policies().items():
+    if policy not in SIX:
+      continue
+    found = robbins_monro.conditions(config)
+    texts.append(
+      f"{policy}: sum of rates {found.total:.4g}, of squares "
+      f"{found.squares:.4g}"
+    )
+    both += [policy] * _has_both(config)
+  return verdicts.derived(
+    "L2",
+    "which have both conditions",
+    f"of the six, {', '.join(both) or 'none'}",
+    bool(both),
+    "; ".join(texts),
+  )
+
+
+def _l2_measured(
+  convex_table: pd.DataFrame, values: SimpleNamespace
+) -> list[verdicts.Question]:
+  curves = tables.curves(convex_table, "policy", "excess", point="step")
+  updates = curves.points.astype(np.int64)
+  fixed = curves.arm("fixed")[:, -1]
+  questions = []
+  for policy, config in _convex_configs(values).items():
+    if not _has_both(config):
+      continue
+    excess = curves.arm(policy)
+    questions += [
+      verdicts.Question(
+        "L2",
+        f"{policy}: still falling",
+        "its excess loss falls to the end (slope on log axes)",
+        convex.late_slope(updates, excess),
+        "less",
+      ),
+      verdicts.Question(
+        "L2",
+        f"{policy}: below the fixed rate",
+        "it ends below the excess of the fixed rate (log of the ratio)",
+        statistics.paired_log_ratio(excess[:, -1], fixed, seed=0),
+        "less",
+      ),
+    ]
+  return questions
+
+
+def judge(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> list[verdicts.Part]:
+  return [
+    *_l6(measured),
+    _l2_derived(),
+    *verdicts.judge(_l2_measured(measured["convex"], values)),
+  ]
+
+
+def _against_fixed(table: pd.DataFrame) -> dict[str, statistics.Effect]:
+  curves = tables.curves(table, "schedule", "dev_accuracy")
+  fixed = curves.arm("fixed")[:, -1]
+  return {
+    policy: statistics.paired_difference(
+      curves.arm(policy)[:, -1], fixed, seed=0
+    )
+    for policy in SIX[1:]
+  }
+
+
+def summarise(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> pd.DataFrame:
+  """By policy: constants, accuracy, against fixed, convex floor and slope."""
+  table = measured["table"]
+  ends = tables.last_rows(table)
+  against = _against_fixed(table)
+  curves = tables.curves(measured["convex"], "policy", "excess", point="step")
+  updates = curves.points.astype(np.int64)
+  rows = []
+  for policy in curves.arms:
+    excess = curves.arm(policy)
+    slope, floor = (
+      convex.late_slope(updates, excess),
+      convex.floor(updates, excess),
+    )
+    row: dict[str, Any] = {
+      "policy": policy,
+      "convex_floor": floor.estimate,
+      "convex_slope": slope.estimate,
+      "convex_slope_low": slope.low,
+      "convex_slope_high": slope.high,
+    }
+    if policy in SIX:
+      own = ends[ends["schedule"] == policy]
+      row["constants"] = _legend(own)
+      row["dev_accuracy_mean"] = own["dev_accuracy"].mean()
+      row["dev_accuracy_std"] = own["dev_accuracy"].std()
+      row["dev_loss_mean"] = own["dev_loss"].mean()
+      row["seeds"] = len(own)
+    if policy in against:
+      effect = against[policy]
+      row["points_over_fixed"] = 100 * effect.estimate
+      row["points_over_fixed_low"] = 100 * effect.low
+      row["points_over_fixed_high"] = 100 * effect.high
+    rows.append(row)
+  return pd.DataFrame(rows)
+
+
+def _legend(own: pd.DataFrame) -> str:
+  row = own.iloc[0]
+  text = row["boundaries"]
+  config = schedule_config.ScheduleConfig(
+    row["schedule"],
+    float(row["learning_rate"]),
+    gamma=None if pd.isna(row["gamma"]) else float(row["gamma"]),
+    decay_steps=(
+      None if pd.isna(row["decay_steps"]) else float(row["decay_steps"])
+    ),
+    boundaries=(None if pd.isna(text) else tuple(map(float, text.split(",")))),
+    power=None if pd.isna(row["power"]) else float(row["power"]),
+    unit=row["schedule_unit"],
+  )
+  return config.describe()
+
+
+def _draw_trained(measured: dict[str, Any], values: Any) -> plots.Figure:
+  figure, axes = plots.panels(1, 3, (16, 4.6))
+  table = measured["table"]
+  for ax, metric in zip(axes[0], ("dev_loss", "dev_accuracy"), strict=False):
+    curves = tables.curves(table, "schedule", metric)
+    study_figures.draw_curves(
+      ax,
+      curves,
+      metric,
+      lambda policy: _legend(table[table["schedule"] == policy]),
+      since=1,
+    )
+    if metric == "dev_loss":
+      plots.log_axis(ax, "y")
+    with plots.style():
+      ax.legend(fontsize=7)
+  against = _against_fixed(table)
+  study_figures.draw_effects(
+    axes[0, 2], list(against), list(against.values()), scale=100
+  )
+  with plots.style():
+    axes[0, 2].set_xlabel(
+      "over the tuned fixed rate (points of dev accuracy, 95 %)"
+    )
+    figure.suptitle(
+      f"Six policies with tuned constants, batch 128, {values.seeds} seeds "
+      "(e in epochs)"
+    )
+  return figure
+
+
+def _draw_convex(measured: dict[str, Any], values: Any) -> plots.Figure:
+  figure, axes = plots.panels(1, 1, (8, 5.2))
+  curves = tables.curves(measured["convex"], "policy", "excess", point="step")
+  configs = _convex_configs(values)
+  ax = axes[0, 0]
+  for i, policy in enumerate(curves.arms):
+    plots.bands(
+      ax, curves.points, curves.arm(policy), configs[policy].describe(), index=i
+    )
+  with plots.style():
+    plots.log_axis(ax, "x")
+    plots.log_axis(ax, "y")
+    ax.set_xlabel("update t")
+    ax.set_ylabel("excess loss J − J* (nats)")
+    ax.legend(fontsize=8)
+    ax.set_title(
+      f"L2 softmax regression, {values.convex_examples} examples, batch "
+      f"{convex.BATCH_SIZE}, mean and 95 % band"
+    )
+  return figure
+
+
+def draw(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> dict[str, plots.Figure]:
+  studied = policy_parity.studied_policies()
+  return {
+    "policies": policy_figures.policies(studied, policy_parity.NUM_STEPS),
+    "trained": _draw_trained(measured, values),
+    "convex": _draw_convex(measured, values),
+  }
+
+
+STUDY = study.Study("lr_policies", SETTINGS, measure, judge, draw, summarise)

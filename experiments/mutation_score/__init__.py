@@ -1,0 +1,1 @@
+"""Claim G4: which planted mistakes a gradient check finds."""

@@ -1,0 +1,1 @@
+"""Claim S2: leaving a saddle."""

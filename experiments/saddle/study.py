@@ -1,0 +1,394 @@
+"""S2: do flat saddle points, not local minima, hold descent up?
+
+  python -m experiments.saddle --preset=full
+
+Claim (12.4): the trouble is not local minima but saddle points, where the
+gradient is near 0 in all directions and SGD hardly gets away.
+Surface: f(x, y) = x^2 / 2 + c (y^4 / 4 - y^2 / 2), c = 0.1 unless said: a
+saddle at 0, minima at y = -1 and 1 (mnist_jax.saddle). A picture of what the
+claim means; it says nothing of how often MNIST's network meets a saddle.
+Metric: steps from (1, y0) until |y| >= 0.5, halfway to a minimum.
+Arms: y0 normal with sd 1e-6: plain, momentum 0.9 (rate 0.1 both), Adam (rate
+0.01, about the length of its steps), the same y0 for a seed's three; y0 = 0,
+on the stable manifold: plain without noise, and with normal noise on the
+gradient of sd 1e-8 to 1e-1 (1e-2 for the arm "noisy").
+Parts, margins as given here:
+  other minima      none but the two, and they are equally low (derived)
+  stands still      plain from y0 = 0 does not leave within --most (computed)
+  waits             more than half the way's steps are spent at the saddle
+  noisy, momentum, adam   leave sooner than plain: log ratio, margin log 1.1
+  log of noise      steps fall with log(noise) by 1 / log(1 + rate c), as
+                    linear growth of y says; ratio 1, margin 0.05
+  flatter           steps ~ c^-1 over c = 0.02 to 0.5, noise 1e-3, margin 0.15
+Test: Student's t over seeds, Holm, 95 % bootstrap intervals.
+Cost on two cores: full (100 seeds) ten seconds.
+"""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float, Key
+
+from experiments._shared import study
+from experiments.saddle import surface as saddle
+from mnist_jax.plotting import axes as plots
+from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import slopes, verdicts
+from mnist_jax.sweep import tables
+
+RATE, ADAM_RATE = 0.1, 0.01
+CURVATURE = 0.1
+NEAR = 1e-6
+NOISE = 1e-2  # of the arm "noisy"
+FLAT_NOISE = 1e-3
+MARGIN = math.log(1.1)
+SLOPE_MARGIN, FLAT_MARGIN = 0.05, 0.15
+KINDS = {"plain": "sgd", "momentum": "momentum", "adam": "adam"}
+_NEAR, _ON_IT = range(2)  # what a seed's keys are for
+
+SETTINGS = (
+  study.Setting("seeds", 4, 100, "seeds of each arm"),
+  study.Setting("most", 20_000, 20_000, "steps after which a run is given up"),
+  study.Setting(
+    "noises", (1e-8, 1e-4, 1e-1), tuple(10.0**k for k in range(-8, 0)), "sd"
+  ),
+  study.Setting(
+    "curvatures", (0.05, 0.1, 0.5), (0.02, 0.05, 0.1, 0.2, 0.5), "c"
+  ),
+)
+
+
+def _keys(seeds: int, purpose: int, number: int = 0) -> Key[Array, " S"]:
+  """A key for each seed, its own for each purpose and number."""
+
+  def one(seed: Array) -> Key[Array, ""]:
+    key = jax.random.fold_in(jax.random.key(seed), purpose)
+    return jax.random.fold_in(key, number)
+
+  return jax.vmap(one)(jnp.arange(seeds))
+
+
+def near_starts(seeds: int) -> Float[Array, "S 2"]:
+  """(1, y0), the same for every arm that starts beside the manifold."""
+  keys = _keys(seeds, _NEAR)
+  offsets = NEAR * jax.vmap(jax.random.normal)(keys)
+  return jnp.stack([jnp.ones(seeds), offsets], axis=1)
+
+
+def _rate(kind: str) -> float:
+  return ADAM_RATE if kind == "adam" else RATE
+
+
+def _rows(
+  arm: str,
+  kind: str,
+  starts: Float[Array, "S 2"],
+  curvature: float,
+  noise: float,
+  number: int,
+  most: int,
+) -> list[dict[str, Any]]:
+  """A row per seed of one arm."""
+  seeds = len(starts)
+  found = saddle.escape(
+    kind,
+    _rate(kind),
+    starts,
+    jnp.full(seeds, curvature),
+    jnp.full(seeds, noise),
+    _keys(seeds, _ON_IT, number),
+    most=most,
+  )
+  settings = {"arm": arm, "curvature": curvature, "noise": noise}
+  return [
+    settings | {"seed": seed, "left": left, "arrived": arrived}
+    for seed, (left, arrived) in enumerate(
+      zip(found.left.tolist(), found.arrived.tolist(), strict=True)
+    )
+  ]
+
+
+def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
+  near = near_starts(values.seeds)
+  on_it = near.at[:, 1].set(0)
+  arms = [(arm, kind, near, CURVATURE, 0.0) for arm, kind in KINDS.items()]
+  arms.append(("stands still", "sgd", on_it, CURVATURE, 0.0))
+  arms.append(("noisy", "sgd", on_it, CURVATURE, NOISE))
+  arms += [
+    ("by noise", "sgd", on_it, CURVATURE, noise) for noise in values.noises
+  ]
+  arms += [
+    ("by curvature", "sgd", on_it, curvature, FLAT_NOISE)
+    for curvature in values.curvatures
+  ]
+  rows = [
+    row
+    for number, arm in enumerate(arms)
+    for row in _rows(*arm, number=number, most=values.most)
+  ]
+  return pd.DataFrame(rows)
+
+
+def _steps(
+  table: pd.DataFrame, arm: str, metric: str = "left"
+) -> Float[np.ndarray, " S"]:
+  chosen = table[table["arm"] == arm].sort_values("seed")
+  return chosen[metric].to_numpy(np.float64)
+
+
+def _by(table: pd.DataFrame, name: str) -> tables.Curves:
+  """[1, S, K] steps to leave by noise or by curvature."""
+  return tables.curves(
+    table[table["arm"] == f"by {name}"], "arm", "left", point=name
+  )
+
+
+def log_noise_slopes(table: pd.DataFrame) -> Float[np.ndarray, " S"]:
+  """Each seed's steps for one factor of e less noise, over what growth says."""
+  curves = _by(table, "noise")
+  x = -np.log(curves.points)
+  x = x - x.mean()
+  slope = curves.values[0] @ x / (x @ x)
+  return slope * math.log(saddle.growth(CURVATURE, RATE))
+
+
+def _derived(table: pd.DataFrame, most: int) -> list[verdicts.Part]:
+  points = saddle.stationary_points(CURVATURE)
+  minima = [(y, f) for y, f, values in points if min(values) > 0]
+  names = ", ".join(f"y = {y:g}" for y, _ in minima)
+  still = _steps(table, "stands still")
+  return [
+    verdicts.derived(
+      "S2",
+      "other minima",
+      "the surface has no minimum but two equally low ones",
+      len(minima) == 2 and len({f for _, f in minima}) == 1,
+      f"of {len(points)} stationary points the minima are {names}",
+    ),
+    verdicts.derived(
+      "S2",
+      "stands still",
+      f"from y = 0 plain descent is at the saddle after {most} steps",
+      bool((still == most).all()),
+      "the gradient in y is exactly 0 there",
+    ),
+  ]
+
+
+def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
+  plain = _steps(table, "plain")
+  lost = table[
+    (table["arm"] != "stands still") & (table["left"] == values.most)
+  ]
+  note = f"{len(lost)} runs did not leave" if len(lost) else ""
+  flat = _by(table, "curvature")
+  questions = [
+    verdicts.Question(
+      "S2",
+      "waits",
+      "plain spends more than half of its way to a minimum at the saddle",
+      statistics.mean_interval(
+        plain / _steps(table, "plain", "arrived"), seed=0
+      ),
+      "greater",
+      target=0.5,
+      note=note,
+    ),
+    *(
+      verdicts.Question(
+        "S2",
+        arm,
+        f"{arm} leaves sooner than plain: log of the ratio of steps",
+        statistics.paired_log_ratio(plain, _steps(table, arm), seed=0),
+        "greater",
+        margin=MARGIN,
+        note=note,
+      )
+      for arm in ("noisy", "momentum", "adam")
+    ),
+    verdicts.Question(
+      "S2",
+      "log of noise",
+      "steps to leave ~ log(1 / noise) / log(1 + rate c)",
+      statistics.mean_interval(log_noise_slopes(table), seed=0),
+      "same",
+      target=1.0,
+      margin=SLOPE_MARGIN,
+      note=note,
+    ),
+    verdicts.Question(
+      "S2",
+      "flatter",
+      "steps to leave ~ 1 / c, the curvature: flatter saddles hold longer",
+      slopes.loglog_slope(flat.points, flat.values[0], seed=0),
+      "same",
+      target=-1.0,
+      margin=FLAT_MARGIN,
+      note=note,
+    ),
+  ]
+  return _derived(table, values.most) + verdicts.judge(questions)
+
+
+def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
+  """Mean and sd of the steps by arm, and how many never left."""
+  grouped = table.groupby(["arm", "curvature", "noise"], sort=False)
+  result = grouped[["left", "arrived"]].agg(["mean", "std", "count"])
+  result.columns = ["_".join(names) for names in result.columns]
+  result["never_left"] = grouped["left"].apply(
+    lambda steps: int((steps == values.most).sum())
+  )
+  return result.reset_index()
+
+
+PATHS = (  # label, kind, y0, noise, steps
+  ("plain, y0 = 0", "sgd", 0.0, 0.0, 2000),
+  (f"plain, y0 = {NEAR:g}", "sgd", NEAR, 0.0, 2000),
+  (f"noisy (sd {NOISE:g}), y0 = 0", "sgd", 0.0, NOISE, 700),
+  (f"momentum 0.9, y0 = {NEAR:g}", "momentum", NEAR, 0.0, 400),
+  (f"Adam, y0 = {NEAR:g}", "adam", NEAR, 0.0, 300),
+)
+
+
+def _draw_surface(ax: plots.Axes) -> None:
+  x, y = np.meshgrid(np.linspace(-0.6, 1.1, 120), np.linspace(-1.5, 1.5, 160))
+  points = np.stack([x, y], axis=-1).astype(np.float32)
+  heights = np.asarray(saddle.value(jnp.asarray(points), CURVATURE))
+  ax.grid(False)
+  ax.contour(
+    x,
+    y,
+    heights,
+    levels=0.6 * np.linspace(0, 1, 21)[1:] ** 2 - CURVATURE / 4,
+    colors="#b0b0b0",
+    linewidths=0.8,
+  )
+  ax.plot(
+    [0, 0],
+    [-1, 1],
+    linestyle="none",
+    marker="*",
+    markersize=13,
+    color="black",
+    label="minima",
+  )
+  ax.plot(
+    [0], [0], linestyle="none", marker="X", color="#B00020", label="saddle"
+  )
+
+
+def draw_paths() -> plots.Figure:
+  """The surface with a path of each kind, and |y| along it."""
+  figure, axes = plots.panels(1, 2, (12, 5))
+  left, right = axes[0]
+  with plots.style():
+    _draw_surface(left)
+    for i, (label, kind, y0, noise, steps) in enumerate(PATHS):
+      start = jnp.array([1.0, y0])
+      points = np.asarray(
+        saddle.path(
+          kind,
+          _rate(kind),
+          start,
+          CURVATURE,
+          noise,
+          jax.random.key(i),
+          steps=steps,
+        )
+      )
+      look = plots.series(i) | {"marker": None}
+      left.plot(*points.T, **look)
+      out = np.abs(points[:, 1])
+      if not out.any():
+        label += " (stays 0)"
+      right.plot(np.where(out > 0, out, np.nan), **look, label=label)
+    right.axhline(
+      saddle.LEFT_AT, color="black", linewidth=1, linestyle=":", label="left"
+    )
+    left.set_xlabel("x (rises from the saddle)")
+    left.set_ylabel("y (falls from it)")
+    left.set_title(f"f = x²/2 + {CURVATURE:g} (y⁴/4 − y²/2)")
+    left.legend(loc="lower right")
+    right.set_xlabel("step")
+    right.set_ylabel("|y|, distance from the saddle's ridge")
+    right.set_title("near the saddle |y| grows by a factor a step")
+  plots.log_axis(right, "y")
+  with plots.style():
+    right.legend(loc="lower right", title="both pictures", fontsize=9)
+  return figure
+
+
+def _draw_by_noise(ax: plots.Axes, curves: tables.Curves) -> None:
+  plots.bands(ax, curves.points, curves.values[0], "plain with noise")
+  mean = curves.values[0].mean(axis=0)
+  x = -np.log(curves.points)
+  growth = math.log(saddle.growth(CURVATURE, RATE))
+  with plots.style():
+    ax.plot(
+      curves.points,
+      mean.mean() + (x - x.mean()) / growth,
+      color="black",
+      linewidth=1,
+      label="slope 1 / log(1 + rate c)",
+    )
+    ax.set_xlabel("sd of the gradient's noise")
+    ax.set_ylabel("steps to leave")
+  plots.log_axis(ax, "x")
+
+
+def _draw_by_curvature(ax: plots.Axes, curves: tables.Curves) -> None:
+  plots.bands(ax, curves.points, curves.values[0], f"noise {FLAT_NOISE:g}")
+  mean = curves.values[0].mean(axis=0)
+  scale = math.exp(np.log(mean * curves.points).mean())
+  with plots.style():
+    ax.plot(
+      curves.points,
+      scale / curves.points,
+      color="black",
+      linewidth=1,
+      label="slope −1",
+    )
+    ax.set_xlabel("curvature c of the saddle (flat to the left)")
+    ax.set_ylabel("steps to leave")
+  plots.log_axis(ax, "x", curves.points)
+  plots.log_axis(ax, "y")
+
+
+def _draw_arms(ax: plots.Axes, table: pd.DataFrame) -> None:
+  names = ("plain", "noisy", "momentum", "adam")
+  with plots.style():
+    for i, name in enumerate(names):
+      steps = _steps(table, name)
+      places = i + (np.arange(len(steps)) / len(steps) - 0.5) / 2
+      look = plots.series(i) | {"linestyle": "none"}
+      ax.plot(places, steps, **look, alpha=0.5)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_xlabel("each point a seed")
+    ax.set_ylabel("steps to leave")
+  plots.log_axis(ax, "y")
+
+
+def draw(
+  table: pd.DataFrame, values: SimpleNamespace
+) -> dict[str, plots.Figure]:
+  figure, axes = plots.panels(1, 3, (15, 4.4))
+  _draw_by_noise(axes[0, 0], _by(table, "noise"))
+  _draw_by_curvature(axes[0, 1], _by(table, "curvature"))
+  _draw_arms(axes[0, 2], table)
+  with plots.style():
+    for ax in axes[0, :2]:
+      ax.legend()
+    figure.suptitle(
+      f"Steps to leave the saddle, {values.seeds} seeds, mean and 95 % band"
+    )
+  return {"saddle": draw_paths(), "steps": figure}
+
+
+STUDY = study.Study(
+  "saddle", SETTINGS, measure, judge, draw, summarise, reads_data=False
+)

@@ -1,0 +1,1 @@
+"""Claims B7, B8: updates to a target; the gap."""

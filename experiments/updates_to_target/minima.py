@@ -1,0 +1,55 @@
+"""What is found where training of one run ends: noise scale and sharpness."""
+
+import jax
+
+from mnist_jax import data
+from mnist_jax.analysis import curvature
+from mnist_jax.analysis import gradient_noise as noise
+from mnist_jax.training import loop as train
+from mnist_jax.training import trajectory
+
+SHARPNESS_EXAMPLES = 5000
+SHARPNESS_TOLERANCE = 0.01  # relative, of the residual
+
+
+def noise_scale(
+  config: train.TrainConfig,
+  learning_rate: float,
+  split: data.Split,
+  seed: int,
+  epochs: int,
+) -> float:
+  """tr(Sigma) / |G|^2 over the training set, in examples, after the epochs.
+
+  See `noise.Moments.noise_scale`; config, learning_rate and split are those of
+  `trajectory.states`, which may raise InputError.
+  """
+  states = trajectory.states(config, learning_rate, split, seed, (epochs,))
+  _, params = next(states)
+  moments = noise.network_moments(config.activations, params, split)
+  return float(moments.noise_scale)
+
+
+def sharpness(
+  config: train.TrainConfig,
+  learning_rate: float,
+  split: data.Split,
+  seed: int,
+  epochs: int,
+) -> float:
+  """The largest Hessian eigenvalue of the loss, after the epochs.
+
+  Over the first SHARPNESS_EXAMPLES of the training set (it is in no particular
+  order); see `curvature.sharpness`. Arguments as `noise_scale`.
+  """
+  few = data.Split(*(array[:SHARPNESS_EXAMPLES] for array in split))
+  states = trajectory.states(config, learning_rate, split, seed, (epochs,))
+  _, params = next(states)
+  found = curvature.network_sharpness(
+    config.activations,
+    params,
+    few,
+    jax.random.key(seed),
+    tolerance=SHARPNESS_TOLERANCE,
+  )
+  return float(found.value)

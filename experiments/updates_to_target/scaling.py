@@ -1,0 +1,148 @@
+"""Updates to a target against batch size: regions, and the critical batch.
+
+S seeds, K batch sizes, rising. Perfect scaling: twice the batch, half the
+updates, a slope of -1 on log axes; no scaling: a slope of 0 (Shallue et al.
+2018, "Measuring the effects of data parallelism", section 4.1).
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Real
+from scipy import optimize
+
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import slopes
+from mnist_jax.sweep import tables
+
+MARGIN = 0.1  # of a slope, about -1 and about 0
+_WIDTH = 3  # batch sizes to a local slope
+
+
+def local_slopes(
+  batches: Real[np.ndarray, " K"], updates: Real[np.ndarray, "S _"]
+) -> list[statistics.Effect]:
+  """The slope through each inner batch size and its two neighbours: K - 2.
+
+  Raises:
+    InputError: as `slopes.loglog_slope`.
+  """
+  return [
+    slopes.loglog_slope(
+      batches[i : i + _WIDTH], updates[:, i : i + _WIDTH], seed=0
+    )
+    for i in range(len(batches) - _WIDTH + 1)
+  ]
+
+
+class Regions(NamedTuple):
+  """Where updates scale perfectly with the batch, and where not at all.
+
+  Attributes:
+    perfect_to: the last inner batch size such that there, and at each before
+      it, the local slope's interval reaches to -1 + MARGIN; None if not even
+      the first.
+    none_from: the first such that there, and at each after it, the interval
+      reaches to -MARGIN; None if not even the last.
+  """
+
+  perfect_to: float | None
+  none_from: float | None
+
+  def name(self, batch_size: float | int) -> str:
+    """Of the region a batch size is in; where both reach, "perfect"."""
+    if self.perfect_to is not None and batch_size <= self.perfect_to:
+      return "perfect"
+    if self.none_from is not None and batch_size >= self.none_from:
+      return "none"
+    return "diminishing"
+
+
+def regions(
+  batches: Real[np.ndarray, " K"], found: list[statistics.Effect]
+) -> Regions:
+  """The regions by the local slopes of `local_slopes`."""
+  inner = batches[1:-1]
+  perfect = [effect.low <= -1 + MARGIN for effect in found]
+  flat = [effect.high >= -MARGIN for effect in found]
+  first = int(np.cumprod(perfect).sum())
+  last = int(np.cumprod(flat[::-1]).sum())
+  return Regions(
+    float(inner[first - 1]) if first else None,
+    float(inner[-last]) if last else None,
+  )
+
+
+class Tradeoff(NamedTuple):
+  """updates = S_min + E_min / B: the least updates, the least examples."""
+
+  least_updates: float
+  least_examples: float
+
+  @property
+  def critical_batch(self) -> float:
+    """E_min / S_min: twice S_min updates and twice E_min examples there."""
+    return self.least_examples / self.least_updates
+
+  def updates(self, batches: Real[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
+    """S(B) > 0."""
+    return self.least_updates + self.least_examples / batches
+
+
+def tradeoff(
+  batches: Real[np.ndarray, " K"], updates: Real[np.ndarray, " _"]
+) -> Tradeoff:
+  """The fit of (S / S_min - 1)(E / E_min - 1) = 1, with E = S B.
+
+  McCandlish et al. (2018), "An empirical model of large-batch training",
+  section 2.3: that is S = S_min + E_min / B. Least squares on log S.
+
+  Args:
+    batches: at least 3, above 0.
+    updates: of one seed, or a geometric mean over seeds; above 0.
+
+  Raises:
+    InputError: fewer batches, other shapes, or a value not above 0.
+  """
+  if len(batches) < 3 or len(batches) != len(updates) or min(updates) <= 0:
+    raise InputError(
+      f"{len(batches)} batches and {len(updates)} numbers of updates, "
+      "expected at least 3 of each, above 0"
+    )
+  log_updates = np.log(np.asarray(updates, np.float64))
+
+  def residuals(logs: Float[np.ndarray, " 2"]) -> Float[np.ndarray, " K"]:
+    return np.logaddexp(logs[0], logs[1] - np.log(batches)) - log_updates
+
+  first = np.array(
+    [math.log(min(updates)), math.log(float(updates[0] * batches[0]))]
+  )
+  least, examples = optimize.least_squares(residuals, first).x
+  return Tradeoff(math.exp(least), math.exp(examples))
+
+
+def critical_batch(
+  batches: Real[np.ndarray, " K"], updates: Real[np.ndarray, "S _"]
+) -> statistics.Effect:
+  """The mean log of the seeds' critical batches; see `statistics.as_ratio`.
+
+  Raises:
+    InputError: as `tradeoff`, or fewer than two seeds.
+  """
+  own = [tradeoff(batches, row).critical_batch for row in updates]
+  return statistics.mean_interval(np.log(own), seed=0)
+
+
+def by_batch(
+  table: pd.DataFrame, column: str
+) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "S K"]]:
+  """The batch sizes, and a column of a table with a row for each run.
+
+  Raises:
+    InputError: a batch size lacks a seed that another has.
+  """
+  found = tables.curves(table.assign(one=0), "one", column, point="batch_size")
+  return found.points, found.values[0]

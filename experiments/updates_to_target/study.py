@@ -1,0 +1,362 @@
+"""B7, B8: what do larger batches save, and do they generalise worse?
+
+  python -m experiments.updates_to_target --preset=full
+
+B7 (12.4): larger batches need fewer iterations and give smoother curves, up
+to a point. Updates to a development loss of --target, at each of --batches,
+its rate tuned: on seeds from 1000, by factors of sqrt 2, on past an end as long
+as the best is there; score log updates. Fresh seeds (from 0) at the best, up to
+4 times the updates that tuning took, evaluated every 5 % (that is the
+resolution; at small batches a lucky dip counts). A run that does not get
+there, diverged or not, counts as its limit, and the note counts them. Batches
+1 to 8 have the seeds, the grid and the resolution of the others.
+Parts, slopes on log axes:
+  fewer updates  slope over batches to 64 is below 0, margin 0.1
+  falls off      slope over the largest three less that one is above 0, 0.1
+  no gain left   slope over the largest three is above -0.1
+  smoother       slope of the roughness against batch is below 0, margin 0.1:
+                 of mini-batch loss, of development loss. Every second batch
+                 size trained as long as tuning took; over 40 updates more, one
+                 window each: root of half the mean square successive difference
+Beside them: regions, perfect while a local slope's interval (three sizes)
+reaches -0.9, none from where it reaches -0.1; one slope against pieces by BIC;
+the critical batch of S = S_min + E_min / B (McCandlish et al. 2018), and the
+simple noise scale of the batch 128 run after one epoch.
+B8 (12.4): too large a batch generalises worse. --gap_batches, rate tuned for
+each and for each budget (by factors of 2, mean development accuracy), equal
+epochs and equal updates; a batch of which that is over 60 epochs is left out
+there. Parts, at each budget, of 16 times 128 and more against 128: accuracy
+is lower (margin 0.1 point), development less training loss is larger (0.005
+nats). A diverged run counts with its last finite weights. Beside them, after
+the equal epochs: sharpness (largest Hessian eigenvalue over the first 5,000
+training examples, to 1 %) at the smallest batch and at 2048.
+Test: Student's t over seeds, Holm, 95 % bootstrap intervals. Cost on two
+cores: full (30 seeds, 2 to tune with) about 18 minutes.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import pandas as pd
+
+from experiments._shared import checks, progress, study
+from experiments.updates_to_target import figures as scaling_figures
+from experiments.updates_to_target import minima, roughness, target_runs
+from experiments.updates_to_target import scaling as batch_scaling
+from experiments.updates_to_target import tables as scaling_tables
+from mnist_jax import data, sweep
+from mnist_jax.plotting import axes as plots
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import slopes, verdicts
+from mnist_jax.sweep import rate_tuning, tables
+from mnist_jax.training import loop as train
+
+TUNING_SEED = 1000
+SMALL_TO, SLOPE_MARGIN, FLAT = 64, 0.1, -0.1
+LIMIT = 4  # times the updates that tuning took
+WINDOWS = 40  # updates over which roughness is measured
+REFERENCE, LARGE = 128, 2048  # batches of B8
+MOST_EPOCHS = 60
+MARGINS = {"accuracy": 0.001, "gap": 0.005}
+WORSE = {"accuracy": "accuracy is lower", "gap": "the gap in loss is larger"}
+ROUGH = {"batch_loss": "mini-batch loss", "dev_loss": "development loss"}
+
+SETTINGS = (
+  study.Setting(
+    "batches", (16, 64, 256), tuple(2**k for k in range(14)), "of B7"
+  ),
+  study.Setting("target", 0.5, 0.25, "development loss, nats"),
+  study.Setting("seeds", 2, 30, "fresh seeds"),
+  study.Setting("tuning_seeds", 1, 2, "seeds of each tuned rate"),
+  study.Setting(
+    "gap_batches", (128, 2048), (32, 128, 512, 2048, 8192), "of B8"
+  ),
+  study.Setting("gap_epochs", 1, 10, "equal epochs of B8"),
+  study.Setting("gap_updates", 60, 1290, "equal updates of B8"),
+)
+
+
+def check(values: SimpleNamespace) -> None:
+  checks.rising("batches", values.batches, 3)
+  checks.rising("gap_batches", values.gap_batches, 2)
+  if not {REFERENCE, LARGE} <= set(values.gap_batches):
+    raise InputError(
+      f"--gap_batches={','.join(map(str, values.gap_batches))}: expected "
+      f"{REFERENCE} and {LARGE} in it"
+    )
+
+
+def _expected(batch_size: int) -> float:
+  """About the updates to a loss of 0.25, from runs on other seeds (2000)."""
+  return 160 + 22_000 / batch_size
+
+
+def _tune_to_target(
+  lab: study.Lab, batch_size: int, values: SimpleNamespace
+) -> rate_tuning.Tuned:
+  limit = math.ceil(2 * _expected(batch_size))
+  budget = target_runs.budget(limit, values.target)
+  return rate_tuning.tune(
+    functools.partial(lab.sweep, budget=budget),
+    batch_size,
+    min(2.0, 0.04 * batch_size**0.85),
+    _tuning(values),
+    lambda rows: target_runs.score(rows, values.target),
+  )
+
+
+def _tuning(values: SimpleNamespace) -> range:
+  return range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
+
+
+def _rough(
+  lab: study.Lab, cells: list[sweep.Settings], took: int
+) -> list[dict[str, Any]]:
+  """Of each run: the roughness of its losses over WINDOWS late updates."""
+  budget = sweep.Budget(
+    updates=took + WINDOWS,
+    evaluate_at=tuple(range(took, took + WINDOWS)),
+  )
+  table = lab.sweep(cells, budget)
+  late = table[table["step"] > took]
+  found = {
+    metric: tables.curves(late, "batch_size", metric, point="step").values[0]
+    for metric in ("batch_loss", "dev_loss")
+  }
+  rough = {name: roughness.roughness(v) for name, v in found.items()}
+  return [
+    {"batch_size": cell.batch_size, "seed": cell.seed}
+    | {name: float(values[i]) for name, values in rough.items()}
+    for i, cell in enumerate(cells)
+  ]
+
+
+def _measure_target(
+  lab: study.Lab, values: SimpleNamespace
+) -> dict[str, pd.DataFrame]:
+  """B7: the fresh runs, the tuning, the roughness, the noise scale."""
+  fresh, tuning, rough = [], [], []
+  rates = {}
+  for i, size in enumerate(values.batches):
+    tuned = _tune_to_target(lab, size, values)
+    own = tuned.runs[tuned.runs["learning_rate"] == tuned.rate]
+    rates[size], took = tuned.rate, target_runs.took(own)
+    cells = sweep.product(
+      batch_size=size, learning_rate=tuned.rate, seed=range(values.seeds)
+    )
+    budget = target_runs.budget(LIMIT * took, values.target)
+    ends = tables.last_rows(lab.sweep(cells, budget))
+    fresh.append(ends.assign(limit=LIMIT * took))
+    tuning.append(tuned.runs)
+    if i % 2 == 0:
+      rough += _rough(lab, cells, took)
+  near = min(rates, key=lambda size: abs(math.log(size / REFERENCE)))
+  return {
+    "table": pd.concat(fresh, ignore_index=True),
+    "tuning": pd.concat(tuning, ignore_index=True),
+    "roughness": pd.DataFrame(rough),
+    "noise": _at_end(
+      minima.noise_scale,
+      "noise_scale",
+      lab.dataset,
+      near,
+      rates[near],
+      seeds=values.seeds,
+      epochs=1,
+    ),
+  }
+
+
+Found = Callable[[train.TrainConfig, float, data.Split, int, int], float]
+
+
+def _at_end(
+  find: Found,
+  name: str,
+  dataset: data.Dataset,
+  batch_size: int,
+  rate: float,
+  *,
+  seeds: int,
+  epochs: int,
+) -> pd.DataFrame:
+  """What is found of single runs after so many epochs, a row for each seed."""
+  config = sweep.Settings(batch_size=batch_size).train_config()
+  split = jax.device_put(dataset.train)
+  rows = [
+    {
+      "batch_size": batch_size,
+      "learning_rate": rate,
+      "seed": seed,
+      name: find(config, rate, split, seed, epochs),
+    }
+    for seed in progress.each(range(seeds), f"{name}, batch {batch_size}")
+  ]
+  return pd.DataFrame(rows)
+
+
+def _measure_gap(
+  lab: study.Lab, values: SimpleNamespace
+) -> dict[str, pd.DataFrame]:
+  """B8: runs of both budgets with their tuning, and the sharpness."""
+  count = len(lab.dataset.train.labels)
+  budgets = {
+    "epochs": sweep.Budget(epochs=values.gap_epochs, final_splits=("train",)),
+    "updates": sweep.Budget(
+      updates=values.gap_updates, final_splits=("train",)
+    ),
+  }
+  gap, tuning, sharp = [], [], []
+  for unit, budget in budgets.items():
+    for size in values.gap_batches:
+      if unit == "updates" and values.gap_updates * size > MOST_EPOCHS * count:
+        continue
+      tuned = rate_tuning.tune(
+        functools.partial(lab.sweep, budget=budget),
+        size,
+        min(2.0, 0.08 * size**0.5),
+        _tuning(values),
+        lambda rows: -rows["dev_accuracy"],
+        step=2,
+      )
+      cells = sweep.product(
+        batch_size=size, learning_rate=tuned.rate, seed=range(values.seeds)
+      )
+      ends = tables.last_rows(lab.sweep(cells, budget))
+      gap.append(ends.assign(budget_unit=unit))
+      tuning.append(tuned.runs.assign(budget_unit=unit))
+      if unit == "epochs" and size in (values.gap_batches[0], LARGE):
+        found = _at_end(
+          minima.sharpness,
+          "sharpness",
+          lab.dataset,
+          size,
+          tuned.rate,
+          seeds=values.seeds,
+          epochs=values.gap_epochs,
+        )
+        sharp.append(found)
+  ends = pd.concat(gap, ignore_index=True)
+  return {
+    "gap": ends.assign(gap=ends["dev_loss"] - ends["train_loss"]),
+    "gap_tuning": pd.concat(tuning, ignore_index=True),
+    "sharpness": pd.concat(sharp, ignore_index=True),
+  }
+
+
+def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
+  return _measure_target(lab, values) | _measure_gap(lab, values)
+
+
+def _b7(measured: dict[str, pd.DataFrame]) -> list[verdicts.Question]:
+  table = measured["table"]
+  batches, updates = batch_scaling.by_batch(table, "step")
+  few = batches <= max(SMALL_TO, batches[1])
+  small = slopes.loglog_slope(batches[few], updates[:, few], seed=0)
+  large = slopes.loglog_slope(batches[-3:], updates[:, -3:], seed=0)
+  change = slopes.seed_slopes(batches[-3:], updates[:, -3:])
+  change -= slopes.seed_slopes(batches[few], updates[:, few])
+  short = int((~table["reached"].astype(bool)).sum())
+  note = f"{short} of {len(table)} runs did not get there"
+  sizes = f"{batches[-3]:g} to {batches[-1]:g}"
+  questions = [
+    verdicts.Question(
+      "B7",
+      "fewer updates",
+      f"updates fall with batch up to {batches[few][-1]:g}: slope below 0",
+      small,
+      "less",
+      margin=SLOPE_MARGIN,
+      note=note,
+    ),
+    verdicts.Question(
+      "B7",
+      "falls off",
+      f"the slope over {sizes} is above that up to {batches[few][-1]:g}",
+      statistics.mean_interval(change, seed=0),
+      margin=SLOPE_MARGIN,
+      note=note,
+    ),
+    verdicts.Question(
+      "B7",
+      "no gain left",
+      f"updates fall no more over {sizes}: slope above {FLAT}",
+      large,
+      target=FLAT,
+      note=note,
+    ),
+  ]
+  for metric, name in ROUGH.items():
+    slope = slopes.loglog_slope(
+      *batch_scaling.by_batch(measured["roughness"], metric), seed=0
+    )
+    questions.append(
+      verdicts.Question(
+        "B7",
+        f"smoother, {name}",
+        f"roughness of the {name} falls with batch: slope below 0",
+        slope,
+        "less",
+        margin=SLOPE_MARGIN,
+      )
+    )
+  return questions
+
+
+def _b8(gap: pd.DataFrame) -> list[verdicts.Question]:
+  questions = []
+  for unit, own in gap.groupby("budget_unit", sort=False):
+    batches, accuracy = batch_scaling.by_batch(own, "dev_accuracy")
+    _, gaps = batch_scaling.by_batch(own, "gap")
+    reference = batches.tolist().index(REFERENCE)
+    rates = own.groupby("batch_size")["learning_rate"].first()
+    for i, batch in enumerate(batches.tolist()):
+      if batch < LARGE:
+        continue
+      found = {
+        "accuracy": accuracy[:, reference] - accuracy[:, i],
+        "gap": gaps[:, i] - gaps[:, reference],
+      }
+      questions += [
+        verdicts.Question(
+          "B8",
+          f"{name}, batch {batch:g}, equal {unit}",
+          f"{WORSE[name]} at {batch:g} than at {REFERENCE}, equal {unit}",
+          statistics.mean_interval(effect, seed=0),
+          margin=MARGINS[name],
+          note=f"rates {rates[batch]:g} and {rates[REFERENCE]:g}",
+        )
+        for name, effect in found.items()
+      ]
+  return questions
+
+
+def judge(
+  measured: dict[str, pd.DataFrame], values: SimpleNamespace
+) -> list[verdicts.Part]:
+  return verdicts.judge([*_b7(measured), *_b8(measured["gap"])])
+
+
+def summarise(
+  measured: dict[str, pd.DataFrame], values: SimpleNamespace
+) -> pd.DataFrame:
+  return scaling_tables.summary(measured)
+
+
+def draw(
+  measured: dict[str, pd.DataFrame], values: SimpleNamespace
+) -> dict[str, plots.Figure]:
+  return {
+    "updates_to_target": scaling_figures.draw_target(measured, values.target),
+    "generalisation": scaling_figures.draw_gap(measured),
+  }
+
+
+STUDY = study.Study(
+  "updates_to_target", SETTINGS, measure, judge, draw, summarise, check
+)

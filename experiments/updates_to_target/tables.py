@@ -1,0 +1,119 @@
+"""The small tables of updates to a target, and of the gap to training data.
+
+`measured` holds, by name, tables with a row for each run: "table" (B7's fresh
+runs), "roughness", "noise", "gap" (B8's) and "sharpness".
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from experiments.updates_to_target import scaling as batch_scaling
+from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import slopes
+
+Measured = Mapping[str, pd.DataFrame]
+PIECES_FROM = 5  # batch sizes, to fit lines with breaks
+
+
+def by_size(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+  """For each batch size: rate, seeds, geometric means with 95 % intervals.
+
+  Args:
+    columns: of positive numbers; NAME gives NAME, NAME_low and NAME_high.
+  """
+  rows = []
+  for size, own in table.groupby("batch_size"):
+    row = {"batch_size": size, "seeds": len(own)}
+    if "learning_rate" in own:
+      row["learning_rate"] = own["learning_rate"].iloc[0]
+    for column in columns:
+      mean, low, high = statistics.geometric_mean(own[column].to_numpy())
+      row |= {column: mean, f"{column}_low": low, f"{column}_high": high}
+    rows.append(row)
+  return pd.DataFrame(rows)
+
+
+def target(table: pd.DataFrame) -> pd.DataFrame:
+  """For each batch size: updates and epochs, how many got there, the region."""
+  batches, updates = batch_scaling.by_batch(table, "step")
+  found = batch_scaling.local_slopes(batches, updates)
+  regions = batch_scaling.regions(batches, found)
+  rows = by_size(table.rename(columns={"step": "updates"}), ["updates"])
+  epochs = by_size(table, ["epoch"]).rename(columns=lambda n: n + "s")
+  rows["epochs"] = epochs["epochs"]
+  rows["reached"] = table.groupby("batch_size")["reached"].sum().to_numpy(int)
+  inner = slice(1, len(rows) - 1)
+  for name, values in (
+    ("local_slope", [effect.estimate for effect in found]),
+    ("local_slope_low", [effect.low for effect in found]),
+    ("local_slope_high", [effect.high for effect in found]),
+  ):
+    rows.loc[rows.index[inner], name] = values
+  rows["region"] = [regions.name(size) for size in batches.tolist()]
+  return rows.assign(what="updates to target")
+
+
+def fits(measured: Measured) -> pd.DataFrame:
+  """Critical batch, noise scale, and the breaks of the best pieces by BIC."""
+  batches, updates = batch_scaling.by_batch(measured["table"], "step")
+  critical = batch_scaling.critical_batch(batches, updates)
+  noise = measured["noise"]
+  rows: list[dict[str, Any]] = []
+
+  def add(what: str, ends: tuple[float, float, float], **more: Any) -> None:
+    row = dict(zip(("value", "value_low", "value_high"), ends, strict=True))
+    rows.append({"what": what} | row | more)
+
+  add(
+    "critical batch",
+    statistics.as_ratio(critical),
+    seeds=critical.n,
+  )
+  add(
+    "noise scale after an epoch",
+    statistics.geometric_mean(noise["noise_scale"].to_numpy()),
+    batch_size=noise["batch_size"].iloc[0],
+    seeds=len(noise),
+  )
+  if len(batches) >= PIECES_FROM:
+    pieces = slopes.piecewise_slopes(batches, updates, seed=0)
+    best = pieces.fit(pieces.best)
+    name = f"{pieces.best} by {pieces.bic_difference:.1f} of BIC"
+    for kind, effects in (
+      ("break", best.breakpoints),
+      ("slope", best.slopes),
+    ):
+      for i, effect in enumerate(effects, 1):
+        ends = effect.estimate, effect.low, effect.high
+        add(f"{name}: {kind} {i}", ends, seeds=effect.n)
+  return pd.DataFrame(rows)
+
+
+def gap(table: pd.DataFrame) -> pd.DataFrame:
+  """For each budget and batch size of B8: means of what is compared."""
+  columns = ["dev_accuracy", "dev_loss", "train_loss", "train_accuracy", "gap"]
+  groups = table.groupby(["budget_unit", "batch_size"], sort=False)
+  rows = groups[["learning_rate", *columns]].mean()
+  rows["seeds"] = groups.size()
+  rows["gap_sd"] = groups["gap"].std()
+  rows["dev_accuracy_sd"] = groups["dev_accuracy"].std()
+  rows["diverged"] = groups["diverged_step"].count()
+  return rows.reset_index().assign(what="gap")
+
+
+def summary(measured: Measured) -> pd.DataFrame:
+  """All of them, one below the other."""
+  tables = [
+    target(measured["table"]),
+    fits(measured),
+    by_size(measured["roughness"], ["batch_loss", "dev_loss"])
+    .rename(columns=lambda n: n.replace("_loss", "_roughness"))
+    .assign(what="roughness"),
+    gap(measured["gap"]),
+    by_size(measured["sharpness"], ["sharpness"]).assign(what="sharpness"),
+  ]
+  joined = pd.concat(tables, ignore_index=True)
+  first = ["what", "budget_unit", "batch_size", "learning_rate", "seeds"]
+  return joined[first + [name for name in joined if name not in first]]

@@ -1,0 +1,266 @@
+"""Reading IDX files, the format MNIST is published in, from any hand.
+
+A file is a magic number (two zero bytes, 8 for unsigned bytes, the number of
+dimensions), one big-endian 32-bit size per dimension, and the values. It may
+be gzipped; that is told by its content. Nothing in a file is believed: no more
+is read than the header declares, and no header may declare more than
+MAX_EXAMPLES, so a gzip bomb costs no more than an honest file.
+"""
+
+import gzip
+import io
+import os
+import re
+import stat
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from mnist_jax.runtime.errors import InputError
+
+SIDE = 28
+PIXELS = SIDE * SIDE
+CLASSES = 10
+MAX_EXAMPLES = 1_000_000
+
+_KINDS = {1: "labels", 3: "images"}
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK = 1 << 20
+_NAME = re.compile(
+  r"(?:(?P<prefix>.+)-)?(?P<part>train|t10k|test)"
+  r"-(?:images[-.]idx(?P<images>3)|labels[-.]idx1)-ubyte(?:\.gz)?"
+)
+
+
+class Examples(NamedTuple):
+  """Images, one row of grey levels each, and their classes 0 to 9."""
+
+  images: UInt8[np.ndarray, "N 784"]
+  labels: Int32[np.ndarray, " N"]
+
+
+def read_directory(
+  directory: str | os.PathLike[str], dataset: str
+) -> tuple[str, Examples, Examples]:
+  """Reads the four files of a data set: train and test, images and labels.
+
+  They are named as MNIST's, train-images-idx3-ubyte and so on, raw or with
+  .gz, perhaps with a prefix (emnist-digits-train-images-idx3-ubyte), "test"
+  for "t10k" and "." for the "-" before "idx". Of a file and a directory of
+  the same meaning the file is taken, of raw and gzipped the raw one. Images
+  are taken as they are stored (EMNIST stores them transposed).
+
+  Args:
+    dataset: chooses the prefix where several are found ("/" reads as "-");
+      otherwise not looked at.
+
+  Returns:
+    The prefix, or the directory's name if there is none; train; test.
+
+  Raises:
+    InputError: no such directory, a file missing, or anything `read_examples`
+      refuses.
+  """
+  root = Path(directory)
+  found = _list(root)
+  prefix = _choose_prefix(root, sorted(found), dataset)
+  paths = [
+    _choose_file(root, prefix, found.get(prefix, {}), part, kind)
+    for part in ("train", "t10k")
+    for kind in ("images", "labels")
+  ]
+  train, test = read_examples(*paths[:2]), read_examples(*paths[2:])
+  return prefix or root.resolve().name, train, test
+
+
+_Candidates = dict[tuple[str, str], list[Path]]  # by (part, kind)
+
+
+def _list(root: Path) -> dict[str, _Candidates]:
+  """What in a directory is named like an IDX file of MNIST, by prefix."""
+  try:
+    names = sorted(os.listdir(root))
+  except FileNotFoundError:
+    raise InputError(
+      f"{root}: found no such directory, expected one with IDX files"
+    ) from None
+  except NotADirectoryError:
+    raise InputError(
+      f"{root}: found a file, expected a directory with IDX files"
+    ) from None
+  except OSError as error:
+    raise InputError(
+      f"{root}: found an unreadable directory ({error.strerror}), "
+      "expected one with IDX files"
+    ) from None
+  found: dict[str, _Candidates] = {}
+  for name in names:
+    if match := _NAME.fullmatch(name):
+      part = "train" if match["part"] == "train" else "t10k"
+      kind = "images" if match["images"] else "labels"
+      candidates = found.setdefault(match["prefix"] or "", {})
+      candidates.setdefault((part, kind), []).append(root / name)
+  return found
+
+
+def _choose_file(
+  root: Path, prefix: str, candidates: _Candidates, part: str, kind: str
+) -> Path:
+  paths = candidates.get((part, kind))
+  if not paths:
+    name = "-".join(filter(None, (prefix, part, kind)))
+    raise InputError(
+      f"{root}: found no {name}-idx{3 if kind == 'images' else 1}-ubyte, raw "
+      "or .gz, expected train and t10k files of images and labels"
+    )
+  return min(
+    paths, key=lambda path: (os.path.isdir(path), path.suffix == ".gz")
+  )
+
+
+def _choose_prefix(root: Path, prefixes: list[str], dataset: str) -> str:
+  if not prefixes or "" in prefixes:
+    return ""
+  if len(prefixes) == 1:
+    return prefixes[0]
+  wanted = dataset.replace("/", "-")
+  if wanted in prefixes:
+    return wanted
+  raise InputError(
+    f"{root}: found files of {', '.join(prefixes)}, expected --dataset to "
+    f"name one of them, not {dataset}"
+  )
+
+
+def read_examples(
+  images_path: str | os.PathLike[str], labels_path: str | os.PathLike[str]
+) -> Examples:
+  """Reads a pair of files, raw or gzipped, and checks that they match.
+
+  Raises:
+    InputError: either is missing, a directory, unreadable, not IDX, truncated,
+      damaged, longer than declared or has no or more than MAX_EXAMPLES
+      examples; images not 28x28; a label not in 0 to 9; counts that differ.
+  """
+  # Labels first: their real number bounds what the image file may declare.
+  labels = _read(labels_path, 1)
+  outside = np.flatnonzero(labels >= CLASSES)
+  if outside.size:
+    first = int(outside[0])
+    raise InputError(
+      f"{os.fspath(labels_path)}: found label {labels[first]} at example "
+      f"{first}, expected labels 0 to {CLASSES - 1}"
+    )
+  images = _read(images_path, 3, len(labels), labels_path)
+  return Examples(images.reshape(-1, PIXELS), labels.astype(np.int32))
+
+
+def _read(
+  path: str | os.PathLike[str],
+  ndim: int,
+  count: int | None = None,
+  count_from: str | os.PathLike[str] = "",
+) -> UInt8[np.ndarray, " values"]:
+  """The values of one file; `count` is what `count_from` has, if known."""
+  name = os.fspath(path)
+  expected = f"expected an IDX file of {_KINDS[ndim]}"
+  try:
+    # A pipe in place of a file would block on opening it.
+    mode = os.stat(name).st_mode
+    if stat.S_ISDIR(mode):
+      raise InputError(f"{name}: found a directory, {expected}")
+    if not stat.S_ISREG(mode):
+      raise InputError(f"{name}: found a special file, {expected}")
+    with open(name, "rb") as raw:
+      start = raw.peek(2)[:2]
+      if start != _GZIP_MAGIC:
+        if start and name.endswith(".gz"):
+          raise InputError(
+            f"{name}: found first bytes {start.hex()}, expected gzip's "
+            f"{_GZIP_MAGIC.hex()}"
+          )
+        return _decode(raw, name, ndim, count, count_from)
+      with gzip.GzipFile(fileobj=raw) as stream:
+        return _decode(stream, name, ndim, count, count_from)
+  except FileNotFoundError:
+    raise InputError(f"{name}: found no such file, {expected}") from None
+  except (gzip.BadGzipFile, zlib.error) as error:
+    raise InputError(
+      f"{name}: found damaged gzip data ({error}), {expected}"
+    ) from None
+  except EOFError:
+    raise InputError(
+      f"{name}: found gzip data without its end, {expected}"
+    ) from None
+  except OSError as error:
+    raise InputError(
+      f"{name}: found it unreadable ({error.strerror}), {expected}"
+    ) from None
+
+
+def _decode(
+  stream: io.BufferedIOBase,
+  name: str,
+  ndim: int,
+  count: int | None,
+  count_from: str | os.PathLike[str],
+) -> UInt8[np.ndarray, " values"]:
+  """Checks the header, then reads as many values as it declares."""
+  header = np.zeros(4 + 4 * ndim, np.uint8)
+  got = _fill(stream, header)
+  if got < header.size:
+    raise InputError(
+      f"{name}: found {got} bytes in all, expected a header of {header.size}"
+    )
+  magic, declared, *sides = struct.unpack(f">{ndim + 1}I", header.tobytes())
+  if magic != 0x800 + ndim:
+    raise InputError(
+      f"{name}: found magic number 0x{magic:08x}, expected "
+      f"0x{0x800 + ndim:08x} ({_KINDS[ndim]})"
+    )
+  if not 1 <= declared <= MAX_EXAMPLES:
+    raise InputError(
+      f"{name}: found a count of {declared} in the header, expected 1 to "
+      f"{MAX_EXAMPLES}"
+    )
+  if any(side != SIDE for side in sides):
+    raise InputError(
+      f"{name}: found images of {sides[0]}x{sides[1]}, expected {SIDE}x{SIDE}"
+    )
+  if count is not None and declared != count:
+    raise InputError(
+      f"{name}: found {declared} images, expected {count}, the number of "
+      f"labels in {os.fspath(count_from)}"
+    )
+  values = np.empty(declared * SIDE ** (ndim - 1), np.uint8)
+  expected = f"expected {values.size} for its {declared} {_KINDS[ndim]}"
+  got = _fill(stream, values)
+  if got < values.size:
+    raise InputError(f"{name}: found {got} bytes after the header, {expected}")
+  # Reading past the last value also makes gzip compare its checksum.
+  if stream.read(1):
+    raise InputError(
+      f"{name}: found more than {values.size} bytes after the header, "
+      f"{expected}"
+    )
+  return values
+
+
+def _fill(
+  stream: io.BufferedIOBase, values: UInt8[np.ndarray, " values"]
+) -> int:
+  """Reads until `values` is full or the stream ends; returns the bytes read."""
+  view, got = values.data, 0
+  while got < len(view):
+    try:
+      step = stream.readinto(view[got : got + _CHUNK])
+    except EOFError:  # gzip data that stop in the middle
+      break
+    if not step:
+      break
+    got += step
+  return got

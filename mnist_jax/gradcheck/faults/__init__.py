@@ -1,0 +1,1 @@
+"""Mistakes planted in the backward, for the check to find."""

@@ -1,0 +1,221 @@
+"""A catalogue of mistakes in the chapter's backward, each with a name.
+
+What people get wrong in section 12.2's formulas: a term of one dropped,
+doubled, of the wrong sign, transposed, off by a factor, of one example, one
+unit or one pixel; a wrong residual or derivative; the mean over the batch, the
+L2 term, the dropout masks; too short a precision. Made to see whether the
+gradient check finds them, and to let a student plant one.
+
+Names: the quantity with its number in the chapter, then what is wrong with it:
+"dw2_sign" is -dW2.
+"""
+
+import dataclasses
+import difflib
+import functools
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from mnist_jax.gradcheck._report import Report, TensorReport
+from mnist_jax.gradcheck.faults import terms as fault_terms
+from mnist_jax.gradcheck.faults.backward import (
+  Formulas,
+  altered,
+  make_value_and_grad,
+)
+from mnist_jax.model import mlp, objective
+from mnist_jax.runtime.errors import InputError
+
+# Tensors count as different beyond this part of their largest entry: some
+# thousand roundings in float64, far below any mistake's effect.
+_DIFFERENT = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+  """One mistake.
+
+  Attributes:
+    name: "dw2_sign".
+    text: what is computed instead, in the chapter's symbols.
+    formulas: the backward with it.
+    cause: a regular expression that the right diagnosis matches; "" where two
+      arrays and the knowledge of the network cannot tell it, so that naming
+      any cause would be a guess.
+    modelled: it can be told only by who knows the network's formulas: the
+      catalogue serves as the list of candidates to compare with.
+  """
+
+  name: str
+  text: str
+  formulas: Formulas
+  cause: str
+  modelled: bool = False
+
+  def value_and_grad(
+    self, activations: Sequence[mlp.Activation]
+  ) -> objective.ValueAndGrad:
+    """J and its gradient with the mistake in it.
+
+    The same function object for the same fault, so that it is compiled once.
+    """
+    return _value_and_grad(tuple(activations), self.formulas)
+
+  def named_in(self, report: Report, *, candidates: bool = True) -> bool:
+    """Whether a report gives the right cause where the mistake begins.
+
+    That is in the wrong layer nearest to the output: what is behind it is
+    computed from what is wrong already. Each of its wrong tensors must name
+    the cause, or none if none can be told.
+
+    Args:
+      candidates: whether being in a list of known mistakes counts.
+    """
+    layers = [path.partition(".")[0] for path in report.wrong_tensors]
+    if not layers:
+      return False
+    nearest = max(layers, key=lambda layer: int(layer.strip("[]")))
+    return all(
+      self._names(t, candidates)
+      for t in report.tensors
+      if t.path in report.wrong_tensors and t.path.startswith(nearest)
+    )
+
+  def _names(self, tensor: TensorReport, candidates: bool) -> bool:
+    causes = [c for c in tensor.causes if candidates or c.kind != "candidate"]
+    if not self.cause:
+      return not causes
+    return any(re.search(self.cause, cause.text) for cause in causes)
+
+
+def _rows(
+  activations: tuple[mlp.Activation, ...],
+) -> Iterator[tuple[str, str, str, int | None, fault_terms.Row]]:
+  """(name before "_", what stands left of "=", site, layer, row)."""
+  last = len(activations)
+  for row in fault_terms.residual(last + 1):
+    yield f"dz{last + 1}", f"dZ{last + 1}", "residual", None, row
+  for row in fault_terms.SHARES:
+    yield "mean", "each example's share", "shares", None, row
+  for i in reversed(range(last + 1)):
+    k = i + 1
+    for row in (*fault_terms.ANY_TERM, *fault_terms.dw(k)):
+      yield f"dw{k}", f"dW{k}", "dw", i, row
+    for row in (*fault_terms.ANY_TERM, *fault_terms.DB):
+      yield f"db{k}", f"dB{k}", "db", i, row
+    for row in fault_terms.L2:
+      yield f"l2w{k}", f"L2 term of dW{k}", "penalty_w", i, row
+    bias: fault_terms.Row = (
+      "added",
+      f"l2 B{k}",
+      lambda v, at, i, l2: l2 * at.params[i].b,
+      "x parameter, as from an L2 term",
+    )
+    yield f"l2b{k}", f"L2 term of dB{k}", "penalty_b", i, bias
+    if i == 0:
+      continue
+    for row in fault_terms.da(k):
+      yield f"da{i}", f"dA{i}", "da", i, row
+    for row in fault_terms.MASK:
+      yield f"mask{i}", f"dA{i} before dropout", "mask", i - 1, row
+    for row in fault_terms.derivative(activations[i - 1]):
+      yield f"dz{i}", f"dZ{i} := dA{i} *", "derivative", i - 1, row
+  every: fault_terms.Row = (
+    "missing",
+    "0 in all layers",
+    fault_terms.scaled(0.0),
+    fault_terms.L2[0][3],
+  )
+  yield "l2", "L2 term", "penalty_w", None, every
+  short: fault_terms.Row = (
+    "float32",
+    "all rounded to float32",
+    fault_terms.short,
+    "float32",
+  )
+  yield "all", "the gradient", "result", None, short
+
+
+_value_and_grad = functools.lru_cache(maxsize=512)(make_value_and_grad)
+
+
+def catalogue(activations: Sequence[mlp.Activation]) -> dict[str, Fault]:
+  """All mistakes for a network with these hidden layers, by name.
+
+  Some are none in some networks (the mask's without dropout, a derivative
+  that happens to be the same): `differing` tells.
+  """
+  return dict(_catalogue(tuple(activations)))
+
+
+@functools.lru_cache(maxsize=64)
+def _catalogue(activations: tuple[mlp.Activation, ...]) -> dict[str, Fault]:
+  faults = {}
+  for prefix, left, site, layer, (suffix, text, change, cause) in _rows(
+    activations
+  ):
+    name = f"{prefix}_{suffix}"
+    modelled = cause == fault_terms.MODELLED
+    faults[name] = Fault(
+      name,
+      f"{left} {text.format(left)}"
+      if left.endswith("*")
+      else f"{left} := {text.format(left)}",
+      altered(site, change, layer),
+      rf"^{name}: " if modelled else cause,
+      modelled,
+    )
+  return faults
+
+
+def find(name: str, activations: Sequence[mlp.Activation]) -> Fault:
+  """The fault of that name.
+
+  Raises:
+    InputError: no such name; names the nearest one.
+  """
+  faults = catalogue(activations)
+  if name not in faults:
+    near = difflib.get_close_matches(name, faults, 1, 0)
+    raise InputError(
+      f"no fault is called {name!r}; the nearest name is {near[0]!r}"
+    )
+  return faults[name]
+
+
+def known_mistakes(
+  activations: Sequence[mlp.Activation],
+) -> dict[str, Callable[..., mlp.Params]]:
+  """For `gradcheck.check`'s candidates: what only the network's owner knows.
+
+  By "name: formula", functions (params, batch, l2, masks) -> gradient.
+  """
+
+  def gradient(fault: Fault) -> Callable[..., mlp.Params]:
+    value_and_grad = fault.value_and_grad(activations)
+    return lambda *args: value_and_grad(*args)[1]
+
+  return {
+    f"{fault.name}: {fault.text}": gradient(fault)
+    for fault in catalogue(activations).values()
+    if fault.modelled
+  }
+
+
+def differing(right: mlp.Params, faulty: mlp.Params) -> tuple[str, ...]:
+  """Paths of the tensors in which two gradients truly differ, as "[0].w".
+
+  Beyond 1e-12 of the tensor's largest entry, or by not being finite.
+  """
+  flat, _ = jax.tree_util.tree_flatten_with_path(right)
+  paths = []
+  for (path, a), b in zip(flat, jax.tree.leaves(faulty), strict=True):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    limit = _DIFFERENT * max(np.abs(a).max(), np.abs(b).max())
+    # Written so that a NaN differs.
+    if not np.all(np.abs(a - b) <= limit):
+      paths.append(jax.tree_util.keystr(path))
+  return tuple(paths)

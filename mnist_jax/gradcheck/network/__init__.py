@@ -1,0 +1,1 @@
+"""The check of the chapter's network, with a faster numeric gradient."""

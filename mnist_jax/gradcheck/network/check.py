@@ -1,0 +1,264 @@
+"""The chapter's gradient check of the chapter's network, term by term.
+
+`check_network` compares the hand-derived gradient, `jax.grad` and the numeric
+one of section 12.3, for each term of the objective by itself.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnist_jax.gradcheck import _check as gradcheck
+from mnist_jax.gradcheck.network import differences as network_differences
+from mnist_jax.gradcheck.network.differences import L2, numeric_gradient
+from mnist_jax.model import losses, mlp, objective
+from mnist_jax.runtime import precision
+from mnist_jax.runtime.errors import InputError
+
+__all__ = ["Subject", "TermReport", "check_network", "numeric_gradient"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TermReport:
+  """One term of the objective, three ways.
+
+  Attributes:
+    hand: the gradient under test against the numeric one.
+    autodiff: that of `jax.grad` against the numeric one.
+    between: the chapter's diff of those two gradients, 0 if both are 0.
+  """
+
+  hand: gradcheck.Report
+  autodiff: gradcheck.Report
+  between: float
+
+  def to_dict(self) -> dict[str, Any]:
+    """All of it in lists, strings and numbers that JSON can hold."""
+    between = self.between
+    return {
+      "hand": self.hand.to_dict(),
+      "autodiff": self.autodiff.to_dict(),
+      "between": between if math.isfinite(between) else str(between),
+    }
+
+
+# The same function objects each time, so that they are compiled once.
+@functools.lru_cache(maxsize=64)
+def objective_of(
+  activations: tuple[mlp.Activation, ...],
+) -> objective.Objective:
+  """`objective.make_objective`, one function object for each network."""
+  return objective.make_objective(activations)
+
+
+@functools.lru_cache(maxsize=64)
+def value_and_grad_of(
+  kind: str, activations: tuple[mlp.Activation, ...]
+) -> objective.ValueAndGrad:
+  """`objective.make_value_and_grad`, one function object for each kind."""
+  return objective.make_value_and_grad(kind, activations)
+
+
+@functools.lru_cache(maxsize=64)
+def gradient_of(
+  value_and_grad: objective.ValueAndGrad,
+) -> Callable[..., mlp.Params]:
+  """Its gradient alone, compiled: (params, batch, l2, masks) -> grads."""
+  return jax.jit(lambda *args: value_and_grad(*args)[1])
+
+
+@jax.jit
+def _penalty(params: mlp.Params, l2: objective.Scalar) -> objective.Scalar:
+  return l2 * losses.l2_penalty([layer.w for layer in params])
+
+
+def _terms(
+  batch: objective.Batch,
+  l2: objective.L2,
+  masks: objective.Masks,
+) -> dict[str, tuple[objective.Batch, objective.L2, objective.Masks]]:
+  """The objective's arguments that leave one term, or all."""
+  terms: dict[str, tuple[objective.Batch, objective.L2, objective.Masks]] = {
+    "data": (batch, None, None)
+  }
+  if l2 is not None:
+    # With nothing but padding the data term is exactly 0.
+    empty = batch._replace(weights=jnp.zeros_like(batch.weights))
+    terms["l2"] = (empty, l2, None)
+  if masks is not None:
+    terms["dropout"] = (batch, None, masks)
+  if l2 is not None:
+    terms["whole"] = (batch, l2, masks)
+  return terms
+
+
+def check_network(
+  params: mlp.Params,
+  activations: Sequence[mlp.Activation],
+  batch: objective.Batch,
+  l2: L2 = None,
+  masks: objective.Masks = None,
+  *,
+  value_and_grad: objective.ValueAndGrad | None = None,
+  dropout_rate: float = 0.0,
+  steps: Sequence[float] | float | None = None,
+  candidates: Mapping[str, Callable[..., mlp.Params]] | None = None,
+  seed: int = 0,
+  worst: int = 8,
+) -> dict[str, TermReport]:
+  """Hand-derived, `jax.grad` and numeric gradient compared, term by term.
+
+  All in float64 in a scope of its own; the arrays handed over stay as they
+  are. Every parameter is checked, by `gradcheck.check` with
+  `numeric_gradient`.
+
+  Args:
+    params, activations, batch: as for `numeric_gradient`.
+    l2: strength of the penalty, or None.
+    masks: frozen dropout masks, or None.
+    value_and_grad: the gradient under test, (params, batch, l2, masks) ->
+      (loss, grads); `objective.hand_value_and_grad` by default. Examples of
+      weight 0 must count nowhere: the L2 term is what is left without others.
+    dropout_rate: with which the network trains, in [0, 1).
+    steps, candidates, seed, worst: as for `gradcheck.check`; a candidate is a
+      function (params, batch, l2, masks) -> gradient.
+
+  Returns:
+    By term: "data"; "l2" (the penalty alone) if l2 is given; "dropout" (the
+    data term under the masks) if masks are; and "whole", the objective with
+    all that was given, if l2 is (without it one of the others is that).
+
+  Raises:
+    InputError: dropout without frozen masks, whose randomness leaves J
+      undefined (section 12.3); a rate out of range; activations or masks that
+      do not fit params.
+    GradcheckError: as `gradcheck.check`.
+  """
+  if not 0 <= dropout_rate < 1:
+    raise InputError(
+      f"dropout_rate is {dropout_rate}; expected a number in [0, 1)"
+    )
+  if dropout_rate > 0 and masks is None:
+    raise InputError(
+      f"dropout_rate is {dropout_rate} but masks is None: dropout keeps units "
+      "at random, so the objective J is not well defined and its gradient "
+      "cannot be checked (section 12.3); expected frozen masks, one per hidden "
+      "layer"
+    )
+  network_differences.require_network(params, activations, batch, masks)
+  names = tuple(activations)
+  if value_and_grad is None:
+    value_and_grad = value_and_grad_of("hand", names)
+  with precision.float64():
+    wide = network_differences.float64_batch(batch)
+    strength = None if l2 is None else network_differences.float64_copy(l2)
+    terms = _terms(wide, strength, network_differences.float64_copy(masks))
+  return {
+    name: _check_term(
+      Subject(params, names, *args),
+      value_and_grad,
+      steps=steps,
+      candidates=candidates,
+      seed=seed,
+      worst=worst,
+    )
+    for name, args in terms.items()
+  }
+
+
+class Subject:
+  """One network at one point, whose numeric gradient is found once.
+
+  Any number of gradients can be held against it.
+
+  Args:
+    params, activations, batch, l2, masks: as for `numeric_gradient`.
+  """
+
+  def __init__(
+    self,
+    params: mlp.Params,
+    activations: Sequence[mlp.Activation],
+    batch: objective.Batch,
+    l2: L2 = None,
+    masks: objective.Masks = None,
+  ) -> None:
+    self.activations = tuple(activations)
+    with precision.float64():
+      self.params = network_differences.float64_copy(params)
+      wide = network_differences.float64_batch(batch)
+      strength = None if l2 is None else network_differences.float64_copy(l2)
+      self.args = wide, strength, network_differences.float64_copy(masks)
+    self._found: dict[float, mlp.Params] = {}
+
+  def numeric(self, step: float) -> mlp.Params:
+    """The two-sided `numeric_gradient` here, computed once for each step."""
+    if step not in self._found:
+      self._found[step] = numeric_gradient(
+        self.params, self.activations, *self.args, step
+      )
+    return self._found[step]
+
+  def _numeric_at(self, params: mlp.Params, step: float) -> mlp.Params:
+    """For `gradcheck.check`, which also looks beside this point."""
+    pairs = zip(
+      jax.tree.leaves(params), jax.tree.leaves(self.params), strict=True
+    )
+    if all(np.array_equal(a, b) for a, b in pairs):
+      return self.numeric(step)
+    return numeric_gradient(params, self.activations, *self.args, step)
+
+  def gradient(self, value_and_grad: objective.ValueAndGrad) -> mlp.Params:
+    """What it gives here, in float64."""
+    with precision.float64():
+      return gradient_of(value_and_grad)(self.params, *self.args)
+
+  def check(
+    self,
+    gradient: mlp.Params | Callable[..., mlp.Params],
+    **options: Any,
+  ) -> gradcheck.Report:
+    """`gradcheck.check` of a gradient, of every parameter.
+
+    Args:
+      gradient: a pytree like params, or (params, batch, l2, masks) -> one.
+      options: of `gradcheck.check`: steps, candidates, seed, worst.
+    """
+    batch, l2, _ = self.args
+    if l2 is not None:
+      options["penalty_fn"] = lambda params: _penalty(params, l2)
+    return gradcheck.check(
+      objective_of(self.activations),
+      self.params,
+      gradient,
+      args=self.args,
+      numeric_fn=self._numeric_at,
+      # m of the mean: padding does not count.
+      batch_size=int(np.count_nonzero(batch.weights)),
+      **options,
+    )
+
+
+def _check_term(
+  subject: Subject,
+  value_and_grad: objective.ValueAndGrad,
+  *,
+  candidates: Mapping[str, Callable[..., mlp.Params]] | None,
+  **options: Any,
+) -> TermReport:
+  autodiff = value_and_grad_of("autodiff", subject.activations)
+  return TermReport(
+    subject.check(
+      gradient_of(value_and_grad), candidates=candidates, **options
+    ),
+    subject.check(gradient_of(autodiff), **options),
+    gradcheck.distance(
+      subject.gradient(value_and_grad), subject.gradient(autodiff)
+    ),
+  )

@@ -1,0 +1,158 @@
+"""The figure of a learning-rate range test: the ramp, and loss against rate.
+
+Section 12.4 asks for both curves. `plots.save` writes what is returned.
+"""
+
+import collections
+
+import numpy as np
+
+from mnist_jax.plotting import axes as plots
+from mnist_jax.range_test.curve import Curve
+from mnist_jax.range_test.rules import RangeTest, Suggestion
+
+_SEED_COLOUR = "#9a9a9a"
+_MARK_COLOUR = "#000000"
+# None of those that the rules have.
+_STOP_MARKERS = {"diverged": "|", "not finite": "x"}
+
+
+def range_test(test: RangeTest, title: str = "") -> plots.Figure:
+  """Left the rate of each update, right the smoothed loss at each rate.
+
+  On the right: the mean over seeds with the 95 % interval of the mean as band,
+  as far as every seed goes; each seed as a thin line, to where it was cut;
+  where seeds were cut, at the upper edge; the mean curve's minimum; and each
+  rule's suggestion with its interval, at the lower edge.
+  """
+  figure, axes = plots.panels(1, 2, size=(11, 5.4))
+  ramp, loss = axes[0]
+  with plots.style():
+    _draw_ramp(ramp, test)
+    shared = min(len(curve.smoothed) for curve in test.curves)
+    _draw_seeds(loss, test.curves, shared)
+    _draw_mean(loss, test.curves, shared)
+    _draw_stops(loss, test.curves)
+    for i, found in enumerate(test.suggestions):
+      _draw_suggestion(loss, found, i)
+    _frame(loss, test)
+    figure.suptitle(title)
+    figure.legend(
+      *loss.get_legend_handles_labels(), loc="outside lower center", ncols=2
+    )
+  return figure
+
+
+def _draw_ramp(ax: plots.Axes, test: RangeTest) -> None:
+  rates = np.asarray(test.recording.rates, np.float64)
+  ax.plot(np.arange(len(rates)), rates, color=plots.COLOURS[0])
+  ax.set_xlabel("update")
+  ax.set_ylabel("learning rate")
+  ax.set_title("rate of each update")
+  factors = rates[1:] / rates[:-1]
+  if np.ptp(factors) < 1e-3 * factors[0]:
+    plots.log_axis(ax, "y")
+
+
+def _draw_seeds(ax: plots.Axes, curves: tuple[Curve, ...], shared: int) -> None:
+  label = "each seed" if len(curves) > 1 else None
+  for curve in curves:
+    if len(curves) > 1 or shared == 0:
+      ax.plot(
+        curve.rates,
+        curve.smoothed,
+        color=_SEED_COLOUR,
+        linewidth=0.6,
+        label=label,
+        zorder=1,
+      )
+      label = None
+
+
+def _draw_mean(ax: plots.Axes, curves: tuple[Curve, ...], shared: int) -> None:
+  if not shared:
+    return
+  table = np.stack([curve.smoothed[:shared] for curve in curves])
+  rates = curves[0].rates[:shared]
+  plots.bands(ax, rates, table, "smoothed loss")
+  least = int(table.mean(axis=0).argmin())
+  ax.plot(
+    rates[least],
+    table.mean(axis=0)[least],
+    marker="*",
+    markersize=15,
+    linestyle="none",
+    color=_MARK_COLOUR,
+    markerfacecolor="white",
+    label=f"minimum, at rate {rates[least]:.2g}",
+    zorder=5,
+  )
+
+
+def _draw_stops(ax: plots.Axes, curves: tuple[Curve, ...]) -> None:
+  by_reason: dict[str, list[float]] = collections.defaultdict(list)
+  for curve in curves:
+    if curve.stop:
+      by_reason[curve.stop.reason].append(curve.stop.rate)
+  for reason, rates in by_reason.items():
+    ax.plot(
+      rates,
+      np.full(len(rates), 0.98),
+      transform=ax.get_xaxis_transform(),
+      marker=_STOP_MARKERS[reason],
+      markersize=11,
+      markeredgewidth=2,
+      linestyle="none",
+      color=plots.LOST_COLOUR,
+      clip_on=False,
+      label=(
+        f"{reason}: {len(rates)} of {len(curves)} seeds, "
+        f"at rate {np.median(rates):.2g} (median)"
+      ),
+      zorder=5,
+    )
+
+
+def _draw_suggestion(ax: plots.Axes, found: Suggestion, index: int) -> None:
+  look = plots.series(index + 1)
+  if found.rate is None:
+    ax.plot([], [], linestyle="none", label=f"rule {found.rule}: none")
+    return
+  text = f"rule {found.rule}: {found.rate:.2g}"
+  low, high = found.rate, found.rate
+  if found.low is not None and found.high is not None:
+    low, high = found.low, found.high
+    text += f" ({low:.2g} to {high:.2g})"
+  height = 0.04 + 0.05 * index
+  ax.errorbar(
+    [found.rate],
+    [height],
+    xerr=[[found.rate - low], [high - found.rate]],
+    transform=ax.get_xaxis_transform(),
+    color=look["color"],
+    marker=look["marker"],
+    markersize=7,
+    capsize=4,
+    linestyle="none",
+    label=text,
+    zorder=4,
+  )
+
+
+def _frame(ax: plots.Axes, test: RangeTest) -> None:
+  """Room below for the suggestions, and no more above than the start needs.
+
+  A loss that diverges by powers of ten would press the descent flat.
+  """
+  plots.log_axis(ax, "x")
+  on = "next batch" if test.recording.measured_on == "train" else "dev examples"
+  ax.set_xlabel("learning rate")
+  ax.set_ylabel(f"loss on the {on}")
+  smoothing = test.curves[0].smoothing
+  ax.set_title(f"loss after each update, smoothed by {smoothing:g}")
+  values = [curve.smoothed for curve in test.curves if len(curve.smoothed)]
+  starts = [value[0] for value in values]
+  if starts:
+    low, high = min(value.min() for value in values), max(starts)
+    room = max(high - low, 1e-3 * max(1.0, abs(high)))
+    ax.set_ylim(low - 0.5 * room, high + 0.35 * room)

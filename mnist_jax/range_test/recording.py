@@ -1,0 +1,425 @@
+"""The learning-rate range test: raise the rate, watch the loss (section 12.4).
+
+`run` takes any loss of any pytree under any optax optimiser; `network` tests
+the chapter's network, many seeds as one program; `choose` is one rate for one
+run. S seeds, T updates, B examples a batch.
+
+A test is a pure function: it trains copies, donates nothing and draws from no
+generator, so whatever follows it is bit for bit as without it.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from mnist_jax import data
+from mnist_jax.model import objective
+from mnist_jax.range_test import rules as range_rules
+from mnist_jax.range_test.curve import MEASURES, Ramp, Recording
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.training import loop as train
+
+LossFn = Callable[[Any, Any], Float[Array, ""]]
+ValueAndGrad = Callable[[Any, Any], tuple[Float[Array, ""], Any]]
+MakeOptimizer = Callable[[Float[Array, ""]], optax.GradientTransformation]
+
+DEV_EXAMPLES = 1000
+CHOICE_SEEDS = 4
+_MEMBER_ELEMENTS = 1 << 20  # pixels that members hold at a time, 4 MiB
+_STEPS = 500
+_RAMPS = {
+  "adam": Ramp(1e-6, 1.0, _STEPS),
+  "rmsprop": Ramp(1e-6, 1.0, _STEPS),
+}
+
+
+class Observed(NamedTuple):
+  """What a step sees before its update; two fields empty if not measured."""
+
+  loss: Float[Array, ""]
+  signal: Float[Array, ""] | None
+  variance: Float[Array, ""] | None
+
+
+Step = Callable[[Any, Any, Float[Array, ""]], tuple[Any, Observed]]
+
+
+def default_ramp(optimizer: str) -> Ramp:
+  """Six decades that contain the useful rates of an optimiser by name."""
+  return _RAMPS.get(optimizer, Ramp(1e-4, 100.0, _STEPS))
+
+
+def default_rule(optimizer: str, batch_size: int) -> str:
+  """The rule to follow unless told otherwise.
+
+  The best for plain SGD; "minimum/10" where that does not apply: the rule
+  "noise" asks for more than Adam can bear, and has no halves of a batch of 1
+  to compare.
+  """
+  plain = optimizer == "sgd" and batch_size > 1
+  return range_rules.DEFAULT_RULE if plain else "minimum/10"
+
+
+def gradient_noise(
+  value_and_grad: ValueAndGrad, params: PyTree, batch: PyTree
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  """Unbiased estimates of |G|^2 and tr(Sigma) / B from two half batches.
+
+  With independent halves' gradients g1 and g2, E[g1 . g2] = |G|^2, and
+  E|g1 - g2|^2 = 4 tr(Sigma) / B (McCandlish et al. 2018, appendix A.1, have
+  two batch sizes in place of two halves). The loss must be a mean over the
+  batch's leading axis; an odd last example is left out.
+
+  Raises:
+    InputError: a batch of one example.
+  """
+  size = jax.tree.leaves(batch)[0].shape[0]
+  half = size // 2
+  if half == 0:
+    raise InputError(
+      "a batch of 1 example has no halves, expected at least 2 to measure "
+      "gradient noise"
+    )
+  first, second = (
+    value_and_grad(params, jax.tree.map(lambda x, s=part: x[s], batch))[1]
+    for part in (slice(half), slice(half, 2 * half))
+  )
+  apart = jax.tree.map(jnp.subtract, first, second)
+  signal = _dot(first, second)
+  return signal, _dot(apart, apart) * (2 * half / size / 4)
+
+
+def _dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
+  products = jax.tree.map(jnp.vdot, a, b)
+  return jnp.asarray(sum(jax.tree.leaves(products)))
+
+
+def record(
+  step: Step,
+  state: PyTree,
+  batches: PyTree,
+  rates: Float[Array, " T"],
+  dev_loss: Callable[[Any], Float[Array, ""]] | None = None,
+) -> tuple[Float[Array, ""], Float[Array, " T"], Float[Array, "2 T"] | None]:
+  """The test of one seed, to be jitted and vmapped.
+
+  Args:
+    step: (state, batch, rate) -> (next state, what it saw before).
+    batches: leaves with T + 1 rows. Each loss comes from a batch that is yet
+      to be trained on; the last row only measures (under dev_loss it does
+      not count).
+    rates: of the updates.
+    dev_loss: of a state, measured instead of the batch's loss.
+
+  Returns:
+    The loss before the first update, the losses after each, and |G|^2 and
+    tr(Sigma) / B before each; None if the step does not measure them.
+  """
+
+  def body(state: Any, row: Any) -> tuple[Any, Any]:
+    batch, rate = row
+    loss = None if dev_loss is None else dev_loss(state)
+    after, seen = step(state, batch, rate)
+    return after, (seen.loss if loss is None else loss, seen)
+
+  padded = jnp.append(rates, rates[-1])
+  _, (losses, seen) = jax.lax.scan(body, state, (batches, padded))
+  noise = None
+  if seen.signal is not None:
+    noise = jnp.stack([seen.signal, seen.variance])[:, :-1]
+  return losses[0], losses[1:], noise
+
+
+def _optax_step(
+  value_and_grad: ValueAndGrad,
+  make_optimizer: MakeOptimizer,
+  measure_noise: bool,
+) -> Step:
+  def step(state: Any, batch: Any, rate: Float[Array, ""]) -> Any:
+    params, opt_state = state
+    noise: tuple[Any, Any] = (None, None)
+    if measure_noise:
+      noise = gradient_noise(value_and_grad, params, batch)
+    loss, grads = value_and_grad(params, batch)
+    tx = make_optimizer(rate)
+    updates, opt_state = tx.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    return (params, opt_state), Observed(loss, *noise)
+
+  return step
+
+
+def _stack(batches: Any, rows: int) -> PyTree:
+  """The first rows of stacked batches or of an iterator, checked."""
+  if hasattr(batches, "__next__"):
+    taken = list(itertools.islice(batches, rows))
+    if len(taken) < rows:
+      raise InputError(
+        f"the batches ended after {len(taken)}, expected {rows}: one for each "
+        "update and one more"
+      )
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *taken)
+  lengths = {leaf.shape[0] for leaf in jax.tree.leaves(batches)}
+  if len(lengths) != 1 or min(lengths) < rows:
+    raise InputError(
+      f"the batches have {sorted(lengths)} rows, expected {rows} in every "
+      "leaf: one for each update and one more"
+    )
+  return jax.tree.map(lambda leaf: jnp.asarray(leaf)[:rows], batches)
+
+
+def run(
+  loss_fn: LossFn,
+  params: PyTree | Sequence[PyTree],
+  batches: PyTree | Iterable[PyTree],
+  ramp: Ramp,
+  *,
+  make_optimizer: MakeOptimizer = optax.sgd,
+  value_and_grad: ValueAndGrad | None = None,
+  dev_loss: Callable[[Any], Float[Array, ""]] | None = None,
+  measure_noise: bool = False,
+  seeds: Sequence[int] | None = None,
+) -> Recording:
+  """The range test of any loss; `range_rules.judge` reads its result.
+
+  Args:
+    loss_fn: (params, batch) -> scalar.
+    params: any pytree of arrays, not consumed. With `seeds`, every leaf has a
+      leading axis of S.
+    batches: leaves with at least T + 1 rows on their leading axis (after that
+      of S with `seeds`); or, without `seeds`, an iterator, of which T + 1
+      batches of one shape are taken.
+    make_optimizer: the rate, which is traced, -> the transformation; its
+      state must have the same structure at every rate.
+    value_and_grad: instead of jax.value_and_grad(loss_fn).
+    dev_loss: params -> scalar, the same examples every time, instead of the
+      training loss.
+    measure_noise: also measure the gradient noise that the rule "noise"
+      reads; the loss must be a mean over a batch's leading axis.
+    seeds: what to call the S runs, all made as one program.
+
+  Raises:
+    InputError: fewer batches than T + 1, or leaves of other lengths.
+  """
+  value_and_grad = value_and_grad or jax.value_and_grad(loss_fn)
+  step = _optax_step(value_and_grad, make_optimizer, measure_noise)
+  rates = jnp.asarray(ramp.rates())
+
+  def one(params: PyTree, batches: PyTree) -> Any:
+    opt_state = make_optimizer(rates[0]).init(params)
+    of_state = dev_loss and (lambda state: dev_loss(state[0]))
+    return record(step, (params, opt_state), batches, rates, of_state)
+
+  rows = ramp.steps + 1
+  if seeds is None:
+    found = jax.jit(one)(params, _stack(batches, rows))
+    found = jax.tree.map(lambda x: x[None], found)
+  else:
+    taken = jax.vmap(lambda each: _stack(each, rows))(batches)
+    found = jax.jit(jax.vmap(one))(params, taken)
+  measured_on = "train" if dev_loss is None else "dev"
+  return _recording(ramp, found, measured_on, seeds or (0,))
+
+
+def _recording(
+  ramp: Ramp, found: Any, measured_on: str, seeds: Sequence[int]
+) -> Recording:
+  initial, losses, noise = jax.tree.map(np.asarray, found)
+  return Recording(
+    ramp.rates(), initial, losses, noise, measured_on, tuple(seeds)
+  )
+
+
+# --- the chapter's network ---------------------------------------------------
+
+
+class _Member(NamedTuple):
+  """One seed's run: its start, its own dropout, and its batches."""
+
+  state: train.TrainState
+  hparams: train.HParams
+  indices: Int[Array, "T B"]
+
+
+def _first_batches(
+  seed: int, rows: int, num_examples: int, batch_size: int
+) -> Int[np.ndarray, "T B"]:
+  parts: list[np.ndarray] = []
+  while sum(map(len, parts)) < rows:
+    order = data.epoch_order(seed, len(parts), num_examples)
+    parts.append(data.batch_indices(order, batch_size, True)[0])
+  return np.concatenate(parts)[:rows]
+
+
+def _network_step(
+  config: train.TrainConfig, split: data.Split, hparams: train.HParams
+) -> Step:
+  value_and_grad = objective.make_value_and_grad(
+    config.grad, config.activations
+  )
+
+  def step(
+    state: train.TrainState, indices: Int[Array, " B"], rate: Float[Array, ""]
+  ) -> tuple[train.TrainState, Observed]:
+    ones = jnp.ones(indices.shape, state.params[0].w.dtype)
+    batch = train.gather_batch(split, indices, ones)
+    masks = train.step_masks(config, state, indices.shape[0], hparams)
+    noise: tuple[Any, Any] = (None, None)
+    if config.batch_size > 1:
+      noise = gradient_noise(
+        lambda params, half: value_and_grad(
+          params, half[0], hparams.l2, half[1]
+        ),
+        state.params,
+        (batch, masks),
+      )
+    state, loss = train.train_step(config, state, batch, rate, hparams)
+    return state, Observed(loss, *noise)
+
+  return step
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dev_examples", "chunk"))
+def _record_members(
+  config: train.TrainConfig,
+  members: _Member,
+  rates: Float[Array, " T"],
+  split: data.Split,
+  dev: data.Split,
+  dev_examples: int,
+  chunk: int,
+) -> Any:
+  """`record` for every member, `chunk` of them side by side."""
+  part = data.Split(dev.images[:dev_examples], dev.labels[:dev_examples])
+
+  def dev_loss(state: train.TrainState) -> Float[Array, ""]:
+    return train.evaluate_params(config.activations, state.params, part).loss
+
+  def one(member: _Member) -> Any:
+    return record(
+      _network_step(config, split, member.hparams),
+      member.state,
+      member.indices,
+      rates,
+      dev_loss if dev_examples else None,
+    )
+
+  return jax.lax.map(one, members, batch_size=chunk)
+
+
+def network(
+  config: train.TrainConfig,
+  hparams: train.HParams,
+  dataset: data.Dataset,
+  seeds: Sequence[int],
+  ramp: Ramp | None = None,
+  *,
+  measured_on: str = "train",
+  dev_examples: int = DEV_EXAMPLES,
+  order_seeds: Sequence[int] | None = None,
+) -> Recording:
+  """The range test of the chapter's network, with gradient noise.
+
+  The run of seed s starts from the weights and the dropout that training with
+  seed s starts from, and sees the same batches: `data.epoch_order(s, 0)`, then
+  epoch 1, and so on; an epoch's short last batch is left out, since its loss
+  has another noise.
+
+  Args:
+    config: gives the batch size; a batch of 1 measures no gradient noise.
+    hparams: l2 and momentum; its dropout_key is replaced by each seed's.
+    dataset: its arrays may be on a device already.
+    ramp: `default_ramp` of the optimiser if None.
+    measured_on: "train", the objective on the next batch; or "dev", the loss
+      on the first `dev_examples` of the dev set, without L2 and dropout.
+    order_seeds: of the order of examples, one for each seed; by default the
+      seeds.
+
+  Raises:
+    InputError: no seed, another `measured_on`, or a batch larger than the
+      training set.
+  """
+  if not seeds:
+    raise InputError("no seeds, expected at least one")
+  if measured_on not in MEASURES:
+    raise InputError(
+      f"--loss={measured_on}: expected one of {', '.join(MEASURES)}"
+    )
+  ramp = ramp or default_ramp(config.optimizer)
+  count, size = dataset.train.labels.shape[0], config.batch_size
+  rows = ramp.steps + 1
+  members = [
+    _Member(
+      train.init_state(config, seed),
+      hparams._replace(dropout_key=train.make_hparams(seed).dropout_key),
+      jnp.asarray(_first_batches(order, rows, count, size)),
+    )
+    for seed, order in zip(seeds, order_seeds or seeds, strict=True)
+  ]
+  found = _record_members(
+    config,
+    jax.tree.map(lambda *leaves: jnp.stack(leaves), *members),
+    jnp.asarray(ramp.rates()),
+    jax.device_put(dataset.train),
+    jax.device_put(dataset.dev),
+    dev_examples if measured_on == "dev" else 0,
+    max(1, _MEMBER_ELEMENTS // (size * config.sizes[0])),
+  )
+  return _recording(ramp, found, measured_on, seeds)
+
+
+def choose(
+  config: train.TrainConfig,
+  hparams: train.HParams,
+  dataset: data.Dataset,
+  seed: int,
+  *,
+  rule: str | None = None,
+  ramp: Ramp | None = None,
+  order_seed: int | None = None,
+) -> tuple[float | None, str]:
+  """One rate for the run with this seed, and why; or None, and why not.
+
+  A function of its arguments alone, so that a resumed run chooses again what
+  it chose before: the rule's suggestion over CHOICE_SEEDS seeds, the run's own
+  and those after it, rounded to two digits. By the training loss, or that of
+  the dev set for batches of 1.
+
+  Args:
+    rule: one of range_rules.RULES; `default_rule` if None.
+    ramp: `default_ramp` of the optimiser if None.
+    order_seed: of the run's order of examples; by default its seed.
+
+  Raises:
+    InputError: as `network`, or a rule that is not in range_rules.RULES.
+  """
+  rule = rule or default_rule(config.optimizer, config.batch_size)
+  range_rules.check_rule(rule)
+  seeds, orders = (
+    [(first + i) % 2**32 for i in range(CHOICE_SEEDS)]
+    for first in (seed, seed if order_seed is None else order_seed)
+  )
+  recording = network(
+    config,
+    hparams,
+    dataset,
+    seeds,
+    ramp,
+    # The losses of single examples scatter too much for any curve.
+    measured_on="train" if config.batch_size > 1 else "dev",
+    order_seeds=orders,
+  )
+  test = range_rules.judge(recording)
+  found = test.suggestion(rule)
+  if found.rate is None:
+    return None, f"range test: {found.reason}"
+  rate = float(f"{found.rate:.2g}")
+  interval = f", 95 % interval {found.low:.2g} to {found.high:.2g}"
+  return rate, f"range test, rule {found.reason}{interval}"

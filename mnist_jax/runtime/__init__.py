@@ -1,0 +1,20 @@
+"""The ground under the rest: errors, files, devices, precision, versions.
+
+Start with
+
+  from mnist_jax import runtime
+  runtime.use_all_cores()  # each CPU core a device; before jax is used
+"""
+
+from mnist_jax.runtime.devices import mesh, use_all_cores
+from mnist_jax.runtime.environment import describe
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.runtime.precision import float64
+
+__all__ = [
+  "InputError",
+  "describe",
+  "float64",
+  "mesh",
+  "use_all_cores",
+]

@@ -1,0 +1,41 @@
+"""Learning rates and batch sizes along a run (section 12.4).
+
+Start with
+
+  from mnist_jax import schedules
+  rates = schedules.tabulate(schedules.step(0.2, 500, 0.5), 2000)  # [T]
+"""
+
+from mnist_jax.schedules.batch_sizes import BatchSchedule
+from mnist_jax.schedules.config import POLICIES, ScheduleConfig, from_config
+from mnist_jax.schedules.policies import (
+  Schedule,
+  exp,
+  exponential_decay,
+  fixed,
+  inv,
+  join,
+  multistep,
+  poly,
+  step,
+  tabulate,
+  with_warmup,
+)
+
+__all__ = [
+  "POLICIES",
+  "BatchSchedule",
+  "Schedule",
+  "ScheduleConfig",
+  "exp",
+  "exponential_decay",
+  "fixed",
+  "from_config",
+  "inv",
+  "join",
+  "multistep",
+  "poly",
+  "step",
+  "tabulate",
+  "with_warmup",
+]

@@ -1,0 +1,353 @@
+"""The learning-rate policies of section 12.4, joins, warmup, and their tables.
+
+Every policy is an ordinary optax schedule: a function from `count`, the number
+of updates made before this one (0, 1, ...), to the rate. It goes into any
+optax optimiser. Computed there in float32, a policy is only near its formula:
+over 20,000 updates relative errors grow to 1e-5 (`step`), 5e-4 (`exp`) and
+1e-3 (`poly`, near its end), and a warmup of 500 starts 1e-5 off; `multistep`
+and `inv` stay at 1e-7. `tabulate` gives the same schedule as a row of T rates,
+computed in float64 and rounded once; `from_table` makes a row a schedule
+again, with exactly these rates. Training here uses rows.
+
+Names and formulas of fixed, step, multistep, exp, inv and poly: section 12.4
+and Caffe's solver documentation; T is the number of updates.
+"""
+
+import contextlib
+import itertools
+import math
+import numbers
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+from jaxtyping import Float32, Float64
+
+from mnist_jax.runtime import precision
+from mnist_jax.runtime.errors import InputError
+
+Schedule = Callable[[ArrayLike], ArrayLike]
+
+_FLOAT32 = np.finfo(np.float32)
+_INT32_MAX = np.iinfo(np.int32).max  # what optax counts in
+
+# --- the policies ------------------------------------------------------------
+
+
+def fixed(learning_rate: float) -> Schedule:
+  """lr(t) = learning_rate.
+
+  Raises:
+    InputError: learning_rate is not a positive float32 (as in every policy).
+  """
+  _check_learning_rate(learning_rate)
+  return optax.constant_schedule(learning_rate)
+
+
+def step(learning_rate: float, gamma: float, decay_steps: int) -> Schedule:
+  """lr(t) = learning_rate gamma^floor(t / decay_steps).
+
+  Args:
+    gamma: in (0, 1).
+    decay_steps: updates between two drops, at least 1.
+
+  Raises:
+    InputError: a setting out of its range; a gamma of 1 is `fixed`.
+  """
+  _check_factor("gamma", gamma)
+  return _staircase(learning_rate, gamma, decay_steps)
+
+
+def multistep(
+  learning_rate: float, gamma: float, boundaries: Sequence[int]
+) -> Schedule:
+  """lr(t) = learning_rate gamma^(number of boundaries <= t).
+
+  Args:
+    gamma: in (0, 1).
+    boundaries: updates, increasing, the first at least 1.
+
+  Raises:
+    InputError: a setting out of its range, no boundary, or boundaries that
+      are unsorted or repeated.
+  """
+  _check_learning_rate(learning_rate)
+  _check_factor("gamma", gamma)
+  _check_boundaries(boundaries)
+  return optax.piecewise_constant_schedule(
+    learning_rate, {int(boundary): gamma for boundary in boundaries}
+  )
+
+
+def exp(learning_rate: float, gamma: float) -> Schedule:
+  """lr(t) = learning_rate gamma^t.
+
+  Args:
+    gamma: the factor of one update, in (0, 1).
+
+  Raises:
+    InputError: a setting out of its range.
+  """
+  _check_learning_rate(learning_rate)
+  _check_factor("gamma", gamma)
+  return optax.exponential_decay(learning_rate, 1, gamma)
+
+
+def inv(learning_rate: float, gamma: float, power: float) -> Schedule:
+  """lr(t) = learning_rate (1 + gamma t)^-power; optax has none.
+
+  Args:
+    gamma: per update, above 0.
+    power: above 0. Robbins and Monro's two conditions hold for a power in
+      (1/2, 1].
+
+  Raises:
+    InputError: a setting out of its range.
+  """
+  _check_learning_rate(learning_rate)
+  _check_positive("gamma", gamma)
+  _check_positive("power", power)
+
+  def schedule(count: ArrayLike) -> ArrayLike:
+    # A join evaluates its children before their turn, at negative counts,
+    # where this would be NaN: not used, but caught by jax_debug_nans.
+    count = jnp.maximum(count, 0)
+    return learning_rate * jnp.power(1 + gamma * count, -power)
+
+  return schedule
+
+
+def poly(learning_rate: float, power: float, decay_steps: int) -> Schedule:
+  """lr(t) = learning_rate (1 - t / decay_steps)^power, 0 from decay_steps on.
+
+  Past its end the rate stays at 0. Caffe's rises again when power is even.
+
+  Args:
+    power: above 0.
+    decay_steps: updates until the rate is 0, at least 1.
+
+  Raises:
+    InputError: a setting out of its range.
+  """
+  _check_learning_rate(learning_rate)
+  _check_positive("power", power)
+  _check_updates("decay_steps", decay_steps)
+  decay = optax.polynomial_schedule(learning_rate, 0.0, power, decay_steps)
+  # XLA divides by a constant through its rounded reciprocal, so that optax's
+  # 1 - T / T is not 0 for every T (49, say).
+  return lambda count: jnp.where(
+    jnp.asarray(count) < decay_steps, decay(count), 0.0
+  )
+
+
+def exponential_decay(
+  learning_rate: float,
+  decay_rate: float,
+  decay_steps: int,
+  staircase: bool = False,
+) -> Schedule:
+  """The chapter's formula: learning_rate decay_rate^(t / decay_steps).
+
+  LR_current in the text must be the initial rate, as the exponent already
+  counts all updates: this is TensorFlow's and optax's exponential decay.
+
+  Args:
+    decay_rate: in (0, 1).
+    decay_steps: updates for one factor of decay_rate, at least 1.
+    staircase: floor the exponent, which makes it the policy `step`.
+
+  Raises:
+    InputError: a setting out of its range.
+  """
+  _check_factor("decay_rate", decay_rate)
+  if staircase:
+    return _staircase(learning_rate, decay_rate, decay_steps)
+  _check_learning_rate(learning_rate)
+  _check_updates("decay_steps", decay_steps)
+  return optax.exponential_decay(learning_rate, decay_steps, decay_rate)
+
+
+def _staircase(learning_rate: float, factor: float, steps: int) -> Schedule:
+  _check_learning_rate(learning_rate)
+  _check_updates("decay_steps", steps)
+  decay = optax.exponential_decay(learning_rate, 1, factor)
+  # Not optax's staircase: it floors the product of count and the rounded
+  # reciprocal of steps, and so drops an update late for some steps (on jax
+  # 0.10: 41 in float32, 49 in float64). Whole numbers divide exactly.
+  return lambda count: decay(jnp.asarray(count) // steps)
+
+
+# --- joins -------------------------------------------------------------------
+
+
+def join(
+  schedules: Sequence[Schedule],
+  boundaries: Sequence[int],
+  restart: bool = True,
+) -> Schedule:
+  """One schedule after the other.
+
+  Args:
+    schedules: in order of time.
+    boundaries: the update at which each schedule but the first takes over;
+      increasing, the first at least 1.
+    restart: each schedule counts from its own boundary, as in optax. False:
+      each sees the count of the whole run.
+
+  Raises:
+    InputError: not one boundary fewer than schedules, or boundaries that are
+      unsorted, repeated or below 1.
+  """
+  if len(boundaries) != len(schedules) - 1:
+    raise InputError(
+      f"--boundaries: {len(boundaries)} for {len(schedules)} schedules, "
+      "expected one fewer than schedules"
+    )
+  if boundaries:
+    _check_boundaries(boundaries)
+  if not restart:
+    later = zip(schedules[1:], boundaries, strict=True)
+    schedules = [schedules[0], *(_advanced(s, b) for s, b in later)]
+  return optax.join_schedules(schedules, boundaries)
+
+
+def _advanced(schedule: Schedule, updates: int) -> Schedule:
+  return lambda count: schedule(count + updates)
+
+
+def with_warmup(
+  schedule: Schedule, warmup_steps: int, restart: bool = True
+) -> Schedule:
+  """Linear warmup: update t < W uses (t + 1) / (W + 1) of the schedule's rate.
+
+  The first update has a rate above 0, the rates rise by equal amounts, and the
+  first after warmup is the schedule's own (Goyal et al. 2017, section 2.2).
+
+  Args:
+    warmup_steps: W, at least 1.
+    restart: warm up to schedule(0), from where the schedule then counts, so
+      that its whole course is W updates later. False: the ramp multiplies the
+      schedule, which counts from the start of the run; boundaries keep their
+      place and the rate never reaches schedule(0) if that decays at once.
+
+  Raises:
+    InputError: warmup_steps below 1.
+  """
+  _check_updates("warmup_steps", warmup_steps)
+  ramp = optax.linear_schedule(1 / (warmup_steps + 1), 1.0, warmup_steps)
+
+  def warmup(count: ArrayLike) -> ArrayLike:
+    return ramp(count) * schedule(0 if restart else count)
+
+  return join([warmup, schedule], [warmup_steps], restart)
+
+
+# --- tables ------------------------------------------------------------------
+
+
+def tabulate(schedule: Schedule, num_steps: int) -> Float32[np.ndarray, " T"]:
+  """The rates of updates 0 ... T - 1, computed in float64 and rounded once.
+
+  For this module's schedules each is within one unit in the last place of
+  float32 of the exact value. Any other optax schedule is as exact as its own
+  constants: one that holds float32 arrays keeps their rounding.
+
+  Args:
+    num_steps: T, at least 1.
+
+  Raises:
+    InputError: num_steps below 1, or a rate that is not finite and >= 0 in
+      float32. Rates too small for float32 round to 0 (`from_config` of
+      schedule_config refuses them).
+  """
+  _check_updates("num_steps", num_steps)
+  exact = _evaluate(schedule, num_steps)
+  with np.errstate(over="ignore"):
+    rates = exact.astype(np.float32)
+  bad = np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))
+  if bad.size:
+    raise InputError(
+      f"learning rate {exact[bad[0]]:g} at update {bad[0]}: "
+      "expected a finite float32, at least 0"
+    )
+  return rates
+
+
+def from_table(rates: Float32[np.ndarray, " T"]) -> Schedule:
+  """A schedule that reads a row of rates; NaN outside of the row.
+
+  NaN, and not the last rate again, so that a run longer than its table shows.
+  """
+  row = np.array(rates)
+
+  def schedule(count: ArrayLike) -> ArrayLike:
+    count = jnp.asarray(count)
+    inside = (count >= 0) & (count < row.size)
+    picked = jnp.asarray(row)[jnp.clip(count, 0, row.size - 1)]
+    return jnp.where(inside, picked, jnp.nan)
+
+  return schedule
+
+
+def _evaluate(schedule: Schedule, num_steps: int) -> Float64[np.ndarray, " T"]:
+  # XLA compiles each operation once per length (half a second a schedule), so
+  # tables of many lengths are cut from few; the last count fills up.
+  length = max(1024, 1 << (num_steps - 1).bit_length())
+  counts = np.minimum(np.arange(length, dtype=np.int64), num_steps - 1)
+  with precision.float64(), _on_cpu():
+    rates = jax.vmap(schedule)(jnp.asarray(counts))
+    return np.asarray(rates, dtype=np.float64)[:num_steps]
+
+
+@contextlib.contextmanager
+def _on_cpu() -> Iterator[None]:
+  """Float64 is native there and the same for every accelerator."""
+  try:
+    cpu = jax.local_devices(backend="cpu")[0]
+  except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
+    yield
+    return
+  with jax.default_device(cpu):
+    yield
+
+
+# --- ranges ------------------------------------------------------------------
+
+
+def _check(flag: str, value: object, good: bool, expected: str) -> None:
+  if not good:
+    raise InputError(f"--{flag}={value}: expected {expected}")
+
+
+def _check_learning_rate(value: float) -> None:
+  # Below the smallest normal number accelerators take a float32 for 0.
+  low, high = float(_FLOAT32.tiny), float(_FLOAT32.max)
+  good = low <= value <= high  # False for NaN
+  _check("learning_rate", value, good, f"a rate in [{low:.3g}, {high:.3g}]")
+
+
+def _check_positive(flag: str, value: float) -> None:
+  _check(flag, value, 0 < value < math.inf, "a finite number above 0")
+
+
+def _check_factor(flag: str, value: float) -> None:
+  expected = "a factor above 0 and below 1 (for no decay: --schedule=fixed)"
+  _check(flag, value, 0 < value < 1, expected)
+
+
+def _check_updates(flag: str, value: int) -> None:
+  whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+  good = whole and 1 <= value <= _INT32_MAX
+  _check(flag, value, good, f"a whole number of updates in [1, {_INT32_MAX}]")
+
+
+def _check_boundaries(boundaries: Sequence[int]) -> None:
+  text = ",".join(str(boundary) for boundary in boundaries)
+  _check("boundaries", text, len(boundaries) > 0, "at least one update")
+  for boundary in boundaries:
+    _check_updates("boundaries", boundary)
+  rising = all(a < b for a, b in itertools.pairwise(boundaries))
+  _check("boundaries", text, rising, "increasing updates, none twice")

@@ -1,0 +1,440 @@
+"""Paired differences and bootstrap intervals over seeds.
+
+Every estimate is an `Effect`: a number, its interval, its standard error, how
+many seeds it rests on, and a test. S is the number of seeds throughout.
+
+The choices, made once for all studies:
+
+* Interval of a mean: the bias-corrected, accelerated bootstrap (Efron 1987)
+  at a widened level (Hesterberg 2015, "What teachers should know about the
+  bootstrap"). The plain one forgets that the sd is estimated. Measured at a
+  stated 95 % and 30 seeds: normal data 94.5 % (plain 93.5 %), gamma(4) 94 %,
+  exponential and Laplace 93 to 94 %; at 50 seeds all 93 to 95 %.
+* Test of a mean: Student's t on the differences. It asks about the mean, as
+  the interval does; the equivalence test and the power calculation are built
+  on the same t; and it has no random part. Wilcoxon's asks about another
+  quantity where differences are skewed, and accuracies, multiples of 1/5,000,
+  have ties. A sign-flip permutation test is there as a check on the t.
+* A run that diverged has no finite value here. It is refused, not dropped:
+  the caller says what it counts as (an accuracy of 0.1, say), or compares
+  the fractions that diverged.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Real
+from scipy import stats
+
+from mnist_jax.runtime.errors import InputError
+
+FEWEST_TO_RESAMPLE = 10  # below it, Student's interval
+_RESAMPLES = 4_999
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+  """An estimate with its interval and its test.
+
+  Attributes:
+    estimate: in the units of the data.
+    low, high: the interval at `confidence`; low <= high.
+    n: seeds (or trials) behind it.
+    confidence: in (0, 1), as stated for the interval.
+    interval: how the interval was made.
+    standard_error: of the estimate; None where no t test can be built on it.
+    test, p_value: the two-sided test that the quantity is 0; None if none is.
+  """
+
+  estimate: float
+  low: float
+  high: float
+  n: int
+  confidence: float
+  interval: str
+  standard_error: float | None = None
+  test: str | None = None
+  p_value: float | None = None
+
+  def to_dict(self) -> dict[str, Any]:
+    """The fields as plain numbers and strings, for JSON."""
+    return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+  """Mean and sample sd (n - 1) of S values; prints as `mean ± sd (n = S)`."""
+
+  mean: float
+  sd: float
+  n: int
+
+  def __str__(self) -> str:
+    return f"{self.mean:.4f} ± {self.sd:.4f} (n = {self.n})"
+
+  def to_dict(self) -> dict[str, Any]:
+    """The fields as plain numbers, for JSON."""
+    return dataclasses.asdict(self)
+
+
+def finite(
+  name: str, x: Real[np.ndarray, "..."], ndim: int = 1, fewest: int = 2
+) -> Float[np.ndarray, "..."]:
+  """x in float64, checked.
+
+  Args:
+    name: how to call x in a message.
+    ndim: the number of axes x must have; the first counts the seeds.
+    fewest: the smallest number of seeds allowed.
+
+  Raises:
+    InputError: another number of axes, too few seeds, or NaN or infinity.
+  """
+  x = np.asarray(x, np.float64)
+  if x.ndim != ndim or len(x) < fewest:
+    raise InputError(
+      f"{name} has shape {list(x.shape)}, expected {ndim} axes with at least "
+      f"{fewest} seeds on the first"
+    )
+  bad = np.argwhere(~np.isfinite(x))
+  if len(bad):
+    raise InputError(
+      f"{name} has {len(bad)} of {x.size} values not finite, the first at "
+      f"{bad[0].tolist()}; say what a diverged run counts as, then compare"
+    )
+  return x
+
+
+def in_unit(name: str, value: float) -> None:
+  """Raises InputError unless 0 < value < 1, calling it `name`."""
+  if not 0.0 < value < 1.0:
+    raise InputError(f"{name} is {value}, expected a number in (0, 1)")
+
+
+def widened_level(confidence: float, n: int) -> float:
+  """The level at which a percentile interval must be asked for `confidence`.
+
+  Makes a bootstrap interval of a normal mean as long as Student's:
+  alpha'/2 = Phi(-sqrt(n / (n - 1)) t(alpha/2, n - 1)), Hesterberg (2015).
+
+  Args:
+    confidence: the wanted coverage, in (0, 1).
+    n: seeds, at least 2.
+  """
+  t = stats.t.isf((1.0 - confidence) / 2.0, n - 1)
+  return float(1.0 - 2.0 * stats.norm.sf(math.sqrt(n / (n - 1)) * t))
+
+
+def bootstrap_interval(
+  x: Float[np.ndarray, "M S"],
+  *,
+  seed: int,
+  confidence: float = 0.95,
+  n_resamples: int = _RESAMPLES,
+) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]:
+  """Low and high of the mean of each row: BCa bootstrap, widened.
+
+  Args:
+    x: M data sets of S seeds, finite, at least 10 seeds: resampling never
+      leaves the range of the data, which for a few seeds is too short. A row
+      of equal values gets an interval of no length.
+    seed: of the resampling; equal seeds give equal intervals.
+    confidence: wanted coverage, in (0, 1).
+
+  Raises:
+    InputError: confidence out of range or fewer than ten seeds.
+  """
+  in_unit("confidence", confidence)
+  n = x.shape[1]
+  if n < FEWEST_TO_RESAMPLE:
+    raise InputError(
+      f"{n} seeds, expected at least {FEWEST_TO_RESAMPLE} for a bootstrap"
+    )
+  low = x.mean(axis=1)
+  high = low.copy()
+  varied = np.ptp(x, axis=1) > 0.0
+  if varied.any():
+    ends = stats.bootstrap(
+      (x[varied],),
+      np.mean,
+      axis=1,
+      n_resamples=n_resamples,
+      batch=max(1, 4_000_000 // x.size),
+      confidence_level=widened_level(confidence, n),
+      method="BCa",
+      # SciPy 1.15 renamed it `rng`; this name works before and after.
+      random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    low[varied], high[varied] = ends.low, ends.high
+  return low, high
+
+
+def _two_sided(mean: float, standard_error: float, n: int) -> float:
+  if standard_error == 0.0:
+    # All seeds agree: t is infinite, but n signs cannot say more than this.
+    return 1.0 if mean == 0.0 else min(1.0, 2.0 * 0.5**n)
+  return float(2.0 * stats.t.sf(abs(mean) / standard_error, n - 1))
+
+
+def p_above(effect: Effect, threshold: float) -> float:
+  """One-sided p that the quantity is at most `threshold`, by Student's t.
+
+  Small when the data say it is above. For "below", negate both.
+
+  Raises:
+    InputError: the effect has no standard error.
+  """
+  if effect.standard_error is None:
+    raise InputError(
+      f"an effect with a {effect.interval} has no standard error, "
+      "expected one of a mean or a slope"
+    )
+  gap = effect.estimate - threshold
+  if effect.standard_error == 0.0:
+    return 0.5**effect.n if gap > 0.0 else 1.0
+  return float(stats.t.sf(gap / effect.standard_error, effect.n - 1))
+
+
+def p_below(effect: Effect, threshold: float) -> float:
+  """One-sided p that the quantity is at least `threshold`; see `p_above`."""
+  mirrored = dataclasses.replace(effect, estimate=-effect.estimate)
+  return p_above(mirrored, -threshold)
+
+
+def _sign_flip(d: Float[np.ndarray, " S"], seed: int) -> float:
+  result = stats.permutation_test(
+    (d,),
+    np.mean,
+    permutation_type="samples",
+    vectorized=True,
+    n_resamples=_RESAMPLES,
+    random_state=np.random.default_rng(seed),
+  )
+  return float(result.pvalue)
+
+
+def student_interval(
+  d: Float[np.ndarray, " S"], confidence: float = 0.95
+) -> Effect:
+  """The mean of finite values, Student's interval, and the test of 0."""
+  n = len(d)
+  varied = np.ptp(d) > 0.0
+  mean = float(d.mean()) if varied else float(d[0])
+  error = float(d.std(ddof=1)) / math.sqrt(n) if varied else 0.0
+  reach = float(stats.t.isf((1.0 - confidence) / 2.0, n - 1)) * error
+  return Effect(
+    estimate=mean,
+    low=mean - reach,
+    high=mean + reach,
+    n=n,
+    confidence=confidence,
+    interval="Student t interval",
+    standard_error=error,
+    test="Student t over seeds",
+    p_value=_two_sided(mean, error, n),
+  )
+
+
+def mean_interval(
+  x: Real[np.ndarray, " S"],
+  *,
+  seed: int,
+  confidence: float = 0.95,
+  n_resamples: int = _RESAMPLES,
+  test: Literal["t", "sign-flip"] = "t",
+) -> Effect:
+  """The mean over seeds, its bootstrap interval, and the test that it is 0.
+
+  Args:
+    x: one finite value per seed, at least two.
+    seed: of the resampling; equal seeds give equal intervals.
+    test: "t", Student's; or "sign-flip", a permutation test exact when x and
+      -x are equally likely (4,999 flips: p is never below 0.0004).
+
+  Raises:
+    InputError: values not finite, fewer than two, or a
+      confidence outside (0, 1).
+  """
+  in_unit("confidence", confidence)
+  x = finite("x", x)
+  effect = student_interval(x, confidence)
+  if effect.standard_error == 0.0:
+    return effect
+  if test == "sign-flip":
+    effect = dataclasses.replace(
+      effect,
+      test="sign-flip permutation over seeds",
+      p_value=_sign_flip(x, seed),
+    )
+  if len(x) < FEWEST_TO_RESAMPLE:
+    return effect
+  low, high = bootstrap_interval(
+    x[None], seed=seed, confidence=confidence, n_resamples=n_resamples
+  )
+  return dataclasses.replace(
+    effect,
+    low=min(float(low[0]), effect.estimate),
+    high=max(float(high[0]), effect.estimate),
+    interval="BCa bootstrap interval",
+  )
+
+
+def differences(
+  a: Real[np.ndarray, " S"], b: Real[np.ndarray, " _"]
+) -> Float[np.ndarray, " S"]:
+  """a - b over shared seeds, with a spread that is only rounding taken out.
+
+  Raises:
+    InputError: values not finite, fewer than two, or arms of other lengths.
+  """
+  eps = max(
+    float(np.finfo(x.dtype).eps)
+    if np.issubdtype(np.asarray(x).dtype, np.floating)
+    else 0.0
+    for x in (np.asarray(a), np.asarray(b))
+  )
+  a, b = finite("a", a), finite("b", b)
+  if a.shape != b.shape:
+    raise InputError(
+      f"b has {len(b)} values, expected one per value of a, which has {len(a)}"
+    )
+  d = a - b
+  tiny = 4.0 * eps * max(np.abs(a).max(), np.abs(b).max())
+  if np.ptp(d) <= tiny:
+    # Otherwise 0.3 - 0.2 and 0.2 - 0.1 would count as seeds that differ.
+    middle = float(np.median(d))
+    d = np.full_like(d, middle if abs(middle) > tiny else 0.0)
+  return d
+
+
+def paired_difference(
+  a: Real[np.ndarray, " S"],
+  b: Real[np.ndarray, " _"],
+  *,
+  seed: int,
+  confidence: float = 0.95,
+  n_resamples: int = _RESAMPLES,
+  test: Literal["t", "sign-flip"] = "t",
+) -> Effect:
+  """mean(a - b) over seeds that both arms share, interval and test.
+
+  Args:
+    a, b: [S] each, same seeds in the same order; finite.
+    seed: of the resampling.
+    test: see `mean_interval`.
+
+  Raises:
+    InputError: as `mean_interval`, or arms of different length.
+  """
+  return mean_interval(
+    differences(a, b),
+    seed=seed,
+    confidence=confidence,
+    n_resamples=n_resamples,
+    test=test,
+  )
+
+
+def paired_log_ratio(
+  a: Real[np.ndarray, " S"], b: Real[np.ndarray, " _"], *, seed: int
+) -> Effect:
+  """mean(log a - log b) over shared seeds: for times, losses and variances.
+
+  `as_ratio` turns it into a ratio of geometric means, with its interval.
+
+  Raises:
+    InputError: as `paired_difference`, or a value that is not above 0.
+  """
+  a, b = finite("a", a), finite("b", b)
+  for name, x in (("a", a), ("b", b)):
+    if (x <= 0.0).any():
+      raise InputError(
+        f"{name} has a value of {x.min()}, expected all above 0 for a ratio"
+      )
+  return paired_difference(np.log(a), np.log(b), seed=seed)
+
+
+def geometric_mean(
+  values: Real[np.ndarray, " S"],
+) -> tuple[float, float, float]:
+  """The geometric mean of positive numbers, and its 95 % interval."""
+  return as_ratio(mean_interval(np.log(values), seed=0))
+
+
+def as_ratio(effect: Effect) -> tuple[float, float, float]:
+  """exp of the estimate, low and high of an effect on a log scale."""
+  low, high = math.exp(effect.low), math.exp(effect.high)
+  return math.exp(effect.estimate), low, high
+
+
+def median_interval(
+  x: Real[np.ndarray, " S"], *, confidence: float = 0.95
+) -> Effect:
+  """The median, its order-statistic interval, and the sign test that it is 0.
+
+  Both ends are values of x, chosen by the binomial, so the interval covers at
+  least at its rate whatever the distribution; a bootstrap of a median does
+  not. Conover (1999), Practical Nonparametric Statistics.
+
+  Raises:
+    InputError: values not finite, or so few (5 at 95 %) that even the whole
+      range of x does not reach the confidence.
+  """
+  in_unit("confidence", confidence)
+  x = finite("x", x)
+  fewest = math.ceil(1.0 - math.log2(1.0 - confidence))
+  if len(x) < fewest:
+    raise InputError(
+      f"x has {len(x)} seeds, expected at least {fewest} for an interval of "
+      f"the median at {confidence}"
+    )
+  test = stats.quantile_test(x, q=0.0, p=0.5)
+  ends = test.confidence_interval(confidence)
+  return Effect(
+    estimate=float(np.median(x)),
+    low=float(ends.low),
+    high=float(ends.high),
+    n=len(x),
+    confidence=confidence,
+    interval="order-statistic interval",
+    test="sign test",
+    p_value=float(test.pvalue),
+  )
+
+
+def wilson_interval(
+  successes: int, n: int, *, confidence: float = 0.95
+) -> Effect:
+  """A proportion and Wilson's score interval (1927), as fractions in [0, 1].
+
+  Raises:
+    InputError: n below 1, or successes outside [0, n].
+  """
+  in_unit("confidence", confidence)
+  if n < 1 or not 0 <= successes <= n:
+    raise InputError(
+      f"{successes} successes of {n}, expected 0 <= successes <= n, n >= 1"
+    )
+  ends = stats.binomtest(int(successes), int(n)).proportion_ci(
+    confidence_level=confidence, method="wilson"
+  )
+  return Effect(
+    estimate=successes / n,
+    low=float(ends.low),
+    high=float(ends.high),
+    n=int(n),
+    confidence=confidence,
+    interval="Wilson score interval",
+  )
+
+
+def summary(x: Real[np.ndarray, " S"]) -> Summary:
+  """Mean and sample sd of at least two finite values.
+
+  Raises:
+    InputError: values not finite, or fewer than two.
+  """
+  x = finite("x", x)
+  return Summary(float(x.mean()), float(x.std(ddof=1)), len(x))

@@ -1,0 +1,142 @@
+"""The best rate of each seed on a grid of rates, and whether the grid holds it.
+
+S seeds, K rates. A loss that is infinite or NaN is that of a run that is lost:
+worse than every other.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Real
+
+from mnist_jax.runtime.errors import InputError
+
+
+class BestRates(NamedTuple):
+  """Where each seed's loss is least.
+
+  Attributes:
+    rates: [S] in the units of the grid, within its ends.
+    edge: [S] -1 where the least loss is at the grid's lowest rate, 1 at its
+      highest: the best rate is there or beyond (censored); else 0.
+  """
+
+  rates: Float[np.ndarray, " S"]
+  edge: Int[np.ndarray, " S"]
+
+  def censored(self) -> tuple[int, int]:
+    """How many seeds have their least loss at the low and the high end."""
+    return int((self.edge < 0).sum()), int((self.edge > 0).sum())
+
+
+def _log_losses(losses: Real[np.ndarray, "S K"]) -> Float[np.ndarray, "S K"]:
+  losses = np.asarray(losses, np.float64)
+  if (losses <= 0).any():
+    raise InputError(
+      f"losses have a value of {np.nanmin(losses)}, expected all above 0"
+    )
+  return np.log(np.where(np.isfinite(losses), losses, np.inf))
+
+
+def _vertex(x: Float[np.ndarray, " 3"], y: Float[np.ndarray, " 3"]) -> float:
+  """Of the parabola through three points, the middle one the lowest.
+
+  Where a neighbour's y is infinite, the limit as it grows: the middle between
+  the two others; where both are, the middle point.
+  """
+  if np.isinf(y[0]) and np.isinf(y[2]):
+    return float(x[1])
+  if np.isinf(y[2]):
+    return float(x[:2].mean())
+  if np.isinf(y[0]):
+    return float(x[1:].mean())
+  left, right = x[1] - x[0], x[2] - x[1]
+  down, up = (y[0] - y[1]) * right, (y[2] - y[1]) * left
+  if down + up == 0:
+    return float(x[1])
+  return float(x[1] + (down * right - up * left) / (2 * (down + up)))
+
+
+def best_rates(
+  rates: Real[np.ndarray, " K"], losses: Real[np.ndarray, "S _"]
+) -> BestRates:
+  """The vertex of a parabola through log loss over log rate, seed by seed.
+
+  Through the least loss (of equal ones that of the lowest rate) and its two
+  neighbours; it lies at most half way to one of them. At an end of the grid
+  there is one neighbour only: the end itself is returned, and marked.
+
+  Args:
+    rates: rising, above 0, at least 3.
+    losses: [S, K] above 0; infinite or NaN for a run that is lost.
+
+  Raises:
+    InputError: rates or losses that are not so, or a seed with no finite loss.
+  """
+  rates = np.asarray(rates, np.float64)
+  if len(rates) < 3 or rates[0] <= 0 or (np.diff(rates) <= 0).any():
+    raise InputError(
+      f"rates are {rates.tolist()}, expected at least 3, above 0, rising"
+    )
+  log_losses = _log_losses(losses)
+  if log_losses.shape[1:] != rates.shape:
+    raise InputError(
+      f"losses have shape {list(log_losses.shape)}, expected a column for "
+      f"each of {len(rates)} rates"
+    )
+  hopeless = np.flatnonzero(np.isinf(log_losses).all(axis=1))
+  if len(hopeless):
+    raise InputError(
+      f"no loss of row {hopeless[0]} is finite, expected one at least"
+    )
+  x = np.log(rates)
+  least = log_losses.argmin(axis=1)
+  edge = np.where(least == 0, -1, np.where(least == len(rates) - 1, 1, 0))
+  found = rates[least]
+  for s in np.flatnonzero(edge == 0):
+    near = slice(least[s] - 1, least[s] + 2)
+    found[s] = np.exp(_vertex(x[near], log_losses[s, near]))
+  return BestRates(found, edge)
+
+
+def best_place(losses: Real[np.ndarray, "S K"]) -> int:
+  """The column of the least mean log loss; a lost run makes it infinite."""
+  return int(_log_losses(losses).mean(axis=0).argmin())
+
+
+def open_ends(
+  losses: Real[np.ndarray, "S K"], share: float = 1.0
+) -> tuple[bool, bool]:
+  """Whether a grid must go on below its lowest and above its highest rate.
+
+  It must where the mean log loss is least at the end, or where more than
+  `share` of the seeds have their least loss there.
+
+  Args:
+    losses: [S, K] above 0, by rising rate; infinite or NaN for a lost run.
+    share: in [0, 1]; at 1 the mean alone decides.
+  """
+  last = losses.shape[1] - 1
+  mean = best_place(losses)
+  own = _log_losses(losses).argmin(axis=1)
+  low, high = (
+    bool(mean == end or (own == end).mean() > share) for end in (0, last)
+  )
+  return low, high
+
+
+def largest_stable(
+  rates: Real[np.ndarray, " K"], stable: Bool[np.ndarray, "S _"]
+) -> Float[np.ndarray, " S"]:
+  """The largest rate such that it and all below it are stable, seed by seed.
+
+  Args:
+    rates: [K] rising.
+    stable: [S, K].
+
+  Returns:
+    [S]; NaN where the lowest rate is not stable.
+  """
+  count = np.cumprod(stable, axis=1).sum(axis=1)
+  padded = np.concatenate([[np.nan], np.asarray(rates, np.float64)])
+  return padded[count]

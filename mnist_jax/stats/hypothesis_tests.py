@@ -1,0 +1,227 @@
+"""What a margin, several tests at once, and a number of seeds decide.
+
+Equivalence within a margin, Holm's correction, and power, all built on the
+estimate, standard error and n of an `Effect`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int, Real
+from scipy import stats
+
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.stats.effects import (
+  Effect,
+  differences,
+  in_unit,
+  p_above,
+  p_below,
+  student_interval,
+)
+
+Kind = Literal["greater", "less", "same"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Equivalence:
+  """Two one-sided tests that a quantity lies within +-margin of `target`.
+
+  Attributes:
+    low, high: the interval at 1 - 2 alpha (90 % for 5 %), dual to the tests.
+    p_value: the larger of the two one-sided p.
+    equivalent: p_value < alpha, that is, the interval lies inside the margin.
+  """
+
+  estimate: float
+  low: float
+  high: float
+  margin: float
+  target: float
+  n: int
+  alpha: float
+  p_value: float
+  equivalent: bool
+  test: str = "two one-sided t tests"
+
+  def to_dict(self) -> dict[str, Any]:
+    """The fields as plain numbers and strings, for JSON."""
+    return dataclasses.asdict(self)
+
+
+def check_margin(margin: float | None) -> None:
+  """Raises InputError unless margin is a finite number above 0."""
+  if margin is None or not 0.0 < margin < math.inf:
+    raise InputError(f"margin is {margin}, expected a finite number above 0")
+
+
+def tost(
+  effect: Effect, margin: float, *, target: float = 0.0, alpha: float = 0.05
+) -> Equivalence:
+  """Equivalence of an effect to `target` within +-margin (Schuirmann 1987).
+
+  The margin, in the units of the effect, must have been fixed before the data
+  were seen.
+
+  Raises:
+    InputError: margin not above 0, or an effect without standard error.
+  """
+  check_margin(margin)
+  in_unit("alpha", alpha)
+  p = max(p_above(effect, target - margin), p_below(effect, target + margin))
+  reach = stats.t.isf(alpha, effect.n - 1) * (effect.standard_error or 0.0)
+  return Equivalence(
+    estimate=effect.estimate,
+    low=effect.estimate - float(reach),
+    high=effect.estimate + float(reach),
+    margin=margin,
+    target=target,
+    n=effect.n,
+    alpha=alpha,
+    p_value=p,
+    equivalent=p < alpha,
+  )
+
+
+def equivalence(
+  a: Real[np.ndarray, " S"],
+  b: Real[np.ndarray, " _"],
+  margin: float,
+  *,
+  alpha: float = 0.05,
+) -> Equivalence:
+  """Are a and b, paired over seeds, the same within +-margin? See `tost`.
+
+  Raises:
+    InputError: as `paired_difference`, or a margin not above 0.
+  """
+  return tost(student_interval(differences(a, b), 0.95), margin, alpha=alpha)
+
+
+def holm(
+  p_values: Sequence[float], groups: Sequence[Hashable] | None = None
+) -> list[float]:
+  """p values adjusted for being several, in the order given (Holm 1979).
+
+  The smallest of m is multiplied by m, the next by m - 1, and so on, never
+  falling, at most 1. Rejecting those <= alpha makes even one false rejection
+  at most alpha likely, however the tests depend on each other.
+
+  Args:
+    p_values: [m], each in [0, 1].
+    groups: [m], where tests of one group exclude each other (at most one of
+      their null hypotheses can be true): each group still standing is then
+      counted once (Shaffer 1986, procedure S2).
+
+  Raises:
+    InputError: a p outside [0, 1], or groups of another length.
+  """
+  p = np.asarray(p_values, np.float64).reshape(-1)
+  if not ((p >= 0.0) & (p <= 1.0)).all():
+    raise InputError(f"p values {p.tolist()}, expected all in [0, 1]")
+  groups = list(range(len(p))) if groups is None else list(groups)
+  if len(groups) != len(p):
+    raise InputError(f"{len(groups)} groups, expected one per p: {len(p)}")
+  order = np.argsort(p, kind="stable")
+  adjusted = np.empty_like(p)
+  largest = 0.0
+  for rank, i in enumerate(order):
+    standing = len({groups[j] for j in order[rank:]})
+    largest = max(largest, min(1.0, standing * float(p[i])))
+    adjusted[i] = largest
+  return [float(q) for q in adjusted]
+
+
+def _power(
+  gap: float, sd: float, n: Int[np.ndarray, " M"], alpha: float
+) -> Float[np.ndarray, " M"]:
+  """Chance that a one-sided t test at alpha sees a true gap, over n seeds."""
+  if gap <= 0.0:
+    return np.full(len(n), alpha)
+  # Beyond 37 the power is 1 to rounding and some SciPys return NaN.
+  shift = np.minimum(np.sqrt(n) * gap / sd, 37.0)
+  return stats.nct.sf(stats.t.isf(alpha, n - 1), n - 1, shift)
+
+
+def _chance(
+  kind: Kind,
+  gap: float,
+  margin: float | None,
+  sd: float,
+  n: Int[np.ndarray, " M"],
+  alpha: float,
+) -> Float[np.ndarray, " M"]:
+  """The chance of the likelier of the two ways to decide."""
+  if margin is None:
+    return _power(abs(gap), sd, n, alpha / 2.0)
+  if kind == "same":
+    # Of two one-sided tests: 1 less the chances that either fails, exact
+    # where these exclude each other and too low otherwise.
+    inside = _power(margin - gap, sd, n, alpha)
+    inside = inside + _power(margin + gap, sd, n, alpha) - 1.0
+    beyond = _power(abs(gap) - margin, sd, n, alpha / 2.0)
+    return np.maximum(inside, beyond)
+  different = _power(abs(gap), sd, n, alpha / 2.0)
+  return np.maximum(different, _power(margin - gap, sd, n, alpha))
+
+
+def seeds_to_decide(
+  effect: Effect,
+  kind: Kind = "greater",
+  *,
+  target: float = 0.0,
+  margin: float | None = None,
+  alpha: float = 0.05,
+  power: float = 0.8,
+  cap: int = 10_000,
+) -> int | None:
+  """How many seeds would decide, if the effect is what it was seen to be.
+
+  By the noncentral t. To plan with, not to conclude from: the effect seen is
+  itself uncertain, and its number of seeds more so (it goes like 1/effect^2).
+
+  Args:
+    effect: with a standard error; its sd is standard_error * sqrt(n).
+    kind: "greater" and "less": to tell the effect from target in either
+      direction, or, with a margin, to rule out one as large as the margin.
+      "same": to show it within the margin of target, or outside.
+    margin: in the units of the effect; required for "same".
+    alpha: divide it by the number of tests where there are several.
+    power: the chance to decide that is asked for, in (0, 1).
+    cap: the largest number worth naming.
+
+  Returns:
+    The smallest n from 2 to cap, or None: an effect next to 0 (or, for
+    "same", next to the margin) is not decided by any affordable number.
+
+  Raises:
+    InputError: no standard error, "same" without margin, a number out of
+      range.
+  """
+  in_unit("alpha", alpha)
+  in_unit("power", power)
+  if margin is not None or kind == "same":
+    check_margin(margin)
+  if effect.standard_error is None:
+    raise InputError(
+      f"an effect with a {effect.interval} has no standard error, "
+      "expected one of a mean or a slope"
+    )
+  sd = effect.standard_error * math.sqrt(effect.n)
+  gap = (effect.estimate - target) * (-1.0 if kind == "less" else 1.0)
+  # Seeds that all agree: as good as no spread, but not a division by zero.
+  sd = max(sd, 1e-12 * max(abs(gap), margin or 0.0), 1e-300)
+  # The chance rises with n: bracket it, then try every n in the bracket.
+  n = np.unique(np.geomspace(2, cap, 64).astype(np.int64))
+  while True:
+    reached = _chance(kind, gap, margin, sd, n, alpha) >= power
+    if not reached[-1]:
+      return None
+    first = int(reached.argmax())
+    if first == 0 or n[first] - n[first - 1] == 1:
+      return int(n[first])
+    low, high = n[first - 1 : first + 1]
+    n = np.unique(np.linspace(low, high, 64).astype(np.int64))

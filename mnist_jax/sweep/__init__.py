@@ -1,0 +1,25 @@
+"""Hundreds of training runs as few compiled programs, in one table.
+
+Start with
+
+  from mnist_jax import sweep
+  grid = sweep.product(learning_rate=[0.1, 0.2, 0.5], seed=range(10))
+  table = sweep.run(grid, sweep.Budget(epochs=5, evaluate_every=1))
+"""
+
+from mnist_jax.sweep._run import Progress, Settings, run
+from mnist_jax.sweep.plan import Budget, Target, cell_key, product
+from mnist_jax.sweep.tables import best_arm, curves, last_rows
+
+__all__ = [
+  "Budget",
+  "Progress",
+  "Settings",
+  "Target",
+  "best_arm",
+  "cell_key",
+  "curves",
+  "last_rows",
+  "product",
+  "run",
+]

@@ -1,0 +1,236 @@
+"""The compiled program that trains a block of members at once.
+
+A block is S rows of R members. The members of a row read the same batches, so
+that their first layers' products are one product; rows have orders of their
+own. Rows are spread over the devices. On a CPU a device takes its rows one
+after another, which keeps a row's weights in its cache; on an accelerator it
+takes them together.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from mnist_jax import data
+from mnist_jax.runtime import devices as sharding
+from mnist_jax.training import loop as train
+
+# Smaller than a single run's: R members pass through it together.
+EVALUATION_CHUNK = 500
+
+
+class BlockState(NamedTuple):
+  """The members of a block; [S, R] before each field's own axes.
+
+  Attributes:
+    train: of a member that diverged, the one whose loss was not finite, until
+      `sweep_block` puts it back.
+    diverged: the update after which the loss was not finite (the first is 1),
+      or -1.
+    loss_sum: of the objective before each update since it was last set to 0.
+  """
+
+  train: train.TrainState
+  diverged: Int[Array, "S R"]
+  loss_sum: Float[Array, "S R"]
+
+
+class BlockPlan(NamedTuple):
+  """What the rows read in an epoch."""
+
+  indices: Int[Array, "S T B"]
+  weights: Float[Array, "S T B"]
+  learning_rates: Float[Array, "S R T"]
+
+
+class Programs(NamedTuple):
+  """The compiled functions of a group of members.
+
+  Attributes:
+    init: (seeds [S, R], l2 [S, R] or None, momentum [S, R]) ->
+      (BlockState, HParams).
+    advance: (BlockState, Split, BlockPlan, HParams, stop [S, R], first, last)
+      -> BlockState after updates first to last - 1 of the plan; a member that
+      has made `stop` updates makes no more.
+    evaluate: (params [S, R], Split) -> (loss [S, R], accuracy [S, R]).
+  """
+
+  init: Callable[..., tuple[BlockState, train.HParams]]
+  advance: Callable[..., BlockState]
+  evaluate: Callable[..., tuple[Float[Array, "S R"], Float[Array, "S R"]]]
+
+
+class _Member(NamedTuple):
+  train: train.TrainState
+  diverged: Int[Array, ""]
+  loss_sum: Float[Array, ""]
+
+
+def _alive(
+  member: _Member | BlockState, stop: Int[Array, "*R"]
+) -> Bool[Array, "*R"]:
+  return (member.diverged < 0) & (member.train.step < stop)
+
+
+def _update(
+  config: train.TrainConfig,
+  member: _Member,
+  batch: Any,
+  learning_rate: Float[Array, ""],
+  hparams: train.HParams,
+  stop: Int[Array, ""],
+) -> _Member:
+  """One update, not made if the loss before it is not finite.
+
+  The update before did that: the member is then `diverged` at an update that
+  it has made. As in a single run the loss alone decides; to look at the
+  weights as well, each time, costs 5 %.
+  """
+  new, loss = train.train_step(
+    config, member.train, batch, learning_rate, hparams
+  )
+  alive = _alive(member, stop)
+  sound = alive & jnp.isfinite(loss)
+  broken = jnp.maximum(member.train.step, 1)
+  kept = jax.tree.map(
+    lambda x, before: jnp.where(sound, x, before), new, member.train
+  )
+  return _Member(
+    kept,
+    jnp.where(alive & ~sound, broken, member.diverged),
+    member.loss_sum + jnp.where(sound, loss, 0),
+  )
+
+
+def _advance_row(
+  config: train.TrainConfig,
+  split: data.Split,
+  row: BlockState,
+  plan: BlockPlan,
+  hparams: train.HParams,
+  stop: Int[Array, " R"],
+  first: Int[Array, ""],
+  last: Int[Array, ""],
+) -> BlockState:
+  """`Programs.advance` of one row; the arrays have no axis S."""
+
+  def body(t: Int[Array, ""], members: _Member) -> _Member:
+    batch = train.gather_batch(split, plan.indices[t], plan.weights[t])
+    step = functools.partial(_update, config)
+    return jax.vmap(step, in_axes=(0, None, 0, 0, 0))(
+      members, batch, plan.learning_rates[:, t], hparams, stop
+    )
+
+  return BlockState(*jax.lax.fori_loop(first, last, body, _Member(*row)))
+
+
+def _advance_rows(
+  config: train.TrainConfig,
+  one_by_one: bool,
+  state: BlockState,
+  split: data.Split,
+  plan: BlockPlan,
+  hparams: train.HParams,
+  stop: Int[Array, "S R"],
+  first: Int[Array, ""],
+  last: Int[Array, ""],
+) -> BlockState:
+  """The rows of one device."""
+  if one_by_one:
+
+    def one(args: tuple[Any, ...]) -> BlockState:
+      row, row_plan, row_hparams, row_stop = args
+      end = jnp.where(_alive(row, row_stop).any(), last, first)
+      return _advance_row(
+        config, split, row, row_plan, row_hparams, row_stop, first, end
+      )
+
+    return jax.lax.map(one, (state, plan, hparams, stop))
+
+  def together(
+    row: BlockState,
+    row_plan: BlockPlan,
+    row_hparams: train.HParams,
+    row_stop: Int[Array, " R"],
+  ) -> BlockState:
+    return _advance_row(
+      config, split, row, row_plan, row_hparams, row_stop, first, last
+    )
+
+  return jax.vmap(together)(state, plan, hparams, stop)
+
+
+def _evaluate_rows(
+  config: train.TrainConfig,
+  params: Any,
+  split: data.Split,
+) -> tuple[Float[Array, "S R"], Float[Array, "S R"]]:
+  def one(member: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    result = train.evaluate_params(
+      config.activations, member, split, EVALUATION_CHUNK
+    )
+    return result.loss, result.accuracy
+
+  return jax.lax.map(jax.vmap(one), params)
+
+
+def _init(
+  config: train.TrainConfig,
+  seeds: UInt32[Array, "S R"],
+  l2: Float[Array, "S R"] | None,
+  momentum: Float[Array, "S R"],
+) -> tuple[BlockState, train.HParams]:
+  def one(
+    seed: Any, l2: Any, momentum: Any
+  ) -> tuple[train.TrainState, train.HParams]:
+    hparams = train.make_hparams(seed, l2=l2, momentum=momentum)
+    return train.init_state(config, seed), hparams
+
+  # One by one compiles in half the time, and runs once.
+  count = seeds.shape
+  flat = jax.tree.map(jnp.ravel, (seeds, l2, momentum))
+  states, hparams = jax.tree.map(
+    lambda x: x.reshape(*count, *x.shape[1:]),
+    jax.lax.map(lambda args: one(*args), flat),
+  )
+  # Not of a weak type: that would be another program for the first advance.
+  diverged = jnp.full(count, -1, jnp.int32)
+  state = BlockState(states, diverged, jnp.zeros(count, jnp.float32))
+  return state, hparams
+
+
+@functools.lru_cache(maxsize=256)
+def programs(config: train.TrainConfig, mesh: Mesh) -> Programs:
+  """The functions for members of this configuration on these devices.
+
+  Nothing is compiled before the first call; a call with arrays of other
+  shapes compiles again.
+  """
+  rows, whole = PartitionSpec(sharding.AXIS), PartitionSpec()
+  one_by_one = mesh.devices.flat[0].platform == "cpu"
+  advance = jax.shard_map(
+    functools.partial(_advance_rows, config, one_by_one),
+    mesh=mesh,
+    in_specs=(rows, whole, rows, rows, rows, whole, whole),
+    out_specs=rows,
+    check_vma=False,
+  )
+  evaluate = jax.shard_map(
+    functools.partial(_evaluate_rows, config),
+    mesh=mesh,
+    in_specs=(rows, whole),
+    out_specs=rows,
+    check_vma=False,
+  )
+  return Programs(
+    jax.jit(
+      functools.partial(_init, config), out_shardings=sharding.spread(mesh)
+    ),
+    jax.jit(advance),
+    jax.jit(evaluate),
+  )

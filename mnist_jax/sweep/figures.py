@@ -1,0 +1,122 @@
+"""The figures that studies have in common."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from mnist_jax.plotting import axes as plots
+from mnist_jax.stats import effects as statistics
+from mnist_jax.sweep.tables import Curves
+
+_LABELS = {
+  "dev_accuracy": "development accuracy (%)",
+  "dev_loss": "development loss (nats)",
+  "train_accuracy": "training accuracy (%)",
+  "train_loss": "training loss (nats)",
+  "test_accuracy": "test accuracy (%)",
+  "test_loss": "test loss (nats)",
+  "batch_loss": "mean loss of the mini-batches (nats)",
+}
+
+
+def metric_axis(ax: plots.Axes, metric: str) -> None:
+  """Labels the y axis with the metric and its unit; accuracies in percent."""
+  ax.set_ylabel(_LABELS.get(metric, metric))
+  if metric.endswith("accuracy"):
+    ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.5g}")
+
+
+def draw_curves(
+  ax: plots.Axes,
+  curves: Curves,
+  metric: str,
+  name: Callable[[object], str] = str,
+  *,
+  since: float | int = 0,
+) -> None:
+  """One line with a band per arm: mean over seeds, 95 % interval of the mean.
+
+  Args:
+    name: of an arm, for the legend.
+    since: the first point drawn.
+  """
+  shown = curves.points >= since
+  for i, arm in enumerate(curves.arms):
+    plots.bands(
+      ax,
+      curves.points[shown],
+      curves.values[i][:, shown],
+      name(arm),
+      index=i,
+    )
+  metric_axis(ax, metric)
+  ax.set_xlabel("epoch")
+  plots.integer_ticks(ax.xaxis)
+  with plots.style():
+    ax.legend()
+
+
+def draw_differences(
+  ax: plots.Axes,
+  points: Float[np.ndarray, " K"],
+  differences: Float[np.ndarray, "S K"],
+  label: str,
+  *,
+  index: int = 0,
+  margin: float | int | None = None,
+) -> None:
+  """Paired differences over seeds at each point, with 95 % intervals."""
+  effects = [statistics.student_interval(d) for d in differences.T]
+  plots.differences(
+    ax,
+    points,
+    np.array([e.estimate for e in effects]),
+    np.array([e.low for e in effects]),
+    np.array([e.high for e in effects]),
+    label=label,
+    index=index,
+    margin=margin,
+  )
+
+
+def draw_effects(
+  ax: plots.Axes,
+  names: Sequence[str],
+  effects: Sequence[statistics.Effect],
+  *,
+  scale: float | int = 1,
+  margin: float | int | None = None,
+) -> None:
+  """Named effects, one below the other, with their intervals.
+
+  Args:
+    scale: by which the effects are multiplied (100 for points).
+  """
+  look = plots.series(0)
+  with plots.style():
+    ax.axvline(0, color="black", linewidth=1)
+    if margin is not None:
+      ax.axvspan(
+        -margin * scale,
+        margin * scale,
+        color="#888888",
+        alpha=0.2,
+        linewidth=0,
+        label=f"within the margin ±{margin * scale:g}",
+      )
+      ax.legend()
+    for y, effect in enumerate(effects):
+      hollow = effect.low <= 0 <= effect.high
+      ax.plot(
+        [effect.low * scale, effect.high * scale], [y, y], color=look["color"]
+      )
+      ax.plot(
+        [effect.estimate * scale],
+        [y],
+        marker="o",
+        color=look["color"],
+        markerfacecolor="white" if hollow else look["color"],
+      )
+    ax.set_yticks(range(len(names)), list(names))
+    ax.set_ylim(len(names) - 0.5, -0.5)

@@ -1,0 +1,385 @@
+"""What a sweep is to do: cells, budgets, and how they become programs.
+
+A cell is the `Settings` of one run. Cells that one compiled program can train
+make a group; a group is cut into blocks of rows (see `sweep_program`). All of
+it is a function of the cells asked for and the number of devices, so a sweep
+that is started again forms the same blocks.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mnist_jax import data
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.schedules.batch_sizes import BatchSchedule, Clock, steady
+from mnist_jax.training import loop as train
+from mnist_jax.training import optimizers, settings
+from mnist_jax.training.settings import Number, Settings
+
+SPLITS = ("train", "dev", "test")
+METRICS = ("loss", "accuracy")
+_WIDEST_ROW = 16
+# What a row costs beside its members, in members' time (measured at batch 128).
+_ROW_COST = 0.3
+
+
+def product(base: Settings | None = None, **axes: Any) -> list[Settings]:
+  """Every combination of the values given, the last axis changing fastest.
+
+  Args:
+    base: what the cells share; the book's run by default.
+    axes: by field of `Settings`, one value or an iterable of values. A tuple
+      or a string is one value where the field holds one.
+
+  Raises:
+    InputError: an unknown field (the nearest is named), an axis without
+      values, or values that `Settings` refuses.
+  """
+  base = base or Settings()
+  settings.require_known(axes)
+  values = {name: _values(name, given) for name, given in axes.items()}
+  return [
+    dataclasses.replace(base, **dict(zip(values, chosen, strict=True)))
+    for chosen in itertools.product(*values.values())
+  ]
+
+
+def _values(name: str, given: Any) -> list[Any]:
+  if isinstance(given, str) or not isinstance(given, Iterable):
+    return [settings.as_held(name, given)]
+  values = list(given)
+  one = isinstance(given, tuple) and not given
+  if name in settings.TUPLES and (
+    one or any(isinstance(v, str | numbers.Real) for v in values)
+  ):
+    values = [values]
+  if not values:
+    raise InputError(f"{name}: found no values, expected at least one")
+  return [settings.as_held(name, value) for value in values]
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and math.isfinite(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """A goal on the dev set.
+
+  Attributes:
+    metric: "dev_loss", reached at or below `value`, or "dev_accuracy",
+      reached at or above it.
+  """
+
+  metric: str
+  value: Number
+
+  def __post_init__(self) -> None:
+    if self.metric not in ("dev_loss", "dev_accuracy"):
+      raise InputError(
+        f"target is on {self.metric!r}, expected dev_loss or dev_accuracy"
+      )
+    if not _is_number(self.value):
+      raise InputError(f"target is {self.value!r}, expected a number")
+
+  def reached(self, row: Mapping[str, Any]) -> bool:
+    """Whether a row of the table has it."""
+    found = row[self.metric]
+    if self.metric == "dev_loss":
+      return bool(found <= self.value)
+    return bool(found >= self.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+  """How long each cell is trained, and when it is looked at.
+
+  Attributes:
+    epochs, updates: the length, one of the two.
+    evaluate_every: a distance between evaluations, in the unit of the length;
+      may be a fraction of an epoch. None for none.
+    evaluate_at: further points, in the same unit. The untrained network
+      (point 0) and the end are always evaluated.
+    splits: evaluated at each point, of "train" and "dev".
+    final_splits: evaluated at the end beside those: "train" or "test".
+    target: with it a cell ends at the first evaluation that reaches it.
+
+  Raises:
+    InputError: no length or two, or values out of range.
+  """
+
+  epochs: Number | None = None
+  updates: int | None = None
+  evaluate_every: Number | None = None
+  evaluate_at: tuple[Number, ...] = ()
+  splits: tuple[str, ...] = ("dev",)
+  final_splits: tuple[str, ...] = ()
+  target: Target | None = None
+
+  def __post_init__(self) -> None:
+    if (self.epochs is None) == (self.updates is None):
+      raise InputError(
+        f"found epochs={self.epochs} and updates={self.updates}, expected one "
+        "of the two"
+      )
+    for name in ("epochs", "updates", "evaluate_every"):
+      value = getattr(self, name)
+      if value is not None and not (_is_number(value) and value > 0):
+        raise InputError(f"{name}={value}: expected a number > 0")
+    if self.updates is not None and self.updates != int(self.updates):
+      raise InputError(f"updates={self.updates}: expected a whole number")
+    for point in self.evaluate_at:
+      if not (_is_number(point) and 0 <= point <= self.length):
+        raise InputError(
+          f"evaluate_at={point}: expected a point in the {self.length:g} "
+          f"{self.unit} of the budget"
+        )
+    for name in (*self.splits, *self.final_splits):
+      if name not in SPLITS:
+        raise InputError(f"split {name!r}: expected one of {', '.join(SPLITS)}")
+    if "test" in self.splits:
+      raise InputError(
+        "splits has 'test': the test set is read once, at the end; expected "
+        "it in final_splits"
+      )
+    if self.target is not None and "dev" not in self.splits:
+      raise InputError("a target is on the dev set, expected 'dev' in splits")
+
+  @property
+  def unit(self) -> str:
+    """ "epochs" or "updates"."""
+    return "updates" if self.epochs is None else "epochs"
+
+  @property
+  def length(self) -> Number:
+    """In the unit."""
+    length = self.updates if self.epochs is None else self.epochs
+    assert length is not None
+    return length
+
+  def total(self, clock: Clock | int) -> int:
+    """Updates of a cell with that clock, or so many an epoch; at least one."""
+    return max(1, self._updates(self.length, clock))
+
+  def points(self, clock: Clock | int) -> list[int]:
+    """The updates after which a cell is evaluated, rising; 0 and the last."""
+    total = self.total(clock)
+    places = list(self.evaluate_at)
+    if self.evaluate_every is not None:
+      count = math.floor(self.length / self.evaluate_every + 1e-9)
+      places += [i * self.evaluate_every for i in range(1, count + 1)]
+    found = {self._updates(place, clock) for place in places}
+    return sorted({0, total, *(p for p in found if p < total)})
+
+  def _updates(self, place: Number, clock: Clock | int) -> int:
+    at = 1 if self.unit == "updates" else clock
+    return (steady(at) if isinstance(at, int) else at).updates(place)
+
+  def to_dict(self) -> dict[str, Any]:
+    """The fields that are not at their defaults, for JSON."""
+    return {
+      field.name: dataclasses.asdict(self)[field.name]
+      for field in dataclasses.fields(self)
+      if getattr(self, field.name) != field.default
+    }
+
+
+def budget_from_dict(fields: Mapping[str, Any]) -> Budget:
+  """The budget that `Budget.to_dict` was of.
+
+  Raises:
+    InputError: an unknown field, or values that `Budget` refuses.
+  """
+  _check_names("budget", fields, Budget)
+  given: dict[str, Any] = {
+    k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
+  }
+  if given.get("target") is not None:
+    _check_names("target", given["target"], Target)
+    given["target"] = Target(**{"metric": "", "value": None, **given["target"]})
+  return Budget(**given)
+
+
+def _check_names(what: str, found: Any, kind: type) -> None:
+  names = [field.name for field in dataclasses.fields(kind)]
+  if not isinstance(found, Mapping):
+    raise InputError(f"{what} is {found!r}, expected {{{', '.join(names)}}}")
+  for name in found:
+    if name not in names:
+      raise InputError(
+        f"{what} has {name!r}, expected fields of {', '.join(names)}"
+      )
+
+
+def cell_key(cell: Settings, budget: Budget) -> str:
+  """What the cell's results are filed under: 16 hex digits.
+
+  Equal for settings that mean the same run: 1 and 1.0, a momentum or an
+  `order_seed` that is given or the same by default.
+  """
+  fields = dataclasses.asdict(cell) | {"order_seed": cell.order}
+  if cell.momentum is None and cell.optimizer in optimizers.USES_MOMENTUM:
+    fields["momentum"] = settings.DEFAULT_MOMENTUM
+  # Left out where there is none, as in the keys of before there were any.
+  if fields.pop("batch_schedule") is not None:
+    fields["batch_schedule"] = str(cell.batches)
+  text = json.dumps(_plain([fields, budget.to_dict()]), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _plain(item) for name, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_plain(item) for item in value]
+  if isinstance(value, float) and value.is_integer():
+    return int(value)
+  return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """What one compiled program trains.
+
+  Attributes:
+    num_train: training examples; None for all.
+    penalised: whether the program has the L2 term in it.
+    batches: the members' batch sizes; None for `config`'s alone.
+  """
+
+  config: train.TrainConfig
+  num_train: int | None
+  penalised: bool
+  batches: BatchSchedule | None = None
+
+  def __str__(self) -> str:
+    sizes = "-".join(map(str, self.config.sizes))
+    batch = self.batches or self.config.batch_size
+    parts = [f"{sizes} batch {batch}", self.config.optimizer]
+    if self.num_train is not None:
+      parts.append(f"N {self.num_train}")
+    return ", ".join(parts)
+
+
+def group_of(cell: Settings) -> Group:
+  """The group of a cell."""
+  batches = cell.batches if cell.batch_schedule is not None else None
+  return Group(cell.train_config(), cell.num_train, cell.l2 != 0, batches)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """Members that are trained in one go.
+
+  Attributes:
+    rows: [S][R] cells; the cells of a row share their order of examples. A
+      place without a cell is None.
+  """
+
+  group: Group
+  rows: tuple[tuple[Settings | None, ...], ...]
+
+  @property
+  def cells(self) -> tuple[Settings, ...]:
+    """All cells, row by row."""
+    return tuple(c for row in self.rows for c in row if c is not None)
+
+  def only(self, wanted: Iterable[Settings]) -> "Block":
+    """The same block with places for these cells alone."""
+    keep = set(wanted)
+    rows = tuple(
+      tuple(c if c in keep else None for c in row) for row in self.rows
+    )
+    return Block(self.group, rows)
+
+
+def check_cells(
+  cells: Sequence[Settings], budget: Budget, num_train: int
+) -> None:
+  """Raises InputError for what could not be run, before anything is.
+
+  No cells, one cell twice, a batch or a `num_train` larger than the training
+  set, or a schedule that does not fit the budget.
+  """
+  if not cells:
+    raise InputError("the grid is empty, expected at least one cell")
+  counts = collections.Counter(cell_key(cell, budget) for cell in cells)
+  for cell in cells:
+    count = counts[cell_key(cell, budget)]
+    if count > 1:
+      shown = " ".join(cell.flags()) or "the defaults"
+      raise InputError(
+        f"the grid has a cell {count} times ({shown}), expected each once"
+      )
+    if cell.num_train is not None and cell.num_train > num_train:
+      raise InputError(
+        f"--num_train={cell.num_train}: found {num_train} training examples"
+      )
+    size = cell.num_train or num_train
+    cell.learning_rates(size, budget.total(cell.clock(size)))
+
+
+def blocks(
+  cells: Sequence[Settings], devices: int, max_members: int
+) -> list[Block]:
+  """The cells cut into blocks, in order of their groups' first cells.
+
+  All blocks of a group have the same shape.
+
+  Args:
+    devices: the number of rows of a block is a multiple of it.
+    max_members: of a block on one device, at least 1.
+  """
+  groups: dict[Group, list[Settings]] = {}
+  for cell in cells:
+    groups.setdefault(group_of(cell), []).append(cell)
+  result = []
+  for group, members in groups.items():
+    rows = _rows(members, devices, max_members)
+    width = len(rows[0])
+    most = devices * max(1, max_members // width)
+    count = math.ceil(len(rows) / most)
+    height = math.ceil(len(rows) / (devices * count)) * devices
+    empty: tuple[Settings | None, ...] = (None,) * width
+    rows += [empty] * (count * height - len(rows))
+    result += [
+      Block(group, tuple(rows[i : i + height]))
+      for i in range(0, len(rows), height)
+    ]
+  return result
+
+
+def _rows(
+  members: Sequence[Settings], devices: int, max_members: int
+) -> list[tuple[Settings | None, ...]]:
+  """Members of the same order side by side, at the least estimated cost."""
+  orders: dict[int, list[Settings]] = {}
+  for cell in members:
+    orders.setdefault(cell.order, []).append(cell)
+  sizes = [len(cells) for cells in orders.values()]
+  widest = min(_WIDEST_ROW, max_members, max(sizes))
+
+  def cost(width: int) -> tuple[float, int]:
+    count = sum(math.ceil(size / width) for size in sizes)
+    return math.ceil(count / devices) * (width + _ROW_COST), -width
+
+  width = min(range(1, widest + 1), key=cost)
+  rows: list[tuple[Settings | None, ...]] = []
+  for cells in orders.values():
+    padded = [*cells, *[None] * (-len(cells) % width)]
+    rows += [tuple(padded[i : i + width]) for i in range(0, len(padded), width)]
+  return rows
+
+
+def training_set(dataset: data.Dataset, group: Group) -> data.Dataset:
+  """The data set with the group's number of training examples."""
+  if group.num_train is None:
+    return dataset
+  return data.take(dataset, group.num_train)

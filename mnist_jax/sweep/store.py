@@ -1,0 +1,286 @@
+"""The results of a sweep on the disk: cells filed by content, never lost.
+
+  manifest.json   data digest, code version, versions and device
+  cells/          one Parquet file a block: `pandas.read_parquet(DIR/cells)`
+  blocks/         by block: seconds, members, compiles, device use
+
+A block's file is replaced whole, so after a kill at any moment it is there
+with all its cells or not at all.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mnist_jax import data
+from mnist_jax.runtime import code, files
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.training.settings import Settings
+
+_MANIFEST, _CELLS, _BLOCKS, _LOCK = "manifest.json", "cells", "blocks", ".lock"
+
+# The modules that decide what a cell's numbers are.
+# The files below mnist_jax/ that decide a cell's numbers.
+_DECISIVE = (
+  "data/batches",
+  "data/dataset",
+  "model/losses",
+  "model/mlp",
+  "model/objective",
+  "schedules/batch_sizes",
+  "schedules/config",
+  "schedules/policies",
+  "sweep/_block",
+  "sweep/_program",
+  "sweep/plan",
+  "training/loop",
+  "training/metrics",
+  "training/optimizers",
+  "training/settings",
+)
+_DTYPES: dict[str, str] = {
+  "learning_rate": "float64",
+  "batch_size": "int64",
+  "hidden_sizes": "string",
+  "activations": "string",
+  "initializer": "string",
+  "l2": "float64",
+  "dropout": "float64",
+  "optimizer": "string",
+  "momentum": "float64",
+  "grad": "string",
+  "drop_last": "bool",
+  "num_train": "Int64",
+  "seed": "int64",
+  "order_seed": "Int64",
+  "schedule": "string",
+  "gamma": "float64",
+  "decay_rate": "float64",
+  "decay_steps": "float64",
+  "boundaries": "string",
+  "power": "float64",
+  "staircase": "boolean",
+  "warmup_steps": "float64",
+  "schedule_unit": "string",
+  "batch_schedule": "string",
+  "cell": "string",
+  "step": "int64",
+  "epoch": "float64",
+  "rate": "float64",
+  "batch_loss": "float64",
+  "train_loss": "float64",
+  "train_accuracy": "float64",
+  "dev_loss": "float64",
+  "dev_accuracy": "float64",
+  "test_loss": "float64",
+  "test_accuracy": "float64",
+  "reached": "boolean",
+  "diverged_step": "Int64",
+  "budget": "string",
+  "command": "string",
+}
+COLUMNS = tuple(_DTYPES)
+
+
+@functools.cache
+def code_version() -> str:
+  """12 hex digits over the code that decides a cell's numbers.
+
+  Comments, docstrings, layout and imports do not count.
+  """
+  root = Path(__file__).parents[1]
+  return code.digest(root / f"{name}.py" for name in _DECISIVE)
+
+
+def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+  """Rows as a table in which every column has the same type always."""
+  given = pd.DataFrame(list(rows), columns=list(COLUMNS))
+  return given.astype(_DTYPES)
+
+
+def setting_columns(cell: Settings) -> dict[str, Any]:
+  """All settings of a cell, tuples as comma-separated text."""
+  fields = dataclasses.asdict(cell)
+  return {
+    name: ",".join(map(str, value)) if isinstance(value, tuple) else value
+    for name, value in fields.items()
+  }
+
+
+def data_digest(dataset: data.Dataset) -> str:
+  """SHA-256 in hex over the examples of the splits, as they are cut.
+
+  `Dataset.digest` is over the source: that of another dev set is the same.
+  """
+  total = hashlib.sha256(dataset.digest.encode())
+  for split in (dataset.train, dataset.dev, dataset.test):
+    for array in map(np.asarray, split):
+      total.update(f"{array.dtype} {array.shape}\n".encode())
+      total.update(np.ascontiguousarray(array).data)
+  return total.hexdigest()
+
+
+def _identity(manifest: Path) -> dict[str, str]:
+  """What results are of; nothing if the file is no manifest of a sweep."""
+  try:
+    found = json.loads(manifest.read_text("utf-8"))
+    return {name: str(found[name]) for name in ("data_digest", "code_version")}
+  except (ValueError, KeyError, TypeError):
+    return {}
+
+
+class Store:
+  """A results directory, held by this process. A context manager."""
+
+  def __init__(
+    self,
+    workdir: Path,
+    data_digest: str,
+    about: Mapping[str, Any],
+    overwrite: bool = False,
+  ):
+    """Opens a directory for results of this data and code, or makes it.
+
+    Args:
+      workdir: new, empty, or with results.
+      data_digest: from `data_digest`.
+      about: written to a new manifest, for the reader.
+      overwrite: remove the results that are there, whatever they are of.
+
+    Raises:
+      InputError: a directory of something else, results of other data or of
+        other code, or in use by another process.
+    """
+    self.path = workdir
+    identity = {"data_digest": data_digest, "code_version": code_version()}
+    try:
+      self._check_kind(overwrite)
+      (workdir / _CELLS).mkdir(parents=True, exist_ok=True)
+      (workdir / _BLOCKS).mkdir(exist_ok=True)
+      self._lock = files.take_lock(workdir / _LOCK)
+    except OSError as error:
+      raise InputError(
+        f"--workdir: {workdir} cannot be used: {error.strerror}"
+      ) from None
+    if self._lock is None:
+      raise InputError(
+        f"--workdir: {workdir} is being written by another process"
+      )
+    try:
+      self._open(identity, about, overwrite)
+    except BaseException:
+      self.close()
+      raise
+
+  def _check_kind(self, overwrite: bool) -> None:
+    if not self.path.exists():
+      return
+    if not self.path.is_dir():
+      raise InputError(
+        f"--workdir: {self.path} is a file, expected a directory"
+      )
+    there = {n for n in os.listdir(self.path) if n[:5] != files.TEMPORARY}
+    others = there - {_MANIFEST, _CELLS, _BLOCKS, _LOCK}
+    manifest = self.path / _MANIFEST
+    if others and not (manifest.is_file() and _identity(manifest)):
+      raise InputError(
+        f"--workdir: {self.path} has {min(others)!r} but no results of a sweep,"
+        " expected those, an empty directory or a new one"
+      )
+    if manifest.is_file() and not _identity(manifest) and not overwrite:
+      raise InputError(
+        f"{manifest}: is not the manifest of a sweep; --overwrite begins afresh"
+      )
+    if not manifest.exists() and self._parts() and not overwrite:
+      raise InputError(
+        f"--workdir: {self.path} has cells but no {_MANIFEST}, so it is "
+        "unknown of which data they are; --overwrite begins afresh"
+      )
+
+  def _parts(self) -> list[Path]:
+    return sorted((self.path / _CELLS).glob("*.parquet"))
+
+  def _open(
+    self, identity: dict[str, str], about: Mapping[str, Any], overwrite: bool
+  ) -> None:
+    for folder in (self.path, self.path / _CELLS, self.path / _BLOCKS):
+      for left in folder.glob(f"{files.TEMPORARY}*"):
+        left.unlink()
+    manifest = self.path / _MANIFEST
+    if overwrite:
+      notes = (self.path / _BLOCKS).glob("*.json")
+      # The manifest last: cells without one are refused.
+      for old in (*self._parts(), *notes, manifest):
+        old.unlink(missing_ok=True)
+    if manifest.exists():
+      self._check_identity(manifest, identity)
+      return
+    with files.replacing(manifest) as temporary:
+      text = json.dumps({**identity, **about}, indent=2)
+      temporary.write_text(text + "\n", "utf-8")
+
+  def _check_identity(self, manifest: Path, identity: dict[str, str]) -> None:
+    found = _identity(manifest)
+    for name, now in identity.items():
+      if found[name] != now:
+        raise InputError(
+          f"{self.path}: has results of {name} {found[name]:.12}, now "
+          f"{now:.12}; --overwrite begins afresh, another --workdir keeps both"
+        )
+
+  def __enter__(self) -> "Store":
+    return self
+
+  def __exit__(self, *exc_info: object) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Gives up the directory."""
+    if self._lock is not None:
+      os.close(self._lock)
+      self._lock = None
+
+  def table(self) -> pd.DataFrame:
+    """All rows there are, in no stated order.
+
+    Raises:
+      InputError: a file that cannot be read.
+    """
+    parts = []
+    for path in self._parts():
+      try:
+        part = pd.read_parquet(path, page_checksum_verification=True)
+        parts.append(part[list(COLUMNS)].astype(_DTYPES))
+      except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+          f"{path}: cannot be read ({reason}); remove it to run its cells again"
+        ) from None
+    return pd.concat(parts, ignore_index=True) if parts else frame([])
+
+  def add(
+    self, keys: Sequence[str], rows: pd.DataFrame, about: Mapping[str, Any]
+  ) -> None:
+    """Files the rows of the cells with these keys, all at once."""
+    name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
+    with files.replacing(self.path / _BLOCKS / f"{name}.json") as temporary:
+      temporary.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    with files.replacing(self.path / _CELLS / f"{name}.parquet") as temporary:
+      # Without checksums a flipped bit is read as another number.
+      rows.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def read_blocks(folder: Path) -> list[dict[str, Any]]:
+  """What was noted about each block, from a directory's blocks/."""
+  return [
+    json.loads(path.read_text("utf-8"))
+    for path in sorted(folder.glob("*.json"))
+  ]

@@ -1,0 +1,146 @@
+"""A sweep's table as arrays for statistics: arms, seeds, evaluations."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from mnist_jax.runtime.errors import InputError
+
+GUESSING = math.log(10)  # the loss of giving each digit the same chance
+
+
+class Curves(NamedTuple):
+  """A metric of several arms over shared seeds.
+
+  Attributes:
+    arms: [A] the values that tell the arms apart.
+    seeds: [S].
+    points: [K] where evaluated, rising.
+    values: [A, S, K].
+  """
+
+  arms: tuple[Any, ...]
+  seeds: tuple[int, ...]
+  points: Float[np.ndarray, " K"]
+  values: Float[np.ndarray, "A S K"]
+
+  def arm(self, arm: Any) -> Float[np.ndarray, "S K"]:
+    """The curves of one arm.
+
+    Raises:
+      KeyError: no such arm.
+    """
+    if arm not in self.arms:
+      raise KeyError(arm)
+    return self.values[self.arms.index(arm)]
+
+  def at(self, point: float) -> Float[np.ndarray, "A S"]:
+    """The values at the evaluation nearest to `point`."""
+    return self.values[:, :, int(np.abs(self.points - point).argmin())]
+
+
+def curves(
+  table: pd.DataFrame,
+  arm: str | Sequence[str],
+  metric: str,
+  *,
+  point: str = "epoch",
+) -> Curves:
+  """A metric by arm, seed and evaluation.
+
+  Args:
+    table: of `sweep.run`.
+    arm: the column that tells the arms apart, or several.
+    metric: a column of numbers, such as "dev_accuracy".
+    point: the column of the evaluations, "epoch" or "step".
+
+  Raises:
+    InputError: an arm lacks a seed or an evaluation that another has, or has
+      it twice.
+  """
+  names = [arm] if isinstance(arm, str) else list(arm)
+  index = [*names, "seed", point]
+  doubled = table.duplicated(index)
+  if doubled.any():
+    row = table[doubled].iloc[0]
+    raise InputError(
+      f"the table has {dict(row[index])} twice, expected each once"
+    )
+  wide = table.pivot(index=[*names, "seed"], columns=point, values=metric)
+  wide = wide.sort_index(axis=1)
+  arms = list(dict.fromkeys(_keys(table, names)))
+  seeds = sorted(table["seed"].unique().tolist())
+  wanted = [(*_tuple(arm), seed) for arm in arms for seed in seeds]
+  there = set(wide.index)
+  for key in wanted:
+    if key not in there:
+      raise InputError(
+        f"the table lacks {dict(zip(index, key, strict=False))}, expected the "
+        "same seeds in every arm"
+      )
+  values = wide.loc[wanted].to_numpy(np.float64)
+  return Curves(
+    tuple(arms),
+    tuple(seeds),
+    wide.columns.to_numpy(np.float64),
+    values.reshape(len(arms), len(seeds), -1),
+  )
+
+
+def _keys(table: pd.DataFrame, names: Sequence[str]) -> list[Any]:
+  rows = table[list(names)].itertuples(index=False, name=None)
+  return [row[0] if len(names) == 1 else row for row in rows]
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+  return value if isinstance(value, tuple) else (value,)
+
+
+def last_rows(table: pd.DataFrame) -> pd.DataFrame:
+  """The last evaluation of every cell."""
+  ends = table.groupby("cell", sort=False)["step"].idxmax()
+  return table.loc[ends].reset_index(drop=True)
+
+
+def best_arm(table: pd.DataFrame, arm: str | Sequence[str], metric: str) -> Any:
+  """The arm with the best mean over seeds at the end of its runs.
+
+  Args:
+    table: of `sweep.run`, on development data.
+    arm: the column that tells the arms apart, or several.
+    metric: an accuracy (the highest is best) or a loss (the lowest).
+  """
+  names = [arm] if isinstance(arm, str) else list(arm)
+  means = last_rows(table).groupby(names, sort=False, dropna=False)[metric]
+  mean = means.mean()
+  best = mean.idxmax() if metric.endswith("accuracy") else mean.idxmin()
+  return best
+
+
+def diverged(table: pd.DataFrame) -> pd.Series:
+  """Whether each cell's training stopped being finite, by cell key."""
+  return table.groupby("cell", sort=False)["diverged_step"].apply(
+    lambda steps: bool(steps.notna().any())
+  )
+
+
+def lost(table: pd.DataFrame) -> pd.Series:
+  """Whether each row's run has diverged: no finite loss, or none below ln 10.
+
+  A run that stopped being finite is lost, whatever its last finite weights
+  give. So is one that is worse than guessing, from which a long run could
+  still recover; and one too slow to have begun, so ask at a point by which a
+  rate that is too small has left the start.
+  """
+  below = table["dev_loss"] < GUESSING  # false for NaN
+  return ~below | table["diverged_step"].notna()
+
+
+def counted_loss(table: pd.DataFrame) -> pd.Series:
+  """The development loss of each row, a lost run's at least ln 10."""
+  loss = table["dev_loss"]
+  return loss.where(~lost(table), np.fmax(loss, GUESSING))

@@ -1,0 +1,438 @@
+"""Checkpoints that are whole or are not there; the only file that knows orbax.
+
+A step is one directory, named by its number:
+
+  430/state/       written by orbax: the leaves' bytes, joined end to end
+  430/meta.json    the caller's meta; the leaves' names, types and digest
+  430/SHA256SUMS   every other file's sha256 (`sha256sum -c` reads it too)
+
+It is written as `430.tmp`, flushed to the disk and renamed: the rename is the
+moment at which it is saved, so SIGKILL leaves the old steps or the new one.
+Orbax itself restores a flipped byte, and a missing chunk as zeros, without an
+error; so every file is compared with SHA256SUMS before it is read, and the
+leaves' own digest with meta.json after.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from mnist_jax.runtime import files
+from mnist_jax.runtime.errors import InputError
+
+Pytree = Any
+
+_STEP = re.compile(r"0|[1-9][0-9]*")
+_UNFINISHED = re.compile(r"(0|[1-9][0-9]*)\.tmp")
+
+
+class Restored(NamedTuple):
+  """What `Checkpointer.restore_newest` found."""
+
+  step: int  # updates, as given to save
+  tree: Pytree  # in the target's structure
+  meta: dict[str, Any]  # as given to save, after a round trip through JSON
+  rejected: tuple[tuple[int, str], ...]  # newer steps and what is wrong there
+
+
+class _Leaf(NamedTuple):
+  name: str  # "params.0.w"
+  dtype: str  # "float32"
+  shape: tuple[int, ...]
+
+  def __str__(self) -> str:
+    return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+def _is_key(leaf: Any) -> bool:
+  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _named_leaves(tree: Pytree) -> list[tuple[_Leaf, Any]]:
+  """Each leaf with its description; a typed key is described as its data."""
+  named = []
+  for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    if not hasattr(leaf, "dtype") or leaf.dtype == np.dtype(object):
+      raise TypeError(f"leaf {name!r} is no array but {type(leaf).__name__}")
+    plain = leaf
+    if _is_key(leaf):
+      plain = jax.eval_shape(jax.random.key_data, leaf)
+    named.append((_Leaf(name, str(plain.dtype), tuple(plain.shape)), leaf))
+  names = [leaf.name for leaf, _ in named]
+  if len(set(names)) < len(names):
+    raise ValueError(f"two leaves have the same name: {sorted(names)}")
+  return named
+
+
+def _host_array(leaf: Any) -> np.ndarray:
+  """The whole array in host memory; a collective when no process has it all."""
+  if _is_key(leaf):
+    leaf = jax.random.key_data(leaf)
+  if isinstance(leaf, jax.Array) and not (
+    leaf.is_fully_addressable or leaf.is_fully_replicated
+  ):
+    leaf = multihost_utils.process_allgather(leaf, tiled=True)
+  return np.asarray(leaf)
+
+
+def _digest(leaves: list[tuple[_Leaf, np.ndarray]]) -> str:
+  digest = hashlib.sha256()
+  for leaf, array in leaves:
+    # One JSON line, then as many bytes as it announces: no two trees share it.
+    digest.update(json.dumps([*leaf]).encode() + b"\n")
+    digest.update(array.tobytes())
+  return digest.hexdigest()
+
+
+def tree_digest(tree: Pytree) -> str:
+  """The sha256, in hex, over all leaves: name, dtype, shape and bytes.
+
+  It depends on the values alone, not on the device, the sharding, the process
+  or the containers' types; -0.0 and 0.0 differ, as their bytes do (row-major,
+  little-endian as on every platform of JAX). A typed key counts as its data.
+  Under several processes with sharded leaves all of them must call it.
+
+  Args:
+    tree: leaves are jax arrays (typed keys too) or NumPy arrays, any shapes.
+
+  Raises:
+    TypeError: a leaf that is no array, such as a Python number.
+  """
+  return _digest([(n, _host_array(leaf)) for n, leaf in _named_leaves(tree)])
+
+
+def steps(directory: Path) -> tuple[int, ...]:
+  """The steps saved in a directory, ascending, sound or not; () without it."""
+  if not directory.is_dir():
+    return ()
+  names = [p.name for p in directory.iterdir() if _STEP.fullmatch(p.name)]
+  return tuple(sorted(map(int, names)))
+
+
+def _sums(step_dir: Path) -> str:
+  """What SHA256SUMS must say: a line for every other file."""
+  files = {
+    path.relative_to(step_dir).as_posix(): path
+    for path in step_dir.rglob("*")
+    if not path.is_dir() and path.name != "SHA256SUMS"
+  }
+  return "".join(
+    f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n"
+    for name, path in sorted(files.items())
+  )
+
+
+def _file_damage(step_dir: Path) -> str | None:
+  """What is wrong with a step's files, or None."""
+  try:
+    # Compared whole, so that a change in SHA256SUMS itself shows too.
+    saved = (step_dir / "SHA256SUMS").read_bytes().decode(errors="replace")
+    found = _sums(step_dir)
+  except OSError as error:
+    name = Path(error.filename or step_dir).name
+    return f"{name} cannot be read: {error.strerror}"
+  if found == saved:
+    return None
+  lines = set(found.split("\n")) ^ set(saved.split("\n"))
+  names = sorted({line[66:] for line in lines})
+  missing = [name for name in names if not (step_dir / name).exists()]
+  if missing:
+    return f"{missing[0]!r} is in SHA256SUMS but missing"
+  return f"{names[0]!r} is not as SHA256SUMS has it"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps orbax's chatter off the terminal; what matters it raises."""
+  logger = logging.getLogger("absl")
+
+  def errors_only(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+  logger.addFilter(errors_only)
+  try:
+    yield
+  finally:
+    logger.removeFilter(errors_only)
+
+
+def _place(array: np.ndarray, target: Any, key_impl: str | None) -> Any:
+  """One restored leaf where and as the target leaf is."""
+  if isinstance(target, np.ndarray | np.generic):
+    return array
+  sharding = getattr(target, "sharding", None)
+  # An uncommitted array must come back uncommitted: a committed one is another
+  # signature to jit, and the step would compile a second time.
+  if isinstance(target, jax.Array) and not target.committed:
+    sharding = None
+  if key_impl is not None:
+    key = jax.random.wrap_key_data(jnp.array(array), impl=key_impl)
+    return key if sharding is None else jax.device_put(key, sharding)
+  if sharding is None:
+    return jnp.array(array)
+  return jax.make_array_from_callback(
+    array.shape, sharding, lambda index: array[index]
+  )
+
+
+# A save's time goes by its number of files, so all leaves are one array of
+# bytes; with several, orbax also leaves reads behind when one of them fails.
+def _join(leaves: list[tuple[_Leaf, np.ndarray]]) -> np.ndarray:
+  joined = b"".join(array.tobytes() for _, array in leaves)
+  return np.frombuffer(joined, np.uint8)
+
+
+def _split(
+  joined: np.ndarray, leaves: list[_Leaf]
+) -> list[tuple[_Leaf, np.ndarray]]:
+  """The inverse of `_join`."""
+  data, start, arrays = joined.tobytes(), 0, []
+  for leaf in leaves:
+    dtype, size = np.dtype(leaf.dtype), math.prod(leaf.shape)
+    array = np.frombuffer(data, dtype, size, start).reshape(leaf.shape)
+    start += array.nbytes
+    arrays.append((leaf, array.copy()))
+  return arrays
+
+
+class Checkpointer:
+  """Saves to and restores from one directory of steps.
+
+  Used as a context manager, or closed with `close`. One writer at a time (the
+  run directory's lock sees to it); readers need no care. Under several
+  processes each calls the same methods with the same arguments; process 0
+  writes and all must see the directory.
+  """
+
+  def __init__(self, directory: Path, keep: int = 3):
+    """
+    Args:
+      directory: of the steps; made by the first save.
+      keep: how many of the newest steps a save leaves, at least 1.
+    """
+    if keep < 1:
+      raise ValueError(f"keep is {keep}, expected at least 1")
+    self.directory = Path(directory)
+    self.keep = keep
+    self._damaged: tuple[int, ...] = ()
+    process = jax.process_index()
+    # Each process is on its own: orbax then waits for no other. Plain files
+    # (no OCDBT) take half the time to save at this size.
+    alone = ocp.options.MultiprocessingOptions(
+      primary_host=process, active_processes={process}
+    )
+    self._orbax = ocp.Checkpointer(
+      ocp.PyTreeCheckpointHandler(
+        use_ocdbt=False, multiprocessing_options=alone
+      ),
+      multiprocessing_options=alone,
+    )
+
+  def __enter__(self) -> "Checkpointer":
+    return self
+
+  def __exit__(self, *exc_info: object) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Releases orbax's threads."""
+    self._orbax.close()
+
+  def save(self, step: int, tree: Pytree, meta: dict[str, Any]) -> None:
+    """Saves a step; it is on the disk when this returns.
+
+    Steps that this object's `restore_newest` found damaged are first renamed
+    to `<step>.damaged-<n>`: nothing is lost, and nothing newer stands in the
+    way. After the save the oldest steps beyond `keep` are removed.
+
+    Args:
+      step: larger than every step saved so far.
+      tree: leaves are jax arrays (typed keys too) or NumPy arrays.
+      meta: anything that JSON can hold; no NaN or infinity.
+
+    Raises:
+      ValueError: the step, or a newer one, is already saved.
+      TypeError: a leaf that is no array.
+    """
+    named = _named_leaves(tree)
+    leaves = [(leaf, _host_array(array)) for leaf, array in named]
+    record = {
+      "meta": meta,
+      "digest": _digest(leaves),
+      "leaves": [leaf for leaf, _ in leaves],
+      "key_impls": {
+        leaf.name: str(jax.random.key_impl(key))
+        for leaf, key in named
+        if _is_key(key)
+      },
+    }
+    text = json.dumps(record, allow_nan=False) + "\n"
+    if jax.process_index() == 0:
+      self._set_damaged_aside()
+      newest = max(steps(self.directory), default=-1)
+      if step <= newest:
+        raise ValueError(
+          f"step {step} cannot be saved in {self.directory}: it has {newest}"
+        )
+      self._write(step, _join(leaves), text)
+      self._prune()
+    self._damaged = ()
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices(f"checkpoint {step}")
+
+  def _write(self, step: int, joined: np.ndarray, text: str) -> None:
+    self.directory.mkdir(parents=True, exist_ok=True)
+    unfinished = self.directory / f"{step}.tmp"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    with _quiet():
+      self._orbax.save(
+        (unfinished / "state").absolute(),
+        args=ocp.args.PyTreeSave({"leaves": joined}),
+      )
+    (unfinished / "meta.json").write_text(text)
+    (unfinished / "SHA256SUMS").write_text(_sums(unfinished))
+    for path in unfinished.rglob("*"):
+      files.flush(path)
+    files.flush(unfinished)
+    unfinished.rename(self.directory / str(step))
+    files.flush(self.directory)
+
+  def _set_damaged_aside(self) -> None:
+    for step in self._damaged:
+      damaged = self.directory / str(step)
+      n = 1
+      while (aside := self.directory / f"{step}.damaged-{n}").exists():
+        n += 1
+      if damaged.exists():
+        damaged.rename(aside)
+
+  def _prune(self) -> None:
+    for step in steps(self.directory)[: -self.keep]:
+      shutil.rmtree(self.directory / str(step))
+    for step in self._unfinished():
+      shutil.rmtree(self.directory / f"{step}.tmp")
+
+  def _unfinished(self) -> list[int]:
+    matches = map(_UNFINISHED.fullmatch, os.listdir(self.directory))
+    return [int(match[1]) for match in matches if match]
+
+  def restore_newest(
+    self, target: Pytree, *, partial: bool = False
+  ) -> Restored | None:
+    """Restores the newest sound step; changes nothing in the directory.
+
+    Steps that are truncated, incomplete or differ from what was saved in any
+    byte are passed over, newest to oldest, and listed in `rejected`, as are
+    saves that were interrupted.
+
+    Args:
+      target: a tree of jax.ShapeDtypeStruct, jax arrays or NumPy arrays. The
+        leaves come back as what they are there: NumPy arrays as such, others
+        on the target's sharding if it has one, else on the default device.
+      partial: allow the checkpoint to have leaves that the target lacks, to
+        restore, for example, {"params": ...} of a whole training state.
+
+    Returns:
+      None when no step was ever saved.
+
+    Raises:
+      InputError: every step is damaged; or the newest sound one has other
+        leaves, shapes or dtypes than the target.
+    """
+    rejected = []
+    for step in reversed(steps(self.directory)):
+      step_dir = self.directory / str(step)
+      reason = _file_damage(step_dir)
+      if reason is None:
+        record = json.loads((step_dir / "meta.json").read_text())
+        _check_match(step_dir, record, target, partial)
+        arrays, reason = self._read(step_dir, record)
+      if reason is not None:
+        rejected.append((step, reason))
+        continue
+      self._damaged = tuple(s for s, _ in rejected)
+      unfinished = [
+        (s, "its save was interrupted") for s in self._unfinished() if s > step
+      ]
+      return Restored(
+        step,
+        _fill(target, arrays, record["key_impls"]),
+        record["meta"],
+        tuple(sorted(unfinished + rejected, reverse=True)),
+      )
+    if rejected:
+      reasons = "; ".join(f"{step}: {reason}" for step, reason in rejected)
+      raise InputError(
+        f"{self.directory}: no sound checkpoint ({reasons}), expected one; "
+        "move it away to start afresh"
+      )
+    return None
+
+  def _read(
+    self, step_dir: Path, record: dict[str, Any]
+  ) -> tuple[dict[str, np.ndarray], str | None]:
+    """The step's arrays by name, and what is wrong with them if anything."""
+    try:
+      with _quiet():
+        state = self._orbax.restore((step_dir / "state").absolute())
+      arrays = _split(state["leaves"], _recorded_leaves(record))
+      found = _digest(arrays)
+    except Exception as error:  # orbax and tensorstore raise many kinds
+      first_line = str(error).strip().partition("\n")[0]
+      kind = type(error).__name__
+      return {}, f"state cannot be restored: {kind}: {first_line}"
+    if found != record["digest"]:
+      return {}, f"digest {found[:8]}.., saved as {record['digest'][:8]}.."
+    return {leaf.name: array for leaf, array in arrays}, None
+
+
+def _recorded_leaves(record: dict[str, Any]) -> list[_Leaf]:
+  return [_Leaf(n, d, tuple(shape)) for n, d, shape in record["leaves"]]
+
+
+def _check_match(
+  step_dir: Path, record: dict[str, Any], target: Pytree, partial: bool
+) -> None:
+  saved = {leaf.name: leaf for leaf in _recorded_leaves(record)}
+  wanted = {leaf.name: leaf for leaf, _ in _named_leaves(target)}
+  for name, leaf in wanted.items():
+    if name not in saved:
+      raise InputError(f"{step_dir}: no leaf {name}, expected {leaf}")
+    if saved[name] != leaf:
+      raise InputError(
+        f"{step_dir}: leaf {name} is {saved[name]}, expected {leaf}"
+      )
+  for name, leaf in saved.items():
+    if name not in wanted and not partial:
+      raise InputError(f"{step_dir}: leaf {name} is {leaf}, expected none")
+
+
+def _fill(
+  target: Pytree, arrays: dict[str, np.ndarray], key_impls: dict[str, str]
+) -> Pytree:
+  leaves = []
+  for (name, _, _), leaf in _named_leaves(target):
+    placed = _place(arrays[name], leaf, key_impls.get(name))
+    if placed.dtype != leaf.dtype:
+      raise InputError(
+        f"leaf {name} of the checkpoint came back as {placed.dtype}, "
+        f"expected {leaf.dtype}"
+      )
+    leaves.append(placed)
+  return jax.tree.unflatten(jax.tree.structure(target), leaves)

@@ -1,0 +1,357 @@
+"""Training: one step, one epoch as one program, evaluation, and a whole run.
+
+T updates an epoch, B examples an update, N examples, D inputs. Nothing here
+prints, reads a clock or touches a disk: `epochs` yields after each epoch, and
+whoever iterates shows progress, saves and stops.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+from mnist_jax import data
+from mnist_jax.model import losses, mlp, objective
+from mnist_jax.training import metrics, optimizers
+
+EVALUATION_CHUNK = 2000
+Seed = int | UInt32[Array, ""]  # in [0, 2^32); may be traced
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """What forces a new compile when it changes."""
+
+  sizes: tuple[int, ...] = (784, 64, 16, 10)
+  activations: tuple[mlp.Activation, ...] = ("sigmoid", "tanh")
+  initializer: mlp.Initializer = "xavier"
+  optimizer: str = "sgd"
+  grad: str = "hand"
+  dropout_rate: float = 0.0
+  batch_size: int = 128
+  drop_last: bool = False
+
+
+class HParams(NamedTuple):
+  """What may differ between the members of one compiled program."""
+
+  l2: Float[Array, "*R"] | None  # None leaves the penalty out
+  momentum: Float[Array, "*R"]
+  dropout_key: Key[Array, "*R"]  # folded with the step; read under dropout
+
+
+class TrainState(NamedTuple):
+  """All that training changes; a checkpoint is this and nothing else."""
+
+  step: Int[Array, "*R"]  # updates made
+  params: mlp.Params
+  opt_state: Any
+
+
+class EpochPlan(NamedTuple):
+  """What an epoch reads: which examples, and at which rate."""
+
+  indices: Int[Array, "T B"]
+  weights: Float[Array, "T B"]  # 0 for the padding of a short last batch
+  learning_rates: Float[Array, " T"]
+
+
+class NonFiniteError(ArithmeticError):
+  """The training loss stopped being finite; `step` and `learning_rate` say
+  at which update and at what rate."""
+
+  def __init__(self, step: int, learning_rate: float):
+    super().__init__(
+      f"loss is not finite at update {step}, learning rate {learning_rate:g}"
+    )
+    self.step = step
+    self.learning_rate = learning_rate
+
+
+def make_hparams(
+  seed: Seed,
+  *,
+  l2: float | Float[Array, ""] | None = None,
+  momentum: float | Float[Array, ""] = 0.9,
+  dtype: DTypeLike = jnp.float32,
+) -> HParams:
+  """The traced settings of the run with this seed."""
+  return HParams(
+    None if l2 is None else jnp.asarray(l2, dtype),
+    jnp.asarray(momentum, dtype),
+    _keys(seed)[1],
+  )
+
+
+def _keys(seed: Seed) -> Key[Array, "2"]:
+  """The run's keys: for the initial weights, and for dropout."""
+  return jax.random.split(jax.random.key(seed))
+
+
+def init_state(
+  config: TrainConfig, seed: Seed, dtype: DTypeLike = jnp.float32
+) -> TrainState:
+  """The state before the first update, a function of (config, seed)."""
+  params = mlp.init(_keys(seed)[0], config.sizes, config.initializer, dtype)
+  tx = optimizers.make(config.optimizer, 0.0)
+  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+
+def step_masks(
+  config: TrainConfig, state: TrainState, batch_size: int, hparams: HParams
+) -> objective.Masks:
+  """The dropout masks of the update that comes next; None without dropout."""
+  if config.dropout_rate == 0:
+    return None
+  key = jax.random.fold_in(hparams.dropout_key, state.step)
+  return mlp.dropout_masks(key, state.params, batch_size, config.dropout_rate)
+
+
+def train_step(
+  config: TrainConfig,
+  state: TrainState,
+  batch: objective.Batch,
+  learning_rate: Float[Array, ""],
+  hparams: HParams,
+) -> tuple[TrainState, Float[Array, ""]]:
+  """One update of section 12.4: w <- w - eta / m * sum of gradients.
+
+  Returns:
+    The new state, and the objective before the update.
+  """
+  masks = step_masks(config, state, batch.labels.shape[0], hparams)
+  value_and_grad = objective.make_value_and_grad(
+    config.grad, config.activations
+  )
+  loss, grads = value_and_grad(state.params, batch, hparams.l2, masks)
+  tx = optimizers.make(config.optimizer, learning_rate, hparams.momentum)
+  updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  return TrainState(state.step + 1, params, opt_state), loss
+
+
+def gather_batch(
+  split: data.Split,
+  indices: Int[Array, " B"],
+  weights: Float[Array, " B"],
+) -> objective.Batch:
+  """The examples at `indices`, scaled to [0, 1] on the device."""
+  images = data.to_float(jnp.asarray(split.images)[indices])
+  labels = jnp.asarray(split.labels)[indices]
+  return objective.Batch(images.astype(weights.dtype), labels, weights)
+
+
+def scan_epoch(
+  config: TrainConfig,
+  state: TrainState,
+  split: data.Split,
+  plan: EpochPlan,
+  hparams: HParams,
+) -> tuple[TrainState, Float[Array, " T"]]:
+  """All updates of a plan, one after another; not compiled by itself."""
+
+  def body(
+    state: TrainState, row: EpochPlan
+  ) -> tuple[TrainState, Float[Array, ""]]:
+    batch = gather_batch(split, row.indices, row.weights)
+    return train_step(config, state, batch, row.learning_rates, hparams)
+
+  return jax.lax.scan(body, state, plan)
+
+
+@functools.partial(
+  jax.jit, static_argnames="config", donate_argnames=("state",)
+)
+def train_epoch(
+  config: TrainConfig,
+  state: TrainState,
+  split: data.Split,
+  plan: EpochPlan,
+  hparams: HParams,
+) -> tuple[TrainState, Float[Array, " T"]]:
+  """`scan_epoch` as one program. The state passed in is consumed.
+
+  Returns:
+    The state after the plan's T updates, and the objective before each.
+  """
+  return scan_epoch(config, state, split, plan, hparams)
+
+
+def evaluate_params(
+  activations: tuple[mlp.Activation, ...],
+  params: mlp.Params,
+  split: data.Split,
+  chunk: int = EVALUATION_CHUNK,
+) -> metrics.Metrics:
+  """`evaluate`, not compiled by itself."""
+  count = split.labels.shape[0]
+  chunk = min(chunk, count)
+
+  def one(start: Int[Array, ""]) -> metrics.Metrics:
+    # The last chunk begins early enough to be whole; what it shares with the
+    # one before it weighs nothing, so every example counts exactly once.
+    begin = jnp.minimum(start, count - chunk)
+    images = jax.lax.dynamic_slice_in_dim(split.images, begin, chunk)
+    labels = jax.lax.dynamic_slice_in_dim(split.labels, begin, chunk)
+    dtype = params[0].w.dtype
+    weights = (begin + jnp.arange(chunk) >= start).astype(dtype)
+    logits = mlp.apply(params, activations, data.to_float(images).astype(dtype))
+    each = losses.softmax_cross_entropy(logits, labels)
+    return metrics.measure(logits, each, labels, weights)
+
+  return metrics.merge(jax.lax.map(one, jnp.arange(0, count, chunk)))
+
+
+@functools.partial(jax.jit, static_argnames=("activations", "chunk"))
+def evaluate(
+  activations: tuple[mlp.Activation, ...],
+  params: mlp.Params,
+  split: data.Split,
+  chunk: int = EVALUATION_CHUNK,
+) -> metrics.Metrics:
+  """Loss and accuracy over every example of a split, each counted once.
+
+  Without dropout and without the L2 term.
+  """
+  return evaluate_params(activations, params, split, chunk)
+
+
+def plan_epoch(
+  config: TrainConfig,
+  seed: int,
+  epoch: int,
+  num_examples: int,
+  learning_rates: Float[np.ndarray, " T_run"],
+  step: int,
+) -> EpochPlan:
+  """The plan of `epoch` (the first is 0), which begins at update `step`.
+
+  Args:
+    learning_rates: of the run's updates, from its first on.
+
+  Raises:
+    InputError: batch size larger than num_examples.
+  """
+  order = data.epoch_order(seed, epoch, num_examples)
+  indices, weights = data.batch_indices(
+    order, config.batch_size, config.drop_last
+  )
+  rates = learning_rates[step : step + len(indices)]
+  return EpochPlan(*map(jnp.asarray, (indices, weights, rates)))
+
+
+def _check_finite(
+  step: int,
+  objectives: Float[np.ndarray, " T"],
+  learning_rates: Float[np.ndarray, " T"],
+  train_loss: float,
+) -> None:
+  """Raises NonFiniteError for the first update that did not end finite.
+
+  objectives[t] is before update t, so what update t broke shows at t + 1, or
+  after the epoch's last update in train_loss.
+  """
+  after = np.append(objectives[1:], train_loss)
+  broken = np.flatnonzero(~np.isfinite(after))
+  if not np.isfinite(objectives[0]):
+    broken = np.zeros(1, int)
+  if broken.size:
+    first = int(broken[0])
+    raise NonFiniteError(step + first + 1, float(learning_rates[first]))
+
+
+def _row(
+  config: TrainConfig,
+  epoch: int,
+  state: TrainState,
+  dataset: data.Dataset,
+  learning_rate: float,
+) -> dict[str, Any]:
+  """The metrics after `epoch` epochs, over whole splits."""
+  row = {
+    "epoch": epoch,
+    "step": int(state.step),
+    "learning_rate": float(learning_rate),
+  }
+  for name, split in (("train", dataset.train), ("dev", dataset.dev)):
+    result = evaluate(config.activations, state.params, split)
+    row[f"{name}_loss"] = float(result.loss)
+    row[f"{name}_accuracy"] = float(result.accuracy)
+  return row
+
+
+def epochs(
+  config: TrainConfig,
+  dataset: data.Dataset,
+  hparams: HParams,
+  learning_rates: Float[np.ndarray, " T_run"],
+  state: TrainState,
+  *,
+  seed: int,
+  first: int | None = None,
+  last: int,
+  batch_size_at: Callable[[int], int] | None = None,
+) -> Iterator[tuple[dict[str, Any], TrainState]]:
+  """Trains epochs first + 1 to last, one at each step of the iteration.
+
+  A pure function of its arguments: the same run, whether in one go or resumed
+  from any of its states.
+
+  Args:
+    dataset: its arrays are best on the device already (`to_device`).
+    learning_rates: of every update of the run, from the run's first on.
+    first: epochs made already; None for a new run, which yields the untrained
+      state too, as epoch 0.
+    state: after `first` epochs; consumed, as is every state yielded, when the
+      iteration goes on.
+    seed: of the order of examples.
+    batch_size_at: of an epoch (the first is 0), instead of the config's.
+
+  Yields:
+    The metrics row after an epoch (its learning_rate is that of the last
+    update made, at epoch 0 that of the first one to come; so is its
+    batch_size, which is there with `batch_size_at`) and the state.
+
+  Raises:
+    InputError: batch size larger than the training set.
+    NonFiniteError: after an epoch in which the objective was not finite.
+  """
+  more: dict[str, Any] = {}
+  if first is None:
+    first = 0
+    rate = float(learning_rates[0])
+    more = {"batch_size": batch_size_at(0)} if batch_size_at else {}
+    yield _row(config, 0, state, dataset, rate) | more, state
+  num_examples = dataset.train.labels.shape[0]
+  for epoch in range(first, last):
+    if batch_size_at:
+      config = dataclasses.replace(config, batch_size=batch_size_at(epoch))
+      more = {"batch_size": config.batch_size}
+    step = int(state.step)
+    plan = plan_epoch(config, seed, epoch, num_examples, learning_rates, step)
+    state, objectives = train_epoch(config, state, dataset.train, plan, hparams)
+    rate = float(plan.learning_rates[-1])
+    row = _row(config, epoch + 1, state, dataset, rate) | more
+    _check_finite(
+      step,
+      np.asarray(objectives),
+      np.asarray(plan.learning_rates),
+      row["train_loss"],
+    )
+    yield row, state
+
+
+def to_device(dataset: data.Dataset) -> data.Dataset:
+  """The data set with train and dev on the default device, as uint8."""
+  return dataclasses.replace(
+    dataset,
+    train=jax.device_put(dataset.train),
+    dev=jax.device_put(dataset.dev),
+  )

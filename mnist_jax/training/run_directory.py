@@ -1,0 +1,405 @@
+"""The run directory: configuration, metric rows, summary, figures.
+
+  config.json    flags, seed, data digest; versions, device, git; sessions
+  metrics.jsonl  one row per epoch
+  summary.json   what the run came to; written at its end
+  events/        the rows again, for TensorBoard, by `mnist_jax.events`
+  checkpoints/   by `mnist_jax.checkpoint`
+
+Every file is replaced whole (written beside, flushed, renamed), so that a
+kill at any moment leaves the old one or the new one. Numbers that JSON lacks
+are the strings "NaN", "Infinity" and "-Infinity", and read back as numbers.
+
+Reading (`read_run`) needs no jax; it is imported only where it is asked.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mnist_jax.runtime import files
+from mnist_jax.runtime.errors import InputError
+
+Row = dict[str, Any]
+
+# What may differ between the sessions of one run: the keys of
+# `mnist_jax.environment.describe`.
+ENVIRONMENT = ("versions", "device", "git_revision")
+
+_CONFIG, _METRICS, _SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+_LOCK, _FILES = ".lock", ".files"
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_OURS_INSIDE = {  # what --overwrite may remove of a subdirectory
+  "checkpoints": re.compile(r"[0-9]+(\.tmp|\.damaged-[0-9]+)?"),
+  "events": re.compile(r"events\.out\.tfevents\..*"),
+}
+
+
+def _encode(value: Any) -> Any:
+  """The value as strict JSON can hold it; NumPy and JAX scalars as numbers."""
+  if isinstance(value, Mapping):
+    return {str(k): _encode(v) for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [_encode(v) for v in value]
+  if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars
+    return _encode(value.tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return next(k for k, v in _NON_FINITE.items() if repr(v) == repr(value))
+  return value
+
+
+def _decode(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {k: _decode(v) for k, v in value.items()}
+  if isinstance(value, list):
+    return [_decode(v) for v in value]
+  return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _dumps(value: Any, indent: int | None = None) -> str:
+  return json.dumps(
+    _encode(value), allow_nan=False, ensure_ascii=False, indent=indent
+  )
+
+
+def _read(path: Path) -> bytes:
+  try:
+    return path.read_bytes()
+  except OSError as error:
+    raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _parse(text: bytes, where: str) -> dict[str, Any]:
+  try:
+    value = _decode(json.loads(text))
+  except ValueError:  # no UTF-8 or no JSON
+    value = None
+  if not isinstance(value, dict):
+    raise InputError(f"{where}: found {text[:20]!r}, expected a JSON object")
+  return value
+
+
+def _read_rows(path: Path) -> list[Row]:
+  lines = _read(path).splitlines() if path.exists() else []
+  return [_parse(line, f"{path}:{i}") for i, line in enumerate(lines, start=1)]
+
+
+def _read_config(workdir: Path) -> dict[str, Any]:
+  path = workdir / _CONFIG
+  if not path.is_file():
+    raise InputError(f"{workdir}: has no {_CONFIG}, expected a run")
+  config = _parse(_read(path), str(path))
+  missing = {"flags", "sessions"} - set(config)
+  if missing:
+    raise InputError(f"{path}: has no {min(missing)!r}, expected a run's")
+  return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run as it was recorded."""
+
+  path: Path
+  config: dict[str, Any]
+  rows: tuple[Row, ...]
+  summary: dict[str, Any] | None  # None while the run is not finished
+
+
+def read_run(path: Path) -> Run:
+  """Reads a run directory, finished or not; changes nothing and needs no jax.
+
+  Raises:
+    InputError: not a run, or one of its files cannot be read.
+  """
+  path = Path(path)
+  if not path.is_dir():
+    raise InputError(f"{path}: is no directory, expected a run")
+  config = _read_config(path)
+  summary = path / _SUMMARY
+  return Run(
+    path,
+    config,
+    tuple(_read_rows(path / _METRICS)),
+    _parse(_read(summary), str(summary)) if summary.exists() else None,
+  )
+
+
+class RunDirectory:
+  """A run being written; from `open_run`. A context manager, or `close` it.
+
+  Under several processes only the first writes; in the others the same calls
+  do nothing but keep `rows` the same.
+  """
+
+  def __init__(self, path: Path, writes: bool, lock: int | None = None):
+    """Use `open_run`."""
+    self.path = path
+    self.writes = writes  # whether this process is the one that writes
+    self.checkpoints = path / "checkpoints"  # for checkpoint.Checkpointer
+    self.events = path / "events" if writes else None  # for events.EventWriter
+    self._lock = lock
+    self._rows = _read_rows(path / _METRICS)
+
+  def __enter__(self) -> "RunDirectory":
+    return self
+
+  def __exit__(self, *exc_info: object) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Gives up the lock; the operating system does so when a process dies."""
+    if self._lock is not None:
+      os.close(self._lock)
+      self._lock = None
+
+  @contextlib.contextmanager
+  def replacing(self, name: str) -> Iterator[Path]:
+    """A path to write a file to, which then takes the place of `name`.
+
+    The path has the same suffix. If the body raises, the old file stays.
+
+    Args:
+      name: a plain file name, such as "curves.png".
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+      raise ValueError(f"{name!r} is no plain file name")
+    if not self.writes:
+      with tempfile.TemporaryDirectory() as nowhere:
+        yield Path(nowhere) / name
+      return
+    self._claim(name)
+    with files.replacing(self.path / name) as temporary:
+      yield temporary
+
+  def _claim(self, name: str) -> None:
+    """Notes a file as ours before it exists, so that overwriting finds it."""
+    claimed = _claimed(self.path)
+    if name not in [*claimed, _CONFIG, _METRICS, _SUMMARY]:
+      with files.replacing(self.path / _FILES) as temporary:
+        text = "".join(f"{n}\n" for n in [*claimed, name])
+        temporary.write_text(text, encoding="utf-8")
+
+  def write_bytes(self, name: str, data: bytes) -> None:
+    """Replaces a file."""
+    with self.replacing(name) as temporary:
+      temporary.write_bytes(data)
+
+  def write_json(self, name: str, value: Any) -> None:
+    """Replaces a JSON file; keys keep their order, arrays become lists.
+
+    Raises:
+      TypeError: a value that JSON cannot hold.
+    """
+    self.write_bytes(name, (_dumps(value, indent=2) + "\n").encode())
+
+  def rows(self) -> tuple[Row, ...]:
+    """The metric rows so far, oldest first."""
+    return tuple(self._rows)
+
+  def append_row(self, row: Mapping[str, Any]) -> None:
+    """Adds a row to metrics.jsonl.
+
+    Args:
+      row: "epoch" (an int above the last row's) and anything that JSON can
+        hold; NumPy and JAX scalars are written as Python's would be.
+
+    Raises:
+      ValueError: the epoch already has a row, or a later one has.
+      TypeError: a value that JSON cannot hold; no row is added.
+    """
+    encoded = _decode(json.loads(_dumps(row)))
+    if self._rows and encoded["epoch"] <= self._rows[-1]["epoch"]:
+      raise ValueError(
+        f"{self.path}: a row for epoch {encoded['epoch']} after one for "
+        f"{self._rows[-1]['epoch']}"
+      )
+    self._rows.append(encoded)
+    self._write_rows()
+
+  def truncate_rows(self, last_epoch: int) -> int:
+    """Drops the rows after an epoch; returns how many there were."""
+    kept = [row for row in self._rows if row["epoch"] <= last_epoch]
+    dropped = len(self._rows) - len(kept)
+    if dropped:
+      self._rows = kept
+      self._write_rows()
+    return dropped
+
+  def _write_rows(self) -> None:
+    text = "".join(_dumps(row) + "\n" for row in self._rows)
+    self.write_bytes(_METRICS, text.encode())
+
+
+def open_run(
+  workdir: Path,
+  config: Mapping[str, Any],
+  *,
+  overwrite: bool = False,
+  growable: Sequence[str] = ("epochs",),
+) -> RunDirectory:
+  """Makes a run directory, or opens the one that has this configuration.
+
+  Under several processes all of them must call it: the first decides and
+  writes, the others wait for it.
+
+  Args:
+    workdir: new, empty, or a run.
+    config: "flags" (only those that change the result), "seed",
+      "data_digest" and what else must be the same for the run to go on; and
+      what `environment.describe` gives, which may differ: config.json has the
+      first session's at its top and every session's under "sessions".
+    overwrite: begin afresh: remove what a run wrote there, and nothing else.
+    growable: flags that count epochs and may change, but not to fewer than
+      the run has rows for.
+
+  Raises:
+    InputError: another configuration (each difference is listed), a directory
+      that is no run, one in use by another process, or not writable.
+  """
+  import jax
+
+  error = lock = None
+  workdir = Path(workdir)
+  if jax.process_index() == 0:
+    try:
+      lock = _prepare(workdir, _decode(_encode(config)), overwrite, growable)
+    except OSError as e:
+      error = InputError(f"--workdir: {workdir} cannot be used: {e.strerror}")
+    except InputError as e:
+      error = e
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    refused = multihost_utils.broadcast_one_to_all(int(error is not None))
+    if refused and error is None:
+      error = InputError(f"--workdir: {workdir} was refused by process 0")
+  if error is not None:
+    raise error
+  run = RunDirectory(workdir, jax.process_index() == 0, lock)
+  if jax.process_count() > 1:  # none writes before all have read the rows
+    multihost_utils.sync_global_devices("run opened")
+  return run
+
+
+def _prepare(
+  workdir: Path, config: Row, overwrite: bool, growable: Sequence[str]
+) -> int:
+  """Leaves the directory with this config.json; returns the lock."""
+  _check_ours(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  lock = _take_lock(workdir)
+  try:
+    _check_ours(workdir)  # another process may have been here in between
+    for path in workdir.glob(f"{files.TEMPORARY}*"):
+      path.unlink()
+    session = {
+      "started": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
+      **{k: config["flags"][k] for k in growable if k in config["flags"]},
+      **{k: config[k] for k in ENVIRONMENT if k in config},
+    }
+    sessions = []
+    if (workdir / _CONFIG).exists():
+      recorded = _read_config(workdir)
+      if overwrite:
+        _remove(workdir)
+      else:
+        _check_same(workdir, recorded, config, growable)
+        config = recorded | {"flags": config["flags"]}
+        sessions = recorded["sessions"]
+    with files.replacing(workdir / _CONFIG) as temporary:
+      text = _dumps({**config, "sessions": [*sessions, session]}, indent=2)
+      temporary.write_text(text + "\n", encoding="utf-8")
+  except BaseException:
+    os.close(lock)
+    raise
+  return lock
+
+
+def _check_ours(workdir: Path) -> None:
+  if not workdir.exists():
+    return
+  if not workdir.is_dir():
+    raise InputError(f"--workdir: {workdir} is a file, expected a directory")
+  names = sorted(os.listdir(workdir))
+  if _CONFIG in names:
+    _read_config(workdir)
+    return
+  others = [
+    n for n in names if n != _LOCK and not n.startswith(files.TEMPORARY)
+  ]
+  if others:
+    raise InputError(
+      f"--workdir: {workdir} is no run but has {others[0]!r}, expected a run, "
+      "an empty directory or a new one"
+    )
+
+
+def _take_lock(workdir: Path) -> int:
+  lock = files.take_lock(workdir / _LOCK)
+  if lock is None:
+    raise InputError(
+      f"--workdir: {workdir} is being written by another process"
+    )
+  return lock
+
+
+def _check_same(
+  workdir: Path, recorded: Row, config: Row, growable: Sequence[str]
+) -> None:
+  rows = _read_rows(workdir / _METRICS)
+  trained = rows[-1].get("epoch", 0) if rows else 0
+  free = {"flags", "sessions", *ENVIRONMENT}
+  sides = [
+    {f"--{name}": value for name, value in side["flags"].items()}
+    | {k: v for k, v in side.items() if k not in free}
+    for side in (recorded, config)
+  ]
+  shown = [
+    {k: v if isinstance(v, str) else _dumps(v) for k, v in side.items()}
+    for side in sides
+  ]
+  differences = []
+  for name in sorted(set(shown[0]) | set(shown[1])):
+    old, new = (side.get(name, "absent") for side in shown)
+    if old == new:
+      continue
+    if name.removeprefix("--") not in growable:
+      differences.append(f"{name}: {old} in {workdir}, now {new}")
+    elif sides[1].get(name, 0) < trained:
+      differences.append(f"{name}: {trained} done in {workdir}, now {new}")
+  if differences:
+    raise InputError(
+      f"{'; '.join(differences)} (--overwrite begins afresh, another "
+      "--workdir keeps both)"
+    )
+
+
+def _remove(workdir: Path) -> None:
+  """Removes what a run wrote, but config.json, which is replaced last."""
+  for name, ours in _OURS_INSIDE.items():
+    inside = workdir / name
+    for path in inside.iterdir() if inside.is_dir() else ():
+      if ours.fullmatch(path.name) and path.is_dir():
+        shutil.rmtree(path)
+      elif ours.fullmatch(path.name):
+        path.unlink()
+    with contextlib.suppress(OSError):  # not there, or not ours alone
+      inside.rmdir()
+  for name in [*_claimed(workdir), _METRICS, _SUMMARY, _FILES]:
+    (workdir / name).unlink(missing_ok=True)
+
+
+def _claimed(workdir: Path) -> list[str]:
+  """The names of the files that a run wrote, in the order of their first."""
+  with contextlib.suppress(FileNotFoundError):
+    return (workdir / _FILES).read_text(encoding="utf-8").splitlines()
+  return []

@@ -1,0 +1,162 @@
+"""All studies one after another: what is run, what is not run again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import chapter, claims
+
+CODE = {
+  "experiments/some.py": '"""A study."""\nfrom mnist_jax import one, plain\n',
+  "mnist_jax/one.py": "from mnist_jax.pack.two import f\n",
+  "mnist_jax/plain.py": "X = 1\n",
+  "mnist_jax/other.py": "Y = 1\n",
+  "mnist_jax/pack/__init__.py": "from mnist_jax.pack.three import Z\n",
+  "mnist_jax/pack/two.py": "def f():\n  return 1\n",
+  "mnist_jax/pack/three.py": "Z = 1\n",
+  "mnist_jax/pack/unused.py": "U = 1\n",
+  "experiments/whole/__main__.py": "from experiments.whole import study\n",
+  "experiments/whole/__init__.py": "",
+  "experiments/whole/study.py": "from . import piece\n",
+  "experiments/whole/piece.py": "from mnist_jax import plain\n",
+}
+
+
+def test_every_claim_has_its_study():
+  judged = [claim for some in chapter.STUDIES.values() for claim in some]
+  assert sorted(judged) == sorted(claims.CLAIMS)
+  for name, own in chapter.STUDIES.items():
+    path = chapter.program(name)
+    if path.stem == "__main__":
+      path = path.with_name("study.py")
+    text = path.read_text("utf-8")
+    for claim in own:
+      assert claim in text, f"{name} does not name {claim}"
+
+
+@pytest.fixture
+def key_of(tmp_path, monkeypatch):
+  """The key of a small tree of code, with some files replaced."""
+  monkeypatch.setattr(chapter, "ROOT", tmp_path)
+
+  def key(study="some", **changed):
+    for name, text in (CODE | changed).items():
+      path = tmp_path / name
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(text)
+    chapter.code_key.cache_clear()
+    return chapter.code_key(study)
+
+  yield key
+  chapter.code_key.cache_clear()
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "same"),
+  [
+    ("experiments/some.py", "from mnist_jax import one, plain\n", True),
+    ("experiments/some.py", "from mnist_jax import plain, one\n", True),
+    ("mnist_jax/pack/two.py", "def f():\n  # why\n  return 1\n", True),
+    ("mnist_jax/other.py", "Y = 2\n", True),
+    ("mnist_jax/pack/unused.py", "U = 2\n", True),
+    ("mnist_jax/pack/two.py", "def f():\n  return 2\n", False),
+    ("mnist_jax/pack/three.py", "Z = 2\n", False),
+    ("mnist_jax/plain.py", "X = 2\n", False),
+    ("experiments/some.py", "from mnist_jax import one\n", False),
+  ],
+)
+def test_a_key_is_of_the_code_that_a_study_rests_on(key_of, name, text, same):
+  before = key_of()
+  assert (key_of(**{name: text}) == before) is same
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "same"),
+  [
+    ("experiments/whole/study.py", "from . import piece\nS = 1\n", False),
+    ("experiments/whole/piece.py", "from mnist_jax import other\n", False),
+    ("mnist_jax/plain.py", "X = 2\n", False),
+    ("mnist_jax/other.py", "Y = 2\n", True),
+  ],
+)
+def test_a_key_sees_through_packages(key_of, name, text, same):
+  before = key_of("whole")
+  assert (key_of("whole", **{name: text}) == before) is same
+
+
+def command(folder, *flags):
+  line = [sys.executable, "-m", "experiments.chapter", "--preset=quick"]
+  return [*line, f"--workdir={folder}", *flags]
+
+
+ENV = os.environ | {"JAX_PLATFORMS": "cpu"}
+
+
+def run(folder, *flags):
+  return subprocess.run(
+    command(folder, *flags),
+    cwd=chapter.ROOT,
+    env=ENV,
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_what_is_done_is_not_run_again_and_what_is_stale_is(tmp_path):
+  first = run(tmp_path, "--only=line_fit")
+  assert first.returncode == 0, first.stderr
+  assert "[1/1] line_fit (B9)" in first.stderr
+  head, row = first.stdout.splitlines()[-3:-1]
+  assert head.split() == ["claim", "verdict", "effect", "n", "time"]
+  assert row.startswith("B9     the worked example")
+  assert row.rstrip().endswith(" s")
+  (folder,) = (tmp_path / "quick").iterdir()
+  verdict = folder / "verdict.json"
+  written = json.loads(verdict.read_text())
+  assert written["command"] == ("python -m experiments.line_fit --preset=quick")
+
+  begun = verdict.stat().st_mtime_ns
+  second = run(tmp_path, "--only=line_fit")
+  assert "[1/1] line_fit: done before" in second.stderr
+  assert second.stdout.splitlines()[-2] == row
+  assert verdict.stat().st_mtime_ns == begun
+
+  stamp = folder / "chapter.json"
+  stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"code": "0"}))
+  third = run(tmp_path, "--only=line_fit")
+  assert "done before" not in third.stderr
+  assert verdict.stat().st_mtime_ns > begun
+
+
+def test_ctrl_c_stops_the_study_and_says_how_to_go_on(tmp_path):
+  with subprocess.Popen(
+    command(tmp_path, "--only=seeds"),
+    cwd=chapter.ROOT,
+    env=ENV,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,  # a group of its own, as on a terminal
+  ) as process:
+    while not list(tmp_path.glob("quick/*/sweep/manifest.json")):
+      time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+  assert process.returncode == 130
+  assert "stopped in seeds; the same command goes on" in said
+  assert "Traceback" not in said
+  assert not list((tmp_path / "quick").glob("*/chapter.json"))
+
+
+def test_an_unknown_study_and_a_quick_result_to_publish_are_refused(tmp_path):
+  for flag in ("--only=seed", "--publish"):
+    done = run(tmp_path, flag)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {flag}")
+    assert len(done.stderr.splitlines()) == 1
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,239 @@
+"""What a check covers, leaves alone, prints and refuses."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gradcheck_examples import (
+  POINT,
+  A,
+  exact,
+  quadratic,
+  quadratic_grads,
+)
+
+from mnist_jax import gradcheck
+from mnist_jax.gradcheck import _differences as finite_differences
+from mnist_jax.gradcheck._check import GradcheckError, Verdict, check
+from mnist_jax.runtime import precision
+
+
+def large(params):
+  x = jnp.arange(300) % 3 == 0  # two rows of three are dead
+  return jnp.sum(jnp.tanh(x @ params["w"] + params["b"]) ** 2) / 40
+
+
+def test_large_pytree_is_sampled_and_the_report_says_so():
+  rng = np.random.default_rng(1)
+  params = {"w": rng.normal(size=(300, 40)) / 9, "b": rng.normal(size=40)}
+  grads = exact(large, params)
+  report = check(large, params, grads, max_coordinates=400, worst=500)
+  assert report.verdict is Verdict.CORRECT, str(report)
+  assert 300 < report.checked < 500
+  assert report.total == 12040
+  assert report.directions == 12
+  assert "of 12040 coordinates" in report.coverage
+  assert all(t.checked > 0 for t in report.tensors)
+  largest = np.unravel_index(np.argmax(np.abs(grads["w"])), (300, 40))
+  assert tuple(largest) in {e.index for e in report.worst}
+
+  # One entry among 12,000: a direction feels it and halving finds it.
+  wrong = jax.tree.map(np.array, grads)
+  wrong["w"][150, 17] = 0
+  report = check(large, params, wrong, max_coordinates=400)
+  assert report.wrong_tensors == ("['w']",)
+  assert report.worst[0].index == (150, 17)
+
+  # All zero: the sample has live entries though no given one is.
+  report = check(
+    large, params, grads | {"w": 0 * grads["w"]}, max_coordinates=400
+  )
+  assert report.wrong_tensors == ("['w']",)
+  assert report.tensors[1].causes[0].kind == "dropped"
+
+
+def test_same_function_is_compiled_once():
+  traces = []
+
+  def loss(params, scale):
+    traces.append(1)
+    return quadratic(params, scale)
+
+  first = check(loss, POINT, quadratic_grads, args=(2.0,))
+  moved = jax.tree.map(lambda a: a + 0.5, POINT)
+  traces.clear()
+  second = check(loss, moved, quadratic_grads, args=(3.0,))
+  repeated = len(traces)
+  assert first.verdict is second.verdict is Verdict.CORRECT
+  assert second.loss != first.loss
+
+  # Only what looks for a shape and for Python's randomness traces again.
+  traces.clear()
+  with precision.float64():
+    wide = jax.tree.map(jnp.asarray, moved)
+    jax.eval_shape(loss, wide, 3.0)
+    finite_differences.same_trace(loss, wide, (3.0,))
+  assert repeated <= len(traces)
+
+
+def test_chunks_change_nothing():
+  base = check(quadratic, POINT, quadratic_grads)
+  for chunk_size in (2, 1000):
+    other = check(quadratic, POINT, quadratic_grads, chunk_size=chunk_size)
+    assert other.verdict is base.verdict
+    assert other.distance == pytest.approx(base.distance, abs=1e-11)
+
+
+def test_supplied_differences_are_used():
+  calls = []
+
+  def numeric_fn(params, step):
+    calls.append(step)
+    return finite_differences.numeric_gradient(quadratic, params, step)
+
+  report = check(quadratic, POINT, quadratic_grads, numeric_fn=numeric_fn)
+  assert report.verdict is Verdict.CORRECT
+  assert calls == [1e-3, 5e-4]
+  # Where they are off, the loss itself decides.
+  report = check(
+    quadratic,
+    POINT,
+    quadratic_grads,
+    numeric_fn=lambda p, h: jax.tree.map(lambda a: a * 0 + 1.0, p),
+  )
+  assert report.verdict is Verdict.CORRECT
+  with pytest.raises(GradcheckError, match="two-sided"):
+    check(
+      quadratic,
+      POINT,
+      quadratic_grads,
+      method="one_sided",
+      numeric_fn=numeric_fn,
+    )
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_settings_and_arrays_are_left_alone(fails):
+  params = jax.tree.map(jnp.float32, POINT)
+  before = jax.tree.map(np.array, params)
+  seen = []
+
+  def grads(p):
+    seen.append(p["a"].dtype)
+    if fails:
+      raise RuntimeError("no")
+    return quadratic_grads(p)
+
+  state = jnp.zeros(1).dtype
+  with jax.numpy_dtype_promotion("strict"), jax.debug_nans(True):
+    if fails:
+      with pytest.raises(GradcheckError, match="grads raised RuntimeError: no"):
+        check(quadratic, params, grads)
+    else:
+      assert check(quadratic, params, grads).verdict is Verdict.CORRECT
+    assert jax.config.jax_numpy_dtype_promotion == "strict"
+    assert jax.config.jax_debug_nans
+  assert seen[0] == np.float64
+  assert jnp.zeros(1).dtype == state == np.float32
+  assert all(
+    a.dtype == np.float32 and np.array_equal(a, b)
+    for a, b in zip(
+      jax.tree.leaves(params), jax.tree.leaves(before), strict=True
+    )
+  )
+
+
+def test_report_prints_and_converts():
+  wrong = exact(quadratic, POINT)
+  wrong["b"] = -wrong["b"]
+  report = check(quadratic, POINT, wrong)
+  text = str(report)
+  table = [line for line in text.splitlines() if line.startswith("  ['")]
+  assert text.startswith("gradient check: WRONG - ")
+  assert "cause in ['b']: given = -1 x numeric (wrong sign)" in text
+  assert "re-check (> 0.01)" in text
+  assert len({line.index("2x3") for line in table if "2x3" in line}) == 1
+  data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+  assert data["verdict"] == "wrong"
+  assert data["band"] == "re-check (> 0.01)"
+  assert data["tensors"][1]["causes"][0]["kind"] == "sign"
+  entry = report.worst[0]
+  assert entry.error == entry.given - entry.numeric
+  assert entry.relative == pytest.approx(1.0)
+
+
+def test_assertion_carries_the_report():
+  gradcheck.assert_gradients(quadratic, POINT, quadratic_grads)
+  with pytest.raises(AssertionError, match="WRONG"):
+    gradcheck.assert_gradients(
+      quadratic, POINT, lambda p: jax.tree.map(lambda a: 2 * a, POINT)
+    )
+
+
+def test_distance_is_the_chapters():
+  assert gradcheck.distance([np.zeros(2)], [np.zeros(2)]) == 0
+  a, b = np.array([3.0, 4.0]), np.array([0.0, 0.0])
+  assert gradcheck.distance(a, b) == 1
+  assert gradcheck.distance(a, 3 * a) == pytest.approx(0.5)
+  assert gradcheck.band(1e-8).startswith("very satisfying")
+  assert gradcheck.band(1e-3) == "between 1e-07 and 0.01"
+
+
+GOOD = {"a": np.ones((2, 3)), "b": np.ones(3)}
+
+
+@pytest.mark.parametrize(
+  ("params", "grads", "message"),
+  [
+    (GOOD, {"a": np.ones((2, 3))}, r"grads\['b'\] is missing"),
+    (GOOD, GOOD | {"c": np.ones(1)}, r"grads\['c'\] is extra"),
+    (GOOD, GOOD | {"b": np.ones(4)}, r"grads\['b'\] has shape \(4,\)"),
+    (GOOD, GOOD | {"b": np.ones(3, int)}, r"grads\['b'\] has dtype int"),
+    (GOOD | {"a": np.ones((2, 3), int)}, GOOD, r"params\['a'\] has dtype int"),
+    (GOOD | {"a": np.ones((0, 3))}, GOOD, r"params\['a'\] is empty"),
+    (GOOD | {"a": "text"}, GOOD, r"params\['a'\]"),
+    (GOOD | {"a": 1j * np.ones(2)}, GOOD, r"params\['a'\] has dtype complex"),
+    ({}, {}, "params has no leaves"),
+    ([np.ones(2)], (np.ones(2),), "different containers"),
+  ],
+)
+def test_bad_trees_are_named_by_leaf(params, grads, message):
+  with pytest.raises(GradcheckError, match=message) as caught:
+    check(lambda p: 0.0, params, grads)
+  assert "\n" not in str(caught.value)
+
+
+def raising(x):
+  raise KeyError("weights")
+
+
+@pytest.mark.parametrize(
+  ("loss", "message"),
+  [
+    (lambda x: x, r"loss_fn returns shape \(3,\)"),
+    (lambda x: (jnp.sum(x), x), "loss_fn returns a tuple"),
+    (lambda x: jnp.sum(x > 0), "loss_fn returns int"),
+    (raising, "loss_fn raised KeyError"),
+  ],
+)
+def test_bad_losses(loss, message):
+  with pytest.raises(GradcheckError, match=message):
+    check(loss, np.ones(3), np.ones(3))
+
+
+@pytest.mark.parametrize(
+  ("keywords", "message"),
+  [
+    ({"steps": 0.0}, "steps is 0.0"),
+    ({"steps": ()}, "positive"),
+    ({"method": "three_sided"}, "method is 'three_sided'"),
+    ({"chunk_size": 0}, "chunk_size is 0"),
+    ({"candidates": {"x": {"a": A}}}, r"candidates\['x'\]\['b'\] is missing"),
+    ({"penalty_fn": lambda p: p["a"]}, "penalty_fn raised"),
+  ],
+)
+def test_bad_options(keywords, message):
+  with pytest.raises(GradcheckError, match=message):
+    check(quadratic, POINT, quadratic_grads, **keywords)

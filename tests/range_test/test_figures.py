@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from mnist_jax.plotting import axes as plots
+from mnist_jax.range_test import curve as range_curve
+from mnist_jax.range_test import figures as range_figures
+from mnist_jax.range_test import rules as range_rules
+
+RATES = range_curve.Ramp(1e-4, 10.0, 120).rates()
+
+
+def judged(losses, rates=RATES):
+  recording = range_curve.Recording(
+    rates,
+    np.full(len(losses), 2.3),
+    losses,
+    seeds=tuple(range(len(losses))),
+  )
+  return range_rules.judge(recording)
+
+
+def falling(edges):
+  """A valley for each edge, lost above 3 times it."""
+  rates = RATES.astype(float)
+  rows = []
+  for edge in edges:
+    losses = 2.3 - 2 / (1 + 0.05 / rates) + (rates / edge) ** 3
+    rows.append(np.where(rates > 3 * edge, np.nan, losses))
+  return np.stack(rows)
+
+
+def labels(ax):
+  return ax.get_legend_handles_labels()[1]
+
+
+def test_it_shows_ramp_band_rules_and_ends():
+  test = judged(falling([0.5, 0.7, 1.0]))
+  figure = range_figures.range_test(test, "three seeds")
+  ramp, loss = figure.axes
+  np.testing.assert_allclose(ramp.lines[0].get_ydata(), RATES)
+  assert (ramp.get_yscale(), loss.get_xscale()) == ("log", "log")
+  found = labels(loss)
+  assert "smoothed loss (n = 3)" in found
+  assert any(text.startswith("minimum, at rate") for text in found)
+  assert any("of 3 seeds, at rate" in text for text in found)
+  for suggestion in test.suggestions:
+    shown = [t for t in found if t.startswith(f"rule {suggestion.rule}:")]
+    assert len(shown) == 1
+    if suggestion.rate is None:
+      assert shown[0].endswith("none")
+    else:
+      assert f"{suggestion.rate:.2g} (" in shown[0]
+  assert len(loss.collections) > 0
+  assert plots.render(figure, "png").startswith(b"\x89PNG")
+
+
+def test_the_mean_ends_where_the_first_seed_ends():
+  test = judged(falling([0.5, 1.0]))
+  loss = range_figures.range_test(test).axes[1]
+  (mean,) = (x for x in loss.lines if x.get_label() == "smoothed loss (n = 2)")
+  ends = [len(curve.rates) for curve in test.curves]
+  assert len(mean.get_xdata()) == min(ends) < max(ends)
+
+
+def test_a_marker_stands_for_one_thing():
+  test = judged(falling([0.5, 0.7]))
+  loss = range_figures.range_test(test).axes[1]
+  markers = [
+    line.get_marker() for line in loss.lines if line.get_marker() != "None"
+  ]
+  caps = {"|", 0, 1, 2, 3}
+  shown = [m for m in markers if m not in caps]
+  assert len(shown) == len(set(shown))
+
+
+@pytest.mark.parametrize(
+  "losses", [np.full((2, 120), np.nan), np.full((1, 120), 2.3)]
+)
+def test_a_test_without_a_curve_or_a_descent_is_drawn_too(losses):
+  figure = range_figures.range_test(judged(losses))
+  shown = labels(figure.axes[1])
+  assert sum(text.endswith(": none") for text in shown) == len(
+    range_rules.RULES
+  )
+  assert plots.render(figure, "png")
+
+
+def test_a_linear_ramp_has_a_linear_axis():
+  rates = range_curve.Ramp(1e-3, 1.0, 120, "linear").rates()
+  figure = range_figures.range_test(judged(np.full((1, 120), 2.3), rates))
+  assert figure.axes[0].get_yscale() == "linear"

@@ -1,0 +1,430 @@
+import copy
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mnist_jax import data
+from mnist_jax.model import mlp, objective
+from mnist_jax.range_test import recording as range_test
+from mnist_jax.range_test import rules as range_rules
+from mnist_jax.range_test.curve import Ramp
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.training import loop as train
+
+SHORT = Ramp(1e-3, 10.0, 40)
+CONFIG = train.TrainConfig(
+  sizes=(784, 8, 10), activations=("tanh",), batch_size=32
+)
+
+
+def bowl(params, batch):
+  """Curvatures 1 and 8 about a noisy centre, stable below a rate of 2 / 8.
+
+  Without noise the steep direction would have to grow again from nothing.
+  """
+  a, b = params["a"] - batch[0], params["b"] - batch[1]
+  return 0.5 * (a**2 + 8 * b**2)
+
+
+START = {"a": jnp.float32(1.0), "b": jnp.float32(1.0)}
+
+
+def regression(steps, seed=0, batch=16):
+  """Batches of y = x . w + noise, and the loss of a guess at w."""
+  rng = np.random.default_rng(seed)
+  x = rng.standard_normal((steps + 1, batch, 3)).astype(np.float32)
+  noise = rng.standard_normal((steps + 1, batch)).astype(np.float32)
+  return x, x @ np.float32([1.0, -2.0, 0.5]) + np.float32(0.1) * noise
+
+
+def squared(params, batch):
+  x, y = batch
+  return jnp.mean((x @ params - y) ** 2)
+
+
+def test_a_bowl_diverges_past_two_over_its_curvature():
+  ramp = Ramp(1e-3, 10.0, 300)
+  noise = 0.1 * np.random.default_rng(0).standard_normal((301, 2))
+  recording = range_test.run(
+    bowl,
+    START,
+    jnp.asarray(noise, "float32"),
+    ramp,
+    dev_loss=lambda params: 1 + bowl(params, jnp.zeros(2)),
+  )
+  test = range_rules.judge(recording, smoothing=0.0)
+  assert test.curves[0].stop.reason == "diverged"
+  limit = range_rules.limit(test.curves[0])
+  assert 2 / 8 < limit < 1.5 * 2 / 8
+  assert test.suggestion("descending").rate < limit
+
+
+@pytest.mark.parametrize("shape", ["exponential", "linear"])
+def test_each_loss_is_of_its_own_update_on_a_batch_to_come(shape):
+  ramp = Ramp(1e-3, 0.1, 20, shape)
+  x, y = regression(20)
+  found = range_test.run(squared, jnp.zeros(3), (x, y), ramp)
+  w = np.zeros(3)
+  expected = []
+  for t, rate in enumerate(ramp.rates().astype(float)):
+    w = w - rate * 2 * x[t].T @ (x[t] @ w - y[t]) / len(y[t])
+    expected.append(np.mean((x[t + 1] @ w - y[t + 1]) ** 2))
+  np.testing.assert_allclose(found.losses[0], expected, rtol=1e-4)
+  np.testing.assert_allclose(found.initial, [np.mean(y[0] ** 2)], rtol=1e-6)
+
+
+def test_a_dev_loss_is_of_the_same_examples_every_time():
+  batches = regression(40)
+  dev = jax.tree.map(lambda leaf: leaf[0], regression(0, seed=9))
+  found = range_test.run(
+    squared,
+    jnp.zeros(3),
+    batches,
+    SHORT,
+    dev_loss=lambda params: squared(params, dev),
+  )
+  assert found.measured_on == "dev"
+  assert found.initial[0] == pytest.approx(float(squared(jnp.zeros(3), dev)))
+  frozen = range_test.run(
+    squared,
+    jnp.zeros(3),
+    batches,
+    SHORT,
+    make_optimizer=lambda rate: optax.sgd(0 * rate),
+    dev_loss=lambda params: squared(params, dev),
+  )
+  np.testing.assert_array_equal(frozen.losses, frozen.initial[0])
+
+
+def test_a_nan_at_one_update_is_found_there():
+  def loss(params, batch):
+    broken = jnp.where(batch[0] == 23, jnp.nan, 0)
+    return bowl(params, jnp.zeros(2)) + broken
+
+  batches = jnp.arange(41.0)[:, None]
+  test = range_rules.judge(range_test.run(loss, START, batches, SHORT))
+  stop = test.curves[0].stop
+  # The batch of update 23 measures what update 22 left.
+  assert (stop.reason, stop.update) == ("not finite", 22)
+  assert stop.rate == pytest.approx(SHORT.rates()[22])
+
+
+def test_adam_on_a_toy_learns_and_is_lost():
+  ramp = Ramp(1e-5, 1e3, 200)
+  recording = range_test.run(
+    squared, jnp.zeros(3), regression(200), ramp, make_optimizer=optax.adam
+  )
+  test = range_rules.judge(recording)
+  assert 1e-3 < test.suggestion("descending").rate < 10
+  assert test.curves[0].stop.reason == "diverged"
+  assert test.warning is None
+
+
+def test_an_iterator_gives_what_a_stack_gives_and_loses_no_more_than_it():
+  x, y = regression(60)
+  batches = iter(zip(x, y, strict=True))
+  taken = range_test.run(squared, jnp.zeros(3), batches, SHORT)
+  stacked = range_test.run(squared, jnp.zeros(3), (x, y), SHORT)
+  np.testing.assert_array_equal(taken.losses, stacked.losses)
+  np.testing.assert_array_equal(next(batches)[0], x[41])
+
+
+def test_too_few_batches_are_refused():
+  x, y = regression(39)
+  with pytest.raises(InputError, match="ended after 40, expected 41"):
+    range_test.run(squared, jnp.zeros(3), iter(zip(x, y, strict=True)), SHORT)
+  for batches in ((x, y), (regression(40)[0], y)):
+    with pytest.raises(InputError, match=r"rows, expected 41"):
+      range_test.run(squared, jnp.zeros(3), batches, SHORT)
+
+
+def test_many_seeds_are_each_what_it_is_alone():
+  several = [regression(40, seed) for seed in range(3)]
+  starts = jnp.asarray(np.random.default_rng(1).standard_normal((3, 3)))
+  starts = starts.astype(jnp.float32)
+  together = range_test.run(
+    squared,
+    starts,
+    jax.tree.map(lambda *leaves: np.stack(leaves), *several),
+    SHORT,
+    seeds=(5, 6, 7),
+    measure_noise=True,
+  )
+  assert together.seeds == (5, 6, 7)
+  for i, batches in enumerate(several):
+    alone = range_test.run(
+      squared, starts[i], batches, SHORT, measure_noise=True
+    )
+    for name in ("losses", "noise"):
+      np.testing.assert_allclose(
+        getattr(together, name)[i], getattr(alone, name)[0], rtol=1e-3
+      )
+
+
+def test_gradient_noise_is_unbiased():
+  """Against the moments of y = x . w in closed form, x standard normal."""
+  batch, draws, guess = 6, 20_000, jnp.float32([0.3, -0.1, 0.2])
+  x, _ = regression(draws, seed=3, batch=batch)
+  error = x @ np.float32([1.0, -2.0, 0.5])
+  signal, variance = jax.vmap(
+    lambda each: range_test.gradient_noise(
+      jax.value_and_grad(squared), guess, each
+    )
+  )((x, error))
+  d = np.asarray(guess, float) - [1.0, -2.0, 0.5]
+  # E[g] = 2 d, E[g g'] = 4 E[x x' (x . d)^2] = 4 (|d|^2 I + 2 d d').
+  length = d @ d
+  expected = {
+    "signal": (signal, 4 * length),
+    "variance": (variance, (4 * (3 + 2) * length - 4 * length) / batch),
+  }
+  for values, mean in expected.values():
+    error = np.std(values) / draws**0.5
+    assert abs(np.mean(values) - mean) < 5 * error
+
+
+def test_an_odd_batch_counts_all_its_examples():
+  """Variance over B = 5 from halves of 2, the fifth left out."""
+  x, y = regression(0, batch=5)
+  vg = jax.value_and_grad(squared)
+  w = jnp.zeros(3)
+  odd = range_test.gradient_noise(vg, w, (x[0], y[0]))
+  even = range_test.gradient_noise(vg, w, (x[0, :4], y[0, :4]))
+  assert odd[0] == even[0]
+  assert odd[1] == pytest.approx(float(even[1]) * 4 / 5)
+
+
+def test_a_batch_of_one_has_no_noise_to_measure():
+  with pytest.raises(InputError, match="1 example"):
+    range_test.run(
+      squared, jnp.zeros(3), regression(40, batch=1), SHORT, measure_noise=True
+    )
+
+
+# --- the chapter's network ---------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(mnist):
+  """330 training examples: ten batches of 32, and ten left over."""
+
+  def cut(split, count):
+    return data.Split(*(x[:count] for x in split))
+
+  return dataclasses.replace(
+    mnist, train=cut(mnist.train, 330), dev=cut(mnist.dev, 60)
+  )
+
+
+@pytest.fixture(scope="module")
+def plain(small):
+  return range_test.network(CONFIG, train.make_hparams(0), small, (3, 4), SHORT)
+
+
+def test_the_network_trains_as_it_is_trained(small, plain):
+  """By train_step alone, over the epochs' orders with their tails left out."""
+  state, hparams = train.init_state(CONFIG, 4), train.make_hparams(4)
+  rates = SHORT.rates()
+  expected = []
+  for update in range(41):
+    epoch, at = divmod(update, 10)
+    order = data.epoch_order(4, epoch, 330)[32 * at : 32 * (at + 1)]
+    batch = train.gather_batch(small.train, jnp.asarray(order), jnp.ones(32))
+    state, loss = train.train_step(
+      CONFIG, state, batch, jnp.float32(rates[min(update, 39)]), hparams
+    )
+    expected.append(float(loss))
+  np.testing.assert_allclose(plain.initial[1], expected[0], rtol=1e-5)
+  np.testing.assert_allclose(plain.losses[1, :30], expected[1:31], rtol=1e-3)
+
+
+def test_the_networks_noise_is_that_of_its_first_batch(small, plain):
+  state = train.init_state(CONFIG, 3)
+  halves = data.epoch_order(3, 0, 330)[:32].reshape(2, 16)
+  value_and_grad = objective.make_value_and_grad("hand", CONFIG.activations)
+  first, second = (
+    np.concatenate([np.ravel(g) for g in jax.tree.leaves(grads)])
+    for _, grads in (
+      value_and_grad(
+        state.params,
+        train.gather_batch(small.train, jnp.asarray(half), jnp.ones(16)),
+        None,
+        None,
+      )
+      for half in halves
+    )
+  )
+  expected = [first @ second, np.sum((first - second) ** 2) / 4]
+  np.testing.assert_allclose(plain.noise[0, :, 0], expected, rtol=1e-3)
+
+
+def test_it_leaves_no_trace(small):
+  """A run after a range test is the run without it, bit for bit."""
+  hparams = train.make_hparams(0)
+  state = train.init_state(CONFIG, 0)
+  before = jax.tree.map(np.array, (state, hparams.momentum))
+  held = copy.deepcopy((small.train, small.dev))
+
+  def trained():
+    plan = train.plan_epoch(CONFIG, 0, 0, 330, np.full(11, 0.1, np.float32), 0)
+    start = train.init_state(CONFIG, 0)
+    return train.train_epoch(CONFIG, start, small.train, plan, hparams)
+
+  without = jax.tree.map(np.array, trained())
+  numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
+  range_test.network(CONFIG, hparams, small, (0,), SHORT)
+  range_test.choose(CONFIG, hparams, small, 0, ramp=SHORT)
+  jax.tree.map(np.testing.assert_array_equal, trained(), without)
+  after = jax.tree.map(np.array, (state, hparams.momentum))
+  jax.tree.map(np.testing.assert_array_equal, after, before)
+  jax.tree.map(np.testing.assert_array_equal, (small.train, small.dev), held)
+  np.testing.assert_array_equal(
+    np.random.get_state()[1],  # noqa: NPY002
+    numpy_state,
+  )
+
+
+def test_the_generic_test_donates_nothing():
+  params = jnp.zeros(3)
+  batches = tuple(map(jnp.asarray, regression(40)))
+  for _ in range(2):
+    range_test.run(squared, params, batches, SHORT)
+  for leaf in (params, *batches):
+    assert not leaf.is_deleted()
+
+
+def test_chunks_of_members_change_nothing(small, plain, monkeypatch):
+  monkeypatch.setattr(range_test, "_MEMBER_ELEMENTS", 1)
+  alone = range_test.network(
+    CONFIG, train.make_hparams(0), small, (3, 4), SHORT
+  )
+  np.testing.assert_allclose(
+    alone.losses[:, :30], plain.losses[:, :30], rtol=1e-3
+  )
+
+
+def test_dev_loss_dropout_l2_and_momentum_are_the_runs_own(small, plain):
+  dev = range_test.network(
+    CONFIG, train.make_hparams(0), small, (3,), SHORT, measured_on="dev"
+  )
+  start = train.init_state(CONFIG, 3).params
+  result = train.evaluate(CONFIG.activations, start, small.dev)
+  assert dev.initial[0] == pytest.approx(float(result.loss), rel=1e-6)
+
+  l2 = range_test.network(
+    CONFIG, train.make_hparams(0, l2=0.1), small, (3,), SHORT
+  )
+  penalty = sum(float((layer.w**2).sum()) for layer in start) / 2
+  difference = float(l2.initial[0] - plain.initial[0])
+  assert difference == pytest.approx(0.1 * penalty, rel=1e-4)
+
+  dropping = dataclasses.replace(CONFIG, dropout_rate=0.5)
+  one, other = (
+    range_test.network(dropping, train.make_hparams(seed), small, (3,), SHORT)
+    for seed in (0, 1)
+  )
+  np.testing.assert_array_equal(one.losses, other.losses)
+  masks = mlp.dropout_masks(
+    jax.random.fold_in(train.make_hparams(3).dropout_key, 0), start, 32, 0.5
+  )
+  order = jnp.asarray(data.epoch_order(3, 0, 330)[:32])
+  batch = train.gather_batch(small.train, order, jnp.ones(32))
+  loss = objective.make_objective(CONFIG.activations)(start, batch, None, masks)
+  assert one.initial[0] == pytest.approx(float(loss), rel=1e-5)
+
+  heavy = dataclasses.replace(CONFIG, optimizer="momentum")
+  moving = [
+    range_test.network(
+      heavy, train.make_hparams(0, momentum=m), small, (3,), SHORT
+    )
+    for m in (0.0, 0.9)
+  ]
+  np.testing.assert_allclose(
+    moving[0].losses[0, :30], plain.losses[0, :30], rtol=1e-3
+  )
+  assert moving[1].losses[0, 20] < moving[0].losses[0, 20]
+
+
+def test_wrong_arguments_are_refused(small):
+  hparams = train.make_hparams(0)
+  for seeds, kwargs, message in (
+    ((), {}, "no seeds"),
+    ((0,), {"measured_on": "test"}, "--loss=test: expected one of train, dev"),
+  ):
+    with pytest.raises(InputError, match=message):
+      range_test.network(CONFIG, hparams, small, seeds, SHORT, **kwargs)
+  big = dataclasses.replace(CONFIG, batch_size=331)
+  with pytest.raises(InputError, match="batch_size: found 331"):
+    range_test.network(big, hparams, small, (0,), SHORT)
+
+
+def test_the_choice_is_a_function_of_its_arguments(mnist):
+  subset = data.take(mnist, 5000)
+  chosen = [
+    range_test.choose(CONFIG, train.make_hparams(0), subset, 7)
+    for _ in range(2)
+  ]
+  assert chosen[0] == chosen[1]
+  rate, reason = chosen[0]
+  assert rate == float(f"{rate:.2g}")
+  assert 0.02 < rate < 2
+  assert reason.startswith("range test, rule noise, geometric mean over 4 of 4")
+  other = range_test.choose(
+    CONFIG, train.make_hparams(0), subset, 7, rule="minimum/10"
+  )
+  assert other[0] < rate
+
+
+def test_no_choice_comes_with_its_reason(small):
+  hparams = train.make_hparams(0)
+  low = Ramp(1e-8, 1e-6, 40)
+  rate, reason = range_test.choose(CONFIG, hparams, small, 0, ramp=low)
+  assert rate is None
+  assert "flat" in reason
+  single = dataclasses.replace(CONFIG, batch_size=1)
+  rate, reason = range_test.choose(
+    single, hparams, small, 2**32 - 1, rule="noise"
+  )
+  assert rate is None
+  assert "no suggestion" in reason
+  with pytest.raises(InputError, match="--rule=best"):
+    range_test.choose(CONFIG, hparams, small, 0, rule="best")
+
+
+def test_an_adaptive_optimizer_gets_a_ramp_and_a_rule_of_its_own(small):
+  assert (
+    range_test.default_ramp("adam").high < range_test.default_ramp("sgd").high
+  )
+  adam = dataclasses.replace(CONFIG, optimizer="adam")
+  ramp = Ramp(1e-5, 1.0, 60)
+  rate, reason = range_test.choose(
+    adam, train.make_hparams(0), small, 0, ramp=ramp
+  )
+  assert "rule minimum/10" in reason
+  assert 1e-4 < rate < 0.05
+
+
+def test_a_batch_of_one_has_a_rule_that_needs_no_halves(mnist):
+  single = dataclasses.replace(CONFIG, batch_size=1)
+  rate, reason = range_test.choose(single, train.make_hparams(0), mnist, 0)
+  assert "rule minimum/10" in reason
+  assert 1e-3 < rate < 0.5
+
+
+def test_the_order_of_examples_may_have_its_own_seed(small, plain):
+  hparams = train.make_hparams(0)
+  orders = (8, 4)
+  found = range_test.network(
+    CONFIG, hparams, small, (3, 4), SHORT, order_seeds=orders
+  )
+  np.testing.assert_array_equal(found.losses[1], plain.losses[1])
+  assert (found.losses[0] != plain.losses[0]).any()
+  chosen = [
+    range_test.choose(CONFIG, hparams, small, 3, ramp=SHORT, order_seed=order)
+    for order in (None, 3, 8)
+  ]
+  assert chosen[0] == chosen[1] != chosen[2]

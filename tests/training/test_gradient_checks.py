@@ -1,0 +1,117 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_events import points, read
+
+from mnist_jax import data
+from mnist_jax.model import mlp
+from mnist_jax.training import gradient_checks as training_checks
+from mnist_jax.training import loop as train
+from mnist_jax.training import run_directory as records
+from mnist_jax.training import runner
+
+CONFIG = train.TrainConfig(
+  sizes=(784, 5, 4, 10), activations=("sigmoid", "tanh"), batch_size=40
+)
+EPOCHS, UPDATES = 2, 5
+
+
+@pytest.fixture(scope="module")
+def small(mnist):
+  """200 training examples: five updates an epoch."""
+
+  def cut(split, count):
+    return data.Split(*(x[:count] for x in split))
+
+  return dataclasses.replace(
+    mnist, train=cut(mnist.train, 200), dev=cut(mnist.dev, 50)
+  )
+
+
+def finished(
+  small, path, config=CONFIG, every=None, l2=None, stop=lambda: False
+):
+  spec = runner.RunSpec(
+    config,
+    train.make_hparams(0, l2=l2),
+    np.full(EPOCHS * UPDATES, 0.3, np.float32),
+    seed=0,
+    epochs=EPOCHS,
+    check_gradients_every=every,
+  )
+  with records.open_run(path, {"flags": {"epochs": EPOCHS}}) as directory:
+    outcome = runner.run(spec, small, directory, should_stop=stop)
+    return outcome, directory.rows()
+
+
+def same_weights(a, b):
+  for ours, theirs in zip(
+    jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True
+  ):
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_leaves_no_trace_and_records_distances(small, tmp_path):
+  config = dataclasses.replace(CONFIG, dropout_rate=0.3, optimizer="momentum")
+  plain, plain_rows = finished(small, tmp_path / "a", config, None, 1e-3)
+  checked, rows = finished(small, tmp_path / "b", config, 3, 1e-3)
+  same_weights(checked, plain)
+  lines = (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()
+  assert [json.loads(line) for line in lines] == list(rows)
+  found = [check for row in rows for check in row.pop("gradient_checks", ())]
+  assert rows == plain_rows
+  assert [check["step"] for check in found] == [0, 3, 6, 9]
+  assert {check["verdict"] for check in found} == {"correct"}
+  assert all(0 < check["distance"] < 1e-9 for check in found)
+  assert len({check["distance"] for check in found}) == 4
+  (path,) = (tmp_path / "b" / "events").glob("*")
+  shown = [p for p in points(read(path)) if p[1] == "gradient_check/distance"]
+  assert shown == [
+    (check["step"], "gradient_check/distance", np.float32(check["distance"]))
+    for check in found
+  ]
+
+
+def test_leaves_no_trace_in_a_run_that_is_gone_on_with(small, tmp_path):
+  whole, rows = finished(small, tmp_path / "a", every=2)
+  stopped, _ = finished(small, tmp_path / "b", every=2, stop=lambda: True)
+  assert stopped.ended == "stopped"
+  again, again_rows = finished(small, tmp_path / "b", every=2)
+  same_weights(again, whole)
+  assert again_rows == rows
+  steps = [c["step"] for row in rows for c in row.get("gradient_checks", ())]
+  assert steps == [0, 2, 4, 6, 8]
+
+
+def test_reaches_the_states_of_training_again(small):
+  rates = np.full(UPDATES, 0.3, np.float32)
+  plan = train.plan_epoch(CONFIG, 0, 0, 200, rates, 0)
+  state, hparams = train.init_state(CONFIG, 0), train.make_hparams(0)
+  whole, _ = train.scan_epoch(CONFIG, state, small.train, plan, hparams)
+  half = training_checks.advance(
+    CONFIG, state, small.train, plan, hparams, 0, 2
+  )
+  again = training_checks.advance(
+    CONFIG, half, small.train, plan, hparams, 2, UPDATES
+  )
+  assert int(half.step) == 2
+  for ours, theirs in zip(
+    jax.tree.leaves(again), jax.tree.leaves(whole), strict=True
+  ):
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_planted_mistake_is_seen(small, tmp_path, monkeypatch):
+  monkeypatch.setitem(mlp.DERIVATIVES, "tanh", lambda a: 1 - jnp.abs(a))
+  jax.clear_caches()
+  try:
+    _, rows = finished(small, tmp_path / "c", every=5)
+  finally:
+    jax.clear_caches()
+  found = [check for row in rows for check in row.get("gradient_checks", ())]
+  assert [check["verdict"] for check in found] == ["wrong", "wrong"]
+  assert all(check["distance"] > 1e-6 for check in found)

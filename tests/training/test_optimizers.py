@@ -1,0 +1,64 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mnist_jax.training import optimizers
+
+RATE, MOMENTUM, GRADS = 0.1, 0.8, (1.0, -2.0, 0.5)
+
+
+def walk(kind):
+  """Where three gradients take a parameter from zero."""
+  w = jnp.zeros(())
+  state = optimizers.make(kind, 0.0).init(w)
+  for grad in GRADS:
+    tx = optimizers.make(kind, jnp.float32(RATE), jnp.float32(MOMENTUM))
+    updates, state = tx.update(jnp.float32(grad), state, w)
+    w = optax.apply_updates(w, updates)
+  return float(w)
+
+
+def closed_forms():
+  """The published update rules, written out in Python floats."""
+  sgd = momentum = nesterov = adagrad = rmsprop = adam = 0.0
+  velocity = 0.0
+  squares, mean_square = 0.1, 0.0
+  m = v = 0.0
+  for t, g in enumerate(GRADS, start=1):
+    sgd -= RATE * g
+    velocity = MOMENTUM * velocity + g
+    momentum -= RATE * velocity
+    nesterov -= RATE * (g + MOMENTUM * velocity)
+    squares += g * g
+    adagrad -= RATE * g / (squares + 1e-7) ** 0.5
+    mean_square = 0.9 * mean_square + 0.1 * g * g
+    rmsprop -= RATE * g / (mean_square + 1e-8) ** 0.5
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+    adam -= RATE * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)) ** 0.5 + 1e-8)
+  return {
+    "sgd": sgd,
+    "momentum": momentum,
+    "nesterov": nesterov,
+    "adagrad": adagrad,
+    "rmsprop": rmsprop,
+    "adam": adam,
+  }
+
+
+@pytest.mark.parametrize("kind", optimizers.OPTIMIZERS)
+def test_follows_its_published_rule(kind):
+  np.testing.assert_allclose(walk(kind), closed_forms()[kind], rtol=1e-5)
+
+
+def test_momentum_is_read_only_where_said():
+  for kind in optimizers.OPTIMIZERS:
+    moved = []
+    for momentum in (0.1, 0.9):
+      tx = optimizers.make(kind, 0.1, momentum)
+      w, state = jnp.zeros(()), tx.init(jnp.zeros(()))
+      for _ in range(2):
+        updates, state = tx.update(jnp.ones(()), state, w)
+        w = optax.apply_updates(w, updates)
+      moved.append(float(w))
+    assert (moved[0] != moved[1]) == (kind in optimizers.USES_MOMENTUM)
