@@ -27,7 +27,7 @@ from benchmarks.training_speed import ratio_interval
 from experiments._shared import common
 from mnist_jax import data, gradcheck
 from mnist_jax.gradcheck import _differences as finite_differences
-from mnist_jax.gradcheck.network import check as network_gradcheck
+from mnist_jax.gradcheck.network import check
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import environment, precision
 
@@ -85,9 +85,7 @@ def contestants(
   loss_fn = objective.make_objective(ACTIVATIONS)
   return {
     "rank-one (network_gradcheck)": lambda: flat(
-      network_gradcheck.numeric_gradient(
-        params, ACTIVATIONS, batch, None, None, STEP
-      )
+      check.numeric_gradient(params, ACTIVATIONS, batch, None, None, STEP)
     ),
     "any function (finite_differences)": lambda: flat(
       finite_differences.numeric_gradient(

@@ -5,7 +5,7 @@
 The book's network at batch 128. A sweep of 16 and of 64 members, with one order
 of examples for all, with an order for each four rates of a seed (as studies
 have it), and with an order for each member, against the same runs one after
-another with our fastest single run (`train.train_epoch`); each run evaluates
+another with our fastest single run (`loop.train_epoch`); each run evaluates
 the development set at its start and end. Beside them one run of a per-batch
 jitted optax loop, and of PyTorch eager where that is installed, whose time is
 that of each of their runs. All take turns, round after round; the first round,
@@ -28,10 +28,9 @@ from absl import flags
 
 from benchmarks import training_speed
 from experiments._shared import common
-from mnist_jax import data, sweep
-from mnist_jax.runtime import devices as sharding
+from mnist_jax import data, runtime, sweep
 from mnist_jax.runtime import environment
-from mnist_jax.training import loop as train
+from mnist_jax.training import loop
 
 FLAGS = flags.FLAGS
 RATES = (0.1, 0.2, 0.3, 0.5)
@@ -77,7 +76,7 @@ def as_sweep(
 def one_by_one(
   cells: Sequence[sweep.Settings], dataset: data.Dataset
 ) -> Contestant:
-  on_device = train.to_device(dataset)
+  on_device = loop.to_device(dataset)
   count = len(dataset.train.labels)
 
   def run() -> None:
@@ -86,16 +85,16 @@ def one_by_one(
       rates = cell.learning_rates(
         count, FLAGS.sweep_epochs * cell.updates_per_epoch(count)
       )
-      state = train.init_state(config, cell.seed)
-      first = train.evaluate(config.activations, state.params, on_device.dev)
+      state = loop.init_state(config, cell.seed)
+      first = loop.evaluate(config.activations, state.params, on_device.dev)
       for epoch in range(FLAGS.sweep_epochs):
-        plan = train.plan_epoch(
+        plan = loop.plan_epoch(
           config, cell.order, epoch, count, rates, int(state.step)
         )
-        state, _ = train.train_epoch(
+        state, _ = loop.train_epoch(
           config, state, on_device.train, plan, hparams
         )
-      last = train.evaluate(config.activations, state.params, on_device.dev)
+      last = loop.evaluate(config.activations, state.params, on_device.dev)
       jax.block_until_ready((first, last))
 
   return run
@@ -233,7 +232,7 @@ def growth(dataset: data.Dataset) -> None:
 
 
 def main(_: list[str]) -> None:
-  sharding.use_all_cores()
+  runtime.use_all_cores()
   dataset = data.load()
   if FLAGS.memory_of:
     sweep.run(shared(FLAGS.memory_of), sweep.Budget(updates=20))

@@ -24,7 +24,7 @@ from experiments._shared import common
 from mnist_jax import data
 from mnist_jax.model import losses, mlp
 from mnist_jax.runtime import environment
-from mnist_jax.training import loop as train
+from mnist_jax.training import loop
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("batch_size", 128, "examples per update", lower_bound=1)
@@ -35,18 +35,18 @@ Epoch = Callable[[int], None]
 
 
 def ours(dataset: data.Dataset, batch_size: int) -> Epoch:
-  """One call of `train.train_epoch` per epoch, as `experiments.train` does."""
-  config = train.TrainConfig(batch_size=batch_size)
-  on_device = train.to_device(dataset).train
-  state = train.init_state(config, 0)
+  """One call of `loop.train_epoch` per epoch, as `experiments.train` does."""
+  config = loop.TrainConfig(batch_size=batch_size)
+  on_device = loop.to_device(dataset).train
+  state = loop.init_state(config, 0)
   count = len(dataset.train.labels)
   rates = np.full(data.updates_per_epoch(count, batch_size), RATE, np.float32)
-  hparams = train.make_hparams(0)
+  hparams = loop.make_hparams(0)
 
   def epoch(number: int) -> None:
     nonlocal state
-    plan = train.plan_epoch(config, 0, number, count, rates, 0)
-    state, objectives = train.train_epoch(
+    plan = loop.plan_epoch(config, 0, number, count, rates, 0)
+    state, objectives = loop.train_epoch(
       config, state, on_device, plan, hparams
     )
     jax.block_until_ready((state, objectives))
@@ -56,7 +56,7 @@ def ours(dataset: data.Dataset, batch_size: int) -> Epoch:
 
 def per_batch_loop(dataset: data.Dataset, batch_size: int) -> Epoch:
   """A jitted optax update for each batch, from Python."""
-  config = train.TrainConfig()
+  config = loop.TrainConfig()
   tx = optax.sgd(RATE)
   params = mlp.init(jax.random.key(0), config.sizes)
   opt_state = tx.init(params)

@@ -29,13 +29,10 @@ from typing import Any
 import pandas as pd
 
 from experiments._shared import study
-from mnist_jax import sweep
+from mnist_jax import plotting, stats, sweep
 from mnist_jax.data import sparse as sparse_features
-from mnist_jax.plotting import axes as plots
-from mnist_jax.stats import effects as statistics
 from mnist_jax.stats import verdicts
-from mnist_jax.sweep import figures as study_figures
-from mnist_jax.sweep import tables
+from mnist_jax.sweep import figures, tables
 
 MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
 TUNING_SEED = 1000
@@ -139,7 +136,7 @@ def judge(
           "S1",
           f"{kind}, {unit}",
           f"{kind} does better than SGD on sparse features",
-          statistics.mean_interval(gain, seed=0),
+          stats.mean_interval(gain, seed=0),
           "greater",
           margin=margin,
           note=_note(table, kind),
@@ -148,7 +145,7 @@ def judge(
           "S1",
           f"{kind} by sparseness, {unit}",
           f"{kind} gains more over SGD than on MNIST as it is",
-          statistics.mean_interval(gain - without, seed=0),
+          stats.mean_interval(gain - without, seed=0),
           "greater",
           margin=margin,
         ),
@@ -179,8 +176,8 @@ def _label(rates: pd.Series, kind: object) -> str:
 
 def draw(
   measured: dict[str, Any], values: SimpleNamespace
-) -> dict[str, plots.Figure]:
-  figure, axes = plots.panels(2, 2, (11, 8.4))
+) -> dict[str, plotting.Figure]:
+  figure, axes = plotting.panels(2, 2, (11, 8.4))
   table = measured["table"]
   for row, name in enumerate(("sparse", "control")):
     for column, metric in enumerate(("dev_loss", "dev_accuracy")):
@@ -188,7 +185,7 @@ def draw(
       curves = _curves(table, name, metric)
       own = table[table["data"] == name]
       rates = own.groupby("optimizer")["learning_rate"].first()
-      study_figures.draw_curves(
+      figures.draw_curves(
         ax, curves, metric, functools.partial(_label, rates), since=1
       )
       ax.set_title(
@@ -196,7 +193,7 @@ def draw(
         if name == "sparse"
         else "MNIST as it is"
       )
-  with plots.style():
+  with plotting.style():
     figure.suptitle(
       f"Each method at its tuned rate, batch 128, {values.seeds} seeds, mean "
       "and 95 % band"

@@ -27,7 +27,7 @@ from experiments._shared import common
 from mnist_jax import data
 from mnist_jax.runtime import code, files
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import store as sweep_results
+from mnist_jax.sweep import store
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).parent.parent
@@ -94,7 +94,7 @@ def base() -> Path:
 
 def directory(study: str) -> Path:
   """Where a study of this code is run."""
-  key = sweep_results.code_version()
+  key = store.code_version()
   if study in _NO_SWEEP:
     key = code_key(study)
   return base() / f"{study}-{key}"

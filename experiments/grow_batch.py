@@ -34,13 +34,10 @@ from typing import Any
 import pandas as pd
 
 from experiments._shared import study
-from mnist_jax import sweep
-from mnist_jax.plotting import axes as plots
+from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
 from mnist_jax.stats import verdicts
-from mnist_jax.sweep import figures as study_figures
-from mnist_jax.sweep import tables
+from mnist_jax.sweep import figures, tables
 
 MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
 UNITS = {"dev_accuracy": "accuracy", "dev_loss": "loss"}
@@ -162,7 +159,7 @@ def _same(
         "B5",
         f"{arm} at {at}, {UNITS[metric]}",
         f"{UNITS[metric]} of {arm} is that of decay at {at}",
-        statistics.mean_interval(each, seed=0),
+        stats.mean_interval(each, seed=0),
         "same",
         margin=MARGINS[metric],
         note=note,
@@ -209,7 +206,7 @@ def judge(
         "B5",
         f"decay against fixed, {UNITS[metric]}",
         "decay ends better than the fixed rate and batch",
-        statistics.mean_interval(gain, seed=0),
+        stats.mean_interval(gain, seed=0),
         "greater",
         margin=margin,
         note=f"rate {rate:g} at the start",
@@ -279,8 +276,8 @@ def _sizes(arm: str, base: int) -> str:
 
 def _draw_curves(
   measured: dict[str, Any], base: int, values: SimpleNamespace
-) -> plots.Figure:
-  figure, axes = plots.panels(2, 2, (11, 8.4))
+) -> plotting.Figure:
+  figure, axes = plotting.panels(2, 2, (11, 8.4))
   table = measured["table"]
   made = updates(table, base)
   for row, metric in enumerate(("dev_loss", "dev_accuracy")):
@@ -288,21 +285,21 @@ def _draw_curves(
     steps = _curves(table, base, "step").values[:, 0]
     for column, ax in enumerate(axes[row]):
       for i, arm in enumerate(curves.arms):
-        plots.bands(
+        plotting.bands(
           ax,
           (steps[i] if column else curves.points)[1:],
           curves.arm(arm)[:, 1:],
           f"{arm}: batch {_sizes(arm, base)}, {made[arm]} updates",
           index=ARMS.index(arm),
         )
-      study_figures.metric_axis(ax, metric)
+      figures.metric_axis(ax, metric)
       ax.set_xlabel("updates" if column else "epoch")
-      plots.integer_ticks(ax.xaxis)
+      plotting.integer_ticks(ax.xaxis)
       if metric == "dev_loss":
-        plots.log_axis(ax, "y")
+        plotting.log_axis(ax, "y")
     for boundary in values.boundaries:
       axes[row, 0].axvline(boundary, color="black", linestyle=":", linewidth=1)
-  with plots.style():
+  with plotting.style():
     axes[0, 0].legend(fontsize=8)
     figure.suptitle(
       f"Rate {measured['rates'][base]:g} decayed, or batch {base} grown, "
@@ -314,8 +311,8 @@ def _draw_curves(
 
 def _draw_differences(
   measured: dict[str, Any], values: SimpleNamespace
-) -> plots.Figure:
-  figure, axes = plots.panels(2, 2, (11, 8.4))
+) -> plotting.Figure:
+  figure, axes = plotting.panels(2, 2, (11, 8.4))
   rows = ((values.base, ("grow", "half")), (values.large_base, ("grow",)))
   for row, (base, arms) in zip(axes, rows, strict=True):
     for ax, metric in zip(row, ("dev_loss", "dev_accuracy"), strict=True):
@@ -323,7 +320,7 @@ def _draw_differences(
       curves = _curves(measured["table"], base, metric)
       for arm in arms:
         k = ARMS.index(arm)
-        study_figures.draw_differences(
+        figures.draw_differences(
           ax,
           # Set apart a little, so that the intervals do not hide each other.
           curves.points[1:] + 0.2 * (k - 1),
@@ -337,12 +334,12 @@ def _draw_differences(
       ax.set_xlabel("epoch")
       unit = "points" if scale > 1 else "nats"
       ax.set_ylabel(f"{UNITS[metric]} less that of decay ({unit})")
-      plots.integer_ticks(ax.xaxis)
+      plotting.integer_ticks(ax.xaxis)
       low, high = ax.get_ylim()
       ax.set_ylim(low, high + 0.4 * (high - low))  # room for the legend
-      with plots.style():
+      with plotting.style():
         ax.legend(fontsize=8, loc="upper left")
-  with plots.style():
+  with plotting.style():
     figure.suptitle(
       f"A growing batch less a decaying rate, paired over {values.seeds} "
       "seeds, 95 % intervals;\nabove as claimed, below beyond a tenth of the "
@@ -353,7 +350,7 @@ def _draw_differences(
 
 def draw(
   measured: dict[str, Any], values: SimpleNamespace
-) -> dict[str, plots.Figure]:
+) -> dict[str, plotting.Figure]:
   return {
     "curves": _draw_curves(measured, values.base, values),
     "curves_large": _draw_curves(measured, values.large_base, values),

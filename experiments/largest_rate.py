@@ -34,17 +34,11 @@ import pandas as pd
 from jaxtyping import Float
 
 from experiments._shared import progress, study
-from mnist_jax import data, sweep
+from mnist_jax import data, plotting, stats, sweep, training
 from mnist_jax.analysis import curvature
-from mnist_jax.plotting import axes as plots
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
-from mnist_jax.stats import grid_minimum as ridge
-from mnist_jax.stats import verdicts
-from mnist_jax.sweep import figures as study_figures
-from mnist_jax.sweep import rate_search as rate_columns
-from mnist_jax.sweep import tables
-from mnist_jax.training import loop as train
+from mnist_jax.stats import grid_minimum, verdicts
+from mnist_jax.sweep import figures, rate_search, tables
 from mnist_jax.training import trajectory
 
 FIRST, LAST = 0.5, 32.0
@@ -75,21 +69,21 @@ def check(values: SimpleNamespace) -> None:
 
 def more_rates(table: pd.DataFrame, batch_size: int) -> list[int]:
   """The places beyond the ends where a seed's limit may still be."""
-  rates, _, lost = rate_columns.column(table, batch_size)
-  largest = ridge.largest_stable(rates, ~lost)
+  rates, _, lost = rate_search.column(table, batch_size)
+  largest = grid_minimum.largest_stable(rates, ~lost)
   below, above = np.isnan(largest).any(), (largest == rates[-1]).any()
   places = (
-    (rate_columns.place(rates[0]) - 1, below),
-    (rate_columns.place(rates[-1]) + 1, above),
+    (rate_search.place(rates[0]) - 1, below),
+    (rate_search.place(rates[-1]) + 1, above),
   )
-  low, high = rate_columns.LOWEST, rate_columns.HIGHEST
+  low, high = rate_search.LOWEST, rate_search.HIGHEST
   return [p for p, wanted in places if wanted and low <= p <= high]
 
 
 def _limits(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
   budget = sweep.Budget(updates=values.updates)
-  first, last = map(rate_columns.place, (FIRST, LAST))
-  return rate_columns.extended(
+  first, last = map(rate_search.place, (FIRST, LAST))
+  return rate_search.extended(
     lambda cells: lab.sweep(cells, budget),
     dict.fromkeys(values.batch_sizes, range(first, last + 1)),
     range(values.seeds),
@@ -101,7 +95,7 @@ def _sharpness(
   dataset: data.Dataset, seed: int, values: SimpleNamespace
 ) -> list[dict[str, float]]:
   """Of a seed's weights, at both rates, at each epoch."""
-  config = train.TrainConfig(batch_size=BATCH)
+  config = training.TrainConfig(batch_size=BATCH)
   some = data.Split(*(x[: values.examples] for x in dataset.train))
   epochs = tuple(e for e in SHARP_EPOCHS if e <= values.epochs)
   rows = []
@@ -138,7 +132,7 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
       epochs=values.epochs, evaluate_every=1, evaluate_at=EARLY_POINTS
     ),
   )
-  dataset = train.to_device(lab.dataset)
+  dataset = training.to_device(lab.dataset)
   rows = [
     row
     for seed in progress.each(range(values.seeds), "curvature")
@@ -152,15 +146,15 @@ def largest(
   table: pd.DataFrame, batch_size: int
 ) -> tuple[Float[np.ndarray, " S"], int]:
   """Each seed's largest stable rate, and how many had none."""
-  rates, _, lost = rate_columns.column(table, batch_size)
-  found = ridge.largest_stable(rates, ~lost)
+  rates, _, lost = rate_search.column(table, batch_size)
+  found = grid_minimum.largest_stable(rates, ~lost)
   none = np.isnan(found)
-  below = rate_columns.rate(rate_columns.place(rates[0]) - 1)
+  below = rate_search.rate(rate_search.place(rates[0]) - 1)
   return np.where(none, below, found), int(none.sum())
 
 
-def _log_mean(rates: Float[np.ndarray, " S"]) -> statistics.Effect:
-  return statistics.mean_interval(np.log(rates), seed=0)
+def _log_mean(rates: Float[np.ndarray, " S"]) -> stats.Effect:
+  return stats.mean_interval(np.log(rates), seed=0)
 
 
 def _accuracies(above: pd.DataFrame) -> tables.Curves:
@@ -175,7 +169,7 @@ def _accuracies(above: pd.DataFrame) -> tables.Curves:
 def _limit_question(table: pd.DataFrame, size: int) -> verdicts.Question:
   found, none = largest(table, size)
   effect = _log_mean(found)
-  mean, low, high = statistics.as_ratio(effect)
+  mean, low, high = stats.as_ratio(effect)
   note = f"largest stable rate {mean:.3g} ({low:.3g} to {high:.3g})"
   return verdicts.Question(
     "B3",
@@ -197,13 +191,13 @@ def judge(
   curves = _accuracies(measured["above"])
   above, below = (curves.arm(rate)[:, -1] for rate in (ABOVE, BELOW))
   count = int((above >= REACHED).sum())
-  reached = statistics.wilson_interval(count, len(above))
+  reached = stats.wilson_interval(count, len(above))
   questions += [
     verdicts.Question(
       "B3",
       f"{ABOVE:g} fails",
       f"at batch {BATCH} rate {ABOVE:g} ends with an accuracy below {REACHED}",
-      statistics.mean_interval(above, seed=0),
+      stats.mean_interval(above, seed=0),
       "less",
       target=REACHED,
       note=f"{count} of {reached.n} seeds reach "
@@ -214,7 +208,7 @@ def judge(
       f"{ABOVE:g} is worse",
       f"at batch {BATCH} rate {ABOVE:g} ends with a lower accuracy than "
       f"{BELOW:g}",
-      statistics.mean_interval(above - below, seed=0),
+      stats.mean_interval(above - below, seed=0),
       "less",
       margin=MARGIN,
     ),
@@ -249,13 +243,13 @@ def summarise(
 
 def _row(rates: Float[np.ndarray, " S"]) -> dict[str, float]:
   good = rates[np.isfinite(rates)]
-  mean, low, high = statistics.as_ratio(_log_mean(good))
+  mean, low, high = stats.as_ratio(_log_mean(good))
   spread = {"least": good.min(), "most": good.max(), "seeds": len(good)}
   return {"mean": mean, "low": low, "high": high} | spread
 
 
 def _draw_limits(
-  ax: plots.Axes, measured: dict[str, pd.DataFrame], values: SimpleNamespace
+  ax: plotting.Axes, measured: dict[str, pd.DataFrame], values: SimpleNamespace
 ) -> None:
   sizes = np.array(values.batch_sizes, np.float64)
   ends = sizes[[0, -1]] * np.array([0.7, 1.4])
@@ -266,15 +260,15 @@ def _draw_limits(
   ]
   for i, (rate, at, when) in enumerate(shown, 1):
     bounds = curves.arm(rate)[:, [at, at]]
-    line = plots.bands(ax, ends, bounds, f"2 / λ {when}", index=i)
+    line = plotting.bands(ax, ends, bounds, f"2 / λ {when}", index=i)
     line.set_marker("")
-  look = plots.series(0)
+  look = plotting.series(0)
   spread = np.linspace(0.93, 1.07, values.seeds)
   for size in values.batch_sizes:
     found, _ = largest(measured["table"], size)
-    mean, low, high = statistics.as_ratio(_log_mean(found))
+    mean, low, high = stats.as_ratio(_log_mean(found))
     first = size == values.batch_sizes[0]
-    with plots.style():
+    with plotting.style():
       ax.plot(
         size * spread,
         found,
@@ -293,53 +287,55 @@ def _draw_limits(
         linestyle="none",
         label="largest stable rate, 95 %" if first else None,
       )
-  with plots.style():
+  with plotting.style():
     ax.axhline(
       LIMIT, color="black", linewidth=1, label="the claim's limit, 1.0"
     )
-    plots.log_axis(ax, "x", values.batch_sizes)
-    plots.log_axis(ax, "y")
+    plotting.log_axis(ax, "x", values.batch_sizes)
+    plotting.log_axis(ax, "y")
     ax.set_xlabel("batch size")
     ax.set_ylabel("learning rate")
     ax.legend(fontsize=8)
 
 
 def _draw_by_rate(
-  loss: plots.Axes,
-  share: plots.Axes,
+  loss: plotting.Axes,
+  share: plotting.Axes,
   table: pd.DataFrame,
   values: SimpleNamespace,
 ) -> None:
   least = math.inf
   for i, size in enumerate(values.batch_sizes):
-    rates, losses, lost = rate_columns.column(table, size)
+    rates, losses, lost = rate_search.column(table, size)
     least = min(least, losses.min())
     name = f"batch {size}"
-    plots.bands(loss, rates, losses, name, index=i)
-    with plots.style():
-      share.plot(rates, 100 * lost.mean(axis=0), label=name, **plots.series(i))
-  with plots.style():
+    plotting.bands(loss, rates, losses, name, index=i)
+    with plotting.style():
+      share.plot(
+        rates, 100 * lost.mean(axis=0), label=name, **plotting.series(i)
+      )
+  with plotting.style():
     loss.axhline(
       tables.GUESSING, color="black", linestyle=":", label="guessing, ln 10"
     )
-    plots.log_axis(loss, "y")
+    plotting.log_axis(loss, "y")
     loss.set_ylim(bottom=least / 2)
-    study_figures.metric_axis(loss, "dev_loss")
+    figures.metric_axis(loss, "dev_loss")
     share.set_ylabel("diverged (% of seeds)")
     for ax in (loss, share):
-      plots.log_axis(ax, "x")
+      plotting.log_axis(ax, "x")
       ax.axvline(LIMIT, color="black", linewidth=1)
       ax.set_xlabel(f"learning rate, {values.updates} updates")
       ax.legend(fontsize=8)
 
 
-def _draw_curvature(ax: plots.Axes, sharpness: pd.DataFrame) -> None:
+def _draw_curvature(ax: plotting.Axes, sharpness: pd.DataFrame) -> None:
   curves = _bounds(sharpness)
   for i, rate in enumerate(curves.arms):
-    line = plots.bands(
+    line = plotting.bands(
       ax, curves.points, curves.arm(rate), f"2 / λ at rate {rate:g}", index=i
     )
-    with plots.style():
+    with plotting.style():
       ax.axhline(
         rate,
         color=line.get_color(),
@@ -347,9 +343,9 @@ def _draw_curvature(ax: plots.Axes, sharpness: pd.DataFrame) -> None:
         linestyle=line.get_linestyle(),
         label=f"the rate, {rate:g}",
       )
-  plots.log_axis(ax, "y")
-  plots.integer_ticks(ax.xaxis)
-  with plots.style():
+  plotting.log_axis(ax, "y")
+  plotting.integer_ticks(ax.xaxis)
+  with plotting.style():
     ax.set_xlabel(f"epoch, at batch {BATCH}")
     ax.set_ylabel("2 / λ, λ the largest curvature")
     ax.legend(fontsize=8)
@@ -357,19 +353,19 @@ def _draw_curvature(ax: plots.Axes, sharpness: pd.DataFrame) -> None:
 
 def draw(
   measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> dict[str, plots.Figure]:
-  limits, axes = plots.panels(2, 2, (12, 9))
+) -> dict[str, plotting.Figure]:
+  limits, axes = plotting.panels(2, 2, (12, 9))
   _draw_limits(axes[0, 0], measured, values)
   _draw_by_rate(axes[0, 1], axes[1, 1], measured["table"], values)
   _draw_curvature(axes[1, 0], measured["sharpness"])
-  above, panels = plots.panels(1, 2, (11, 4.4))
+  above, panels = plotting.panels(1, 2, (11, 4.4))
   for ax, metric in zip(panels[0], ("dev_accuracy", "dev_loss"), strict=True):
     curves = tables.curves(measured["above"], "learning_rate", metric)
-    study_figures.draw_curves(
+    figures.draw_curves(
       ax, curves, metric, "rate {:g}".format, since=EARLY_POINTS[0]
     )
   n = values.seeds
-  with plots.style():
+  with plotting.style():
     panels[0, 0].axhline(REACHED, color="black", linestyle=":")
     limits.suptitle(f"The largest stable learning rate, {n} seeds")
     above.suptitle(

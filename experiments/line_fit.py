@@ -27,7 +27,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from experiments._shared import study
-from mnist_jax.plotting import axes as plots
+from mnist_jax import plotting
 from mnist_jax.stats import verdicts
 
 SLOPE = Fraction(1, 2)
@@ -153,10 +153,10 @@ def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
   return table
 
 
-def _draw_batch(ax: plots.Axes, name: str) -> None:
+def _draw_batch(ax: plotting.Axes, name: str) -> None:
   xs, batch = BATCHES[name], fit(BATCHES[name])
   reach = [-2.6, 2.6]
-  with plots.style():
+  with plotting.style():
     ax.axhline(0, color="#888888", linewidth=1, label="best line, w = 0")
     ax.plot(
       reach,
@@ -165,8 +165,8 @@ def _draw_batch(ax: plots.Axes, name: str) -> None:
       label=f"line at work, w = {float(SLOPE)}",
     )
     for group, colour, label in (
-      (THREE, plots.COLOURS[0], "three points"),
-      (sorted(set(xs) - set(THREE)), plots.COLOURS[4], "two points more"),
+      (THREE, plotting.COLOURS[0], "three points"),
+      (sorted(set(xs) - set(THREE)), plotting.COLOURS[4], "two points more"),
     ):
       if group:
         ax.plot(
@@ -202,11 +202,11 @@ def _draw_batch(ax: plots.Axes, name: str) -> None:
 
 def draw(
   table: pd.DataFrame, values: SimpleNamespace
-) -> dict[str, plots.Figure]:
-  figure, axes = plots.panels(1, 2, (11, 4.6))
+) -> dict[str, plotting.Figure]:
+  figure, axes = plotting.panels(1, 2, (11, 4.6))
   for ax, name in zip(axes[0], ("three points", "five points"), strict=True):
     _draw_batch(ax, name)
-  with plots.style():
+  with plotting.style():
     figure.suptitle(
       "The line y = 0.5 x and what it misses, for batches of three and five"
     )

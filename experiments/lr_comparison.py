@@ -23,13 +23,10 @@ import numpy as np
 import pandas as pd
 
 from experiments._shared import study
-from mnist_jax import sweep
-from mnist_jax.plotting import axes as plots
+from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
 from mnist_jax.stats import verdicts
-from mnist_jax.sweep import figures as study_figures
-from mnist_jax.sweep import tables
+from mnist_jax.sweep import figures, tables
 
 MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
 UNITS = {"dev_accuracy": "accuracy", "dev_loss": "loss"}
@@ -72,7 +69,7 @@ def _question(
     "L4",
     f"{name}, {UNITS[metric]}",
     text,
-    statistics.mean_interval(gains, seed=0),
+    stats.mean_interval(gains, seed=0),
     "greater",
     margin=MARGINS[metric],
   )
@@ -130,20 +127,20 @@ def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
 
 def draw(
   table: pd.DataFrame, values: SimpleNamespace
-) -> dict[str, plots.Figure]:
-  book, axes = plots.panels(1, 2, (11, 4.4))
-  paired, below = plots.panels(1, 2, (11, 4.4))
+) -> dict[str, plotting.Figure]:
+  book, axes = plotting.panels(1, 2, (11, 4.4))
+  paired, below = plotting.panels(1, 2, (11, 4.4))
   for i, metric in enumerate(("dev_loss", "dev_accuracy")):
     curves = tables.curves(table, "learning_rate", metric)
     ax = axes[0, i]
-    study_figures.draw_curves(
+    figures.draw_curves(
       ax, curves, metric, lambda rate: f"rate {rate:g}", since=1
     )
     if metric == "dev_loss":
-      plots.log_axis(ax, "y")
+      plotting.log_axis(ax, "y")
     ax = below[0, i]
     scale = 100 if metric == "dev_accuracy" else 1
-    study_figures.draw_differences(
+    figures.draw_differences(
       ax,
       curves.points[1:],
       scale * (curves.arm(BOOK) - curves.arm(FAST))[:, 1:],
@@ -155,10 +152,10 @@ def draw(
     better = "above 0: 0.5 is better" if scale > 1 else "below 0: 0.5 is better"
     unit = "points of accuracy" if scale > 1 else "nats"
     ax.set_ylabel(f"paired difference ({unit})\n{better}")
-    with plots.style():
+    with plotting.style():
       ax.legend()
   n = values.seeds
-  with plots.style():
+  with plotting.style():
     book.suptitle(f"Learning rates at batch 128, {n} seeds, mean and 95 % band")
     paired.suptitle(
       f"Rate {BOOK:g} against {FAST:g}, {n} seeds, 95 % intervals; the dotted "

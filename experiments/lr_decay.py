@@ -24,12 +24,9 @@ import numpy as np
 import pandas as pd
 
 from experiments._shared import study
-from mnist_jax import sweep
-from mnist_jax.plotting import axes as plots
-from mnist_jax.stats import effects as statistics
+from mnist_jax import plotting, stats, sweep
 from mnist_jax.stats import verdicts
-from mnist_jax.sweep import figures as study_figures
-from mnist_jax.sweep import tables
+from mnist_jax.sweep import figures, tables
 
 MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
 ARMS = ("decayed", "best fixed", "large alone", "small alone")
@@ -131,7 +128,7 @@ def judge(
           "L5",
           f"against {arm}, {metric.removeprefix('dev_')}",
           f"large then small does better than the {arm}",
-          statistics.mean_interval(sign * (ends[0] - other), seed=0),
+          stats.mean_interval(sign * (ends[0] - other), seed=0),
           "greater",
           margin=margin,
           note=_choice_text(measured["choice"]),
@@ -165,8 +162,8 @@ def summarise(
 
 def draw(
   measured: dict[str, Any], values: SimpleNamespace
-) -> dict[str, plots.Figure]:
-  figure, axes = plots.panels(2, 2, (11, 8.4))
+) -> dict[str, plotting.Figure]:
+  figure, axes = plotting.panels(2, 2, (11, 8.4))
   choice = measured["choice"]
   large = choice["learning_rate"]
   names = {
@@ -178,16 +175,16 @@ def draw(
   for i, metric in enumerate(("dev_loss", "dev_accuracy")):
     curves = tables.curves(measured["table"], "arm", metric)
     ax = axes[0, i]
-    study_figures.draw_curves(
+    figures.draw_curves(
       ax, curves, metric, lambda arm: names[str(arm)], since=1
     )
     if metric == "dev_loss":
-      plots.log_axis(ax, "y")
+      plotting.log_axis(ax, "y")
     scale = 100 if metric == "dev_accuracy" else 1
     ax = axes[1, i]
     for k, arm in enumerate(ARMS[1:]):
       # Set apart a little, so that the intervals do not hide each other.
-      study_figures.draw_differences(
+      figures.draw_differences(
         ax,
         curves.points[1:] + 0.2 * (k - 1),
         scale * (curves.arm("decayed") - curves.arm(arm))[:, 1:],
@@ -202,9 +199,9 @@ def draw(
       scale * (curves.arm("decayed")[None] - curves.values)[:, :, -1].mean(1)
     ).max()
     ax.set_ylim(-4 * shown, 4 * shown)
-    with plots.style():
+    with plotting.style():
       ax.legend(fontsize=8)
-  with plots.style():
+  with plotting.style():
     figure.suptitle(
       f"Large rate, then small, at batch 128; {values.seeds} seeds, mean and "
       "95 % band"

@@ -30,14 +30,10 @@ import numpy as np
 import pandas as pd
 
 from experiments._shared import study
-from mnist_jax import sweep
-from mnist_jax.plotting import axes as plots
-from mnist_jax.range_test import recording as range_test
+from mnist_jax import plotting, range_test, stats, sweep
 from mnist_jax.range_test import rules as range_rules
-from mnist_jax.stats import effects as statistics
 from mnist_jax.stats import verdicts
-from mnist_jax.sweep import figures as study_figures
-from mnist_jax.sweep import tables
+from mnist_jax.sweep import figures, tables
 
 MARGIN = 0.0015  # accuracy
 REFUSED = 0.2  # the book's rate
@@ -181,7 +177,7 @@ def _median_text(points: np.ndarray) -> str:
   """With its interval, of which fewer than six seeds have none."""
   if len(points) < 6:
     return f"median {np.median(points):.2g} point"
-  median = statistics.median_interval(points)
+  median = stats.median_interval(points)
   low, high = median.low, median.high
   return f"median {median.estimate:.2g} point ({low:.2g} to {high:.2g})"
 
@@ -199,7 +195,7 @@ def _l3(
         "L3",
         f"rule {rule}",
         f"regret of the rule {rule} is below {100 * MARGIN:g} point",
-        statistics.mean_interval(pooled, seed=0),
+        stats.mean_interval(pooled, seed=0),
         "less",
         target=MARGIN,
         note=f"{_median_text(100 * pooled)}, refused {int(refused.sum())} of "
@@ -213,7 +209,7 @@ def _l3(
       f"rule {default}, batch {size}",
       f"regret of the default rule at batch {size} is below "
       f"{100 * MARGIN:g} point",
-      statistics.mean_interval(found[default].to_numpy(), seed=0),
+      stats.mean_interval(found[default].to_numpy(), seed=0),
       "less",
       target=MARGIN,
     )
@@ -260,9 +256,7 @@ def _l1(table: pd.DataFrame) -> list[verdicts.Question]:
     ),
   ]
   return [
-    verdicts.Question(
-      "L1", name, text, statistics.mean_interval(values, seed=0)
-    )
+    verdicts.Question("L1", name, text, stats.mean_interval(values, seed=0))
     for name, text, values in found
   ]
 
@@ -285,7 +279,7 @@ def summarise(
     for rule in range_rules.RULES:
       arm = own[own["arm"] == rule]
       regret = 100 * found[rule].to_numpy()
-      mean = statistics.mean_interval(regret, seed=0)
+      mean = stats.mean_interval(regret, seed=0)
       rows.append(
         {
           "batch_size": size,
@@ -305,15 +299,15 @@ def summarise(
   return pd.DataFrame(rows)
 
 
-def _draw_regret(measured: dict[str, Any], values: Any) -> plots.Figure:
-  figure, axes = plots.panels(1, 2, (12, 4.8))
+def _draw_regret(measured: dict[str, Any], values: Any) -> plotting.Figure:
+  figure, axes = plotting.panels(1, 2, (12, 4.8))
   rates, regret = axes[0]
   table = summarise(measured, values)
-  with plots.style():
+  with plotting.style():
     for i, rule in enumerate(range_rules.RULES):
       own = table[table["rule"] == rule]
       x = own["batch_size"].to_numpy() * 1.06 ** (i - 2)
-      look = plots.series(i)
+      look = plotting.series(i)
       for ax, middle, low, high in (
         (rates, "rate_median", "rate_low", "rate_high"),
         (regret, "regret_mean", "regret_mean_low", "regret_mean_high"),
@@ -338,7 +332,7 @@ def _draw_regret(measured: dict[str, Any], values: Any) -> plots.Figure:
       markersize=11,
       label="best of the grid",
     )
-    plots.log_axis(rates, "y")
+    plotting.log_axis(rates, "y")
     rates.set_ylabel("suggested rate (median, least to largest seed)")
     regret.axhline(
       100 * MARGIN, color="black", linestyle=":", label="0.15 point"
@@ -348,7 +342,7 @@ def _draw_regret(measured: dict[str, Any], values: Any) -> plots.Figure:
     regret.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
     regret.set_ylabel("regret (points of dev accuracy, mean, 95 %)")
     for ax in (rates, regret):
-      plots.log_axis(ax, "x", values.batch_sizes)
+      plotting.log_axis(ax, "x", values.batch_sizes)
       ax.set_xlabel("batch size")
       ax.legend(fontsize=8)
     figure.suptitle(
@@ -358,8 +352,8 @@ def _draw_regret(measured: dict[str, Any], values: Any) -> plots.Figure:
   return figure
 
 
-def _draw_rates(measured: dict[str, Any]) -> plots.Figure:
-  figure, axes = plots.panels(1, 2, (11, 4.4))
+def _draw_rates(measured: dict[str, Any]) -> plotting.Figure:
+  figure, axes = plotting.panels(1, 2, (11, 4.4))
   curves, _ = _l1_curves(measured["rates"])
   ends = curves.values[:, :, -1]
   broken = measured["rates"].groupby(["learning_rate", "seed"])
@@ -370,17 +364,17 @@ def _draw_rates(measured: dict[str, Any]) -> plots.Figure:
   )
   rates = np.array(curves.arms, np.float64)
   loss, share = axes[0]
-  with plots.style():
-    plots.bands(loss, rates, ends.T, "after one epoch")
+  with plotting.style():
+    plotting.bands(loss, rates, ends.T, "after one epoch")
     loss.axhline(
       tables.GUESSING, color="black", linestyle=":", label="guessing"
     )
-    plots.log_axis(loss, "y")
-    study_figures.metric_axis(loss, "dev_loss")
-    share.plot(rates, 100 * lost.mean(axis=1), **plots.series(1))
+    plotting.log_axis(loss, "y")
+    figures.metric_axis(loss, "dev_loss")
+    share.plot(rates, 100 * lost.mean(axis=1), **plotting.series(1))
     share.set_ylabel("diverged (% of seeds):\nloss above ln 10 and its start")
     for ax in (loss, share):
-      plots.log_axis(ax, "x")
+      plotting.log_axis(ax, "x")
       ax.set_xlabel("learning rate")
     loss.legend()
     figure.suptitle(
@@ -391,7 +385,7 @@ def _draw_rates(measured: dict[str, Any]) -> plots.Figure:
 
 def draw(
   measured: dict[str, Any], values: SimpleNamespace
-) -> dict[str, plots.Figure]:
+) -> dict[str, plotting.Figure]:
   return {
     "regret": _draw_regret(measured, values),
     "rates": _draw_rates(measured),

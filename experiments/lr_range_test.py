@@ -18,16 +18,13 @@ import pandas as pd
 from absl import flags
 
 from experiments._shared import common
-from mnist_jax import data
-from mnist_jax.plotting import axes as plots
+from mnist_jax import data, plotting
 from mnist_jax.range_test import curve as range_curve
-from mnist_jax.range_test import figures as range_figures
+from mnist_jax.range_test import figures, rules
 from mnist_jax.range_test import recording as range_test
-from mnist_jax.range_test import rules as range_rules
 from mnist_jax.runtime import environment
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.training import run_directory as records
-from mnist_jax.training import settings
+from mnist_jax.training import run_directory, settings
 
 FLAGS = flags.FLAGS
 RUNS = Path("runs/lr_range_test")
@@ -44,7 +41,7 @@ _OWN = (
   "divergence",
 )
 
-flags.DEFINE_enum("rule", None, list(range_rules.RULES), "by --optimizer, or")
+flags.DEFINE_enum("rule", None, list(rules.RULES), "by --optimizer, or")
 flags.DEFINE_enum(
   "loss", "train", list(range_curve.MEASURES), "watched, next batch or dev set"
 )
@@ -84,7 +81,7 @@ def ramp() -> range_curve.Ramp:
   )
 
 
-def measure(dataset: data.Dataset) -> range_rules.RangeTest:
+def measure(dataset: data.Dataset) -> rules.RangeTest:
   """The test that the flags ask for.
 
   Raises:
@@ -107,7 +104,7 @@ def measure(dataset: data.Dataset) -> range_rules.RangeTest:
     ramp(),
     measured_on=FLAGS.loss,
   )
-  return range_rules.judge(
+  return rules.judge(
     recording,
     smoothing=FLAGS.smoothing,
     divergence_factor=FLAGS.divergence,
@@ -121,7 +118,7 @@ def followed() -> str:
   )
 
 
-def table(test: range_rules.RangeTest) -> str:
+def table(test: rules.RangeTest) -> str:
   """A line for each rule: its rate with interval, or why it has none."""
   lines = [f"{'rule':<11} {'rate':>9}  {'95 % interval':<19} seeds"]
   for found in test.suggestions:
@@ -140,7 +137,7 @@ def table(test: range_rules.RangeTest) -> str:
   return "\n".join(lines)
 
 
-def points(test: range_rules.RangeTest) -> bytes:
+def points(test: rules.RangeTest) -> bytes:
   """Every update of every seed as CSV; `kept` ends where the seed stopped."""
   recording, parts = test.recording, []
   noise, updates = recording.noise, np.arange(len(recording.rates))
@@ -163,7 +160,7 @@ def points(test: range_rules.RangeTest) -> bytes:
   return text.getvalue().encode()
 
 
-def report(path: Path, test: range_rules.RangeTest) -> None:
+def report(path: Path, test: rules.RangeTest) -> None:
   """Prints the rules, what went wrong if anything, and the choice."""
   print(table(test))
   if test.warning:
@@ -191,13 +188,15 @@ def main(_: list[str]) -> None:
   now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
   workdir = Path(FLAGS.workdir) if FLAGS.workdir else RUNS / now
   title = "-".join(map(str, (784, *FLAGS.hidden_sizes, 10)))
-  with records.open_run(workdir, recorded, overwrite=FLAGS.overwrite) as run:
-    figure = range_figures.range_test(
+  with run_directory.open_run(
+    workdir, recorded, overwrite=FLAGS.overwrite
+  ) as run:
+    figure = figures.range_test(
       test,
       f"{title}, {FLAGS.optimizer}, batch {FLAGS.batch_size}, "
       f"{FLAGS.seeds} seeds",
     )
-    run.write_bytes("range_test.png", plots.render(figure, "png"))
+    run.write_bytes("range_test.png", plotting.render(figure, "png"))
     run.write_json("range_test.json", test.to_dict())
     run.write_bytes("curves.csv", points(test))
     report(run.path, test)

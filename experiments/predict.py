@@ -17,7 +17,7 @@ from absl import flags
 from jaxtyping import Float, UInt8
 
 from experiments._shared import common
-from mnist_jax.data import picture as digit_image
+from mnist_jax.data import picture
 from mnist_jax.runtime.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -75,7 +75,7 @@ def predict_folder(folder: Path, predict: Predict) -> None:
   files = files_in(folder)
   for path in files:
     try:
-      image = digit_image.read(path)
+      image = picture.read(path)
     except InputError as error:
       failed += 1
       print(error)
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
     raise InputError("no picture named, expected files or folders")
   # Files named one by one are read first, so that a wrong one costs no wait.
   images = {
-    name: digit_image.read(name) for name in names if not os.path.isdir(name)
+    name: picture.read(name) for name in names if not os.path.isdir(name)
   }
   predict = common.load_model(FLAGS.run)
   for i, name in enumerate(names):

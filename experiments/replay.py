@@ -21,12 +21,10 @@ import pandas as pd
 from absl import flags
 
 from experiments._shared import common, progress
-from mnist_jax import data, sweep
-from mnist_jax.data import sparse as sparse_features
-from mnist_jax.runtime import devices as sharding
+from mnist_jax import data, runtime, sweep
+from mnist_jax.data import sparse
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import plan as sweep_plan
-from mnist_jax.sweep import store as sweep_results
+from mnist_jax.sweep import plan, store
 from mnist_jax.training import settings
 
 FLAGS = flags.FLAGS
@@ -85,7 +83,7 @@ def budget() -> sweep.Budget:
   except ValueError:
     raise InputError(f"--budget={FLAGS.budget}: expected JSON") from None
   try:
-    return sweep_plan.budget_from_dict(fields)
+    return plan.budget_from_dict(fields)
   except TypeError:  # a number for a list, or in it something else
     raise InputError(
       f"--budget={FLAGS.budget}: expected lists for evaluate_at and splits"
@@ -102,7 +100,7 @@ def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
       without --sparse_lowest.
   """
   if FLAGS.sparse_lowest is not None:
-    dataset = sparse_features.sparsify(
+    dataset = sparse.sparsify(
       common.load_dataset(), FLAGS.sparse_lowest, FLAGS.sparse_seed or 0
     )
     cell = dataclasses.replace(cell, num_train=None)
@@ -114,9 +112,7 @@ def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
     dataset = common.load_dataset(take=False)
   wanted = FLAGS.data_digest
   if wanted is not None:
-    digests = [
-      sweep_results.data_digest(some) for _, some in cuts(cell, dataset)
-    ]
+    digests = [store.data_digest(some) for _, some in cuts(cell, dataset)]
     if not any(digest.startswith(wanted) for digest in digests):
       raise InputError(
         f"--data_digest={wanted}: the data flags give "
@@ -158,7 +154,7 @@ def stored(
     rows = table[table["cell"] == key].sort_values("step")
     if rows.empty:
       continue
-    if manifest["data_digest"] != sweep_results.data_digest(dataset):
+    if manifest["data_digest"] != store.data_digest(dataset):
       raise InputError(
         f"--results={folder}: is of other data than the data flags give"
       )
@@ -183,7 +179,7 @@ def differences(now: pd.DataFrame, then: pd.DataFrame) -> pd.Series:
 
 
 def main(_: list[str]) -> None:
-  sharding.use_all_cores()
+  runtime.use_all_cores()
   values = common.flag_values()
   cell, dataset = load(settings.from_values(values))
   length = budget()

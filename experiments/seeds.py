@@ -22,13 +22,10 @@ from types import SimpleNamespace
 import pandas as pd
 
 from experiments._shared import study
-from mnist_jax import sweep
-from mnist_jax.plotting import axes as plots
+from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
 from mnist_jax.stats import verdicts
-from mnist_jax.sweep import figures as study_figures
-from mnist_jax.sweep import tables
+from mnist_jax.sweep import figures, tables
 
 BOOK = {"test_accuracy": 0.9749, "dev_accuracy": 0.9710, "dev_loss": 0.098}
 BOOK_EXAMPLES = {"test_accuracy": 10_000, "dev_accuracy": 5_000}
@@ -60,12 +57,12 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
   return lab.sweep(cells, budget)
 
 
-def _book_interval(metric: str) -> statistics.Effect | None:
+def _book_interval(metric: str) -> stats.Effect | None:
   """Wilson's interval of the book's one number, of an accuracy."""
   if metric not in BOOK_EXAMPLES:
     return None
   n = BOOK_EXAMPLES[metric]
-  return statistics.wilson_interval(round(BOOK[metric] * n), n)
+  return stats.wilson_interval(round(BOOK[metric] * n), n)
 
 
 def _margin(metric: str) -> float:
@@ -87,7 +84,7 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
       "N1",
       metric.replace("_", " "),
       f"the mean {metric.replace('_', ' ')} over seeds is the book's",
-      statistics.mean_interval(_ends(table, metric).values[0, :, 0], seed=0),
+      stats.mean_interval(_ends(table, metric).values[0, :, 0], seed=0),
       "same",
       target=target,
       margin=_margin(metric),
@@ -104,7 +101,7 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
         "N2",
         metric.replace("_", " "),
         f"{values.widths[1]} hidden units do better than {values.widths[0]}",
-        statistics.mean_interval(sign * (wide - narrow), seed=0),
+        stats.mean_interval(sign * (wide - narrow), seed=0),
         "greater",
         margin=margin,
       )
@@ -124,11 +121,11 @@ def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
 
 def draw(
   table: pd.DataFrame, values: SimpleNamespace
-) -> dict[str, plots.Figure]:
-  figure, axes = plots.panels(1, 3, (14, 4.4))
+) -> dict[str, plotting.Figure]:
+  figure, axes = plotting.panels(1, 3, (14, 4.4))
   for ax, metric in zip(axes[0], ("dev_loss", "dev_accuracy"), strict=False):
     curves = tables.curves(table, "hidden_sizes", metric)
-    study_figures.draw_curves(
+    figures.draw_curves(
       ax,
       curves,
       metric,
@@ -136,7 +133,7 @@ def draw(
       since=1,
     )
   _draw_tests(axes[0, 2], _ends(table, "test_accuracy"))
-  with plots.style():
+  with plotting.style():
     figure.suptitle(
       f"The book's run over {values.seeds} seeds (rate 0.2, batch 128, "
       f"{values.epochs} epochs)"
@@ -144,11 +141,11 @@ def draw(
   return {"seeds": figure}
 
 
-def _draw_tests(ax: plots.Axes, ends: tables.Curves) -> None:
+def _draw_tests(ax: plotting.Axes, ends: tables.Curves) -> None:
   """Every seed's test accuracy beside the book's one number."""
   interval = _book_interval("test_accuracy")
   assert interval is not None
-  with plots.style():
+  with plotting.style():
     ax.axhspan(
       interval.low,
       interval.high,
@@ -159,10 +156,10 @@ def _draw_tests(ax: plots.Axes, ends: tables.Curves) -> None:
     )
     ax.axhline(interval.estimate, color="black", linewidth=1)
     for i, values in enumerate(ends.values[:, :, 0]):
-      look = plots.series(i) | {"linestyle": "none"}
+      look = plotting.series(i) | {"linestyle": "none"}
       spread = [i + (s / len(values) - 0.5) / 2 for s in range(len(values))]
       ax.plot(spread, values, **look, label=None, alpha=0.6)
-      effect = statistics.mean_interval(values, seed=0)
+      effect = stats.mean_interval(values, seed=0)
       ax.errorbar(
         [i + 0.35],
         [effect.estimate],
@@ -178,7 +175,7 @@ def _draw_tests(ax: plots.Axes, ends: tables.Curves) -> None:
     names = [str(arm).split(",")[0] for arm in ends.arms]
     ax.set_xticks(range(len(names)), names)
     ax.set_xlabel("hidden units of the first layer (each point a seed)")
-    study_figures.metric_axis(ax, "test_accuracy")
+    figures.metric_axis(ax, "test_accuracy")
     ax.legend()
 
 

@@ -20,17 +20,12 @@ import numpy as np
 from absl import flags
 
 from experiments._shared import common, progress
-from mnist_jax import data
+from mnist_jax import data, plotting, range_test, training
 from mnist_jax.model import mlp
-from mnist_jax.plotting import axes as plots
 from mnist_jax.plotting import run as run_figures
-from mnist_jax.range_test import recording as range_test
-from mnist_jax.runtime import compile_log as compilation
-from mnist_jax.runtime import environment
+from mnist_jax.runtime import compile_log, environment
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.training import checkpoint, runner, settings
-from mnist_jax.training import loop as train
-from mnist_jax.training import run_directory as records
+from mnist_jax.training import checkpoint, run_directory, runner, settings
 
 FLAGS = flags.FLAGS
 RUNS = Path("runs/train")
@@ -67,7 +62,7 @@ def default_workdir(config: dict[str, Any]) -> Path:
   """The newest unfinished run of this configuration, else a new directory."""
   for path in sorted(RUNS.glob("*/config.json"), reverse=True):
     with contextlib.suppress(InputError):
-      run = records.read_run(path.parent)
+      run = run_directory.read_run(path.parent)
       same = all(run.config.get(key) == config[key] for key in config)
       if same and run.summary is None:
         return path.parent
@@ -98,10 +93,10 @@ def stop_requests() -> Iterator[list[int]]:
 
 
 def test_results(
-  config: train.TrainConfig, params: mlp.Params, split: data.Split
+  config: training.TrainConfig, params: mlp.Params, split: data.Split
 ) -> tuple[dict[str, float], np.ndarray]:
   """Loss and accuracy on the test set, and its probabilities [N, C]."""
-  result = train.evaluate(config.activations, params, split)
+  result = training.evaluate(config.activations, params, split)
   logits = mlp.apply(params, config.activations, data.to_float(split.images))
   return (
     {
@@ -113,7 +108,7 @@ def test_results(
 
 
 def draw(
-  run: records.RunDirectory,
+  run: run_directory.RunDirectory,
   test: dict[str, float],
   epoch: int,
   params: mlp.Params,
@@ -137,17 +132,17 @@ def draw(
     "confusion": run_figures.confusion(counts),
   }
   for name, figure in figures.items():
-    run.write_bytes(f"{name}.png", plots.render(figure, "png"))
-  run.write_bytes("curves.svg", plots.render(figures["curves"], "svg"))
+    run.write_bytes(f"{name}.png", plotting.render(figure, "png"))
+  run.write_bytes("curves.svg", plotting.render(figures["curves"], "svg"))
   run.write_json("confusion.json", counts.tolist())
 
 
 def finish(
-  run: records.RunDirectory,
+  run: run_directory.RunDirectory,
   spec: runner.RunSpec,
   dataset: data.Dataset,
   outcome: runner.Outcome,
-  compiled: compilation.CompileLog,
+  compiled: compile_log.CompileLog,
 ) -> dict[str, Any]:
   """Reads the test set, once, and writes figures and summary."""
   test, probabilities = test_results(spec.config, outcome.params, dataset.test)
@@ -195,7 +190,7 @@ def _say(epoch: int, path: Path, rejected: tuple[tuple[int, str], ...]) -> None:
 def fit(
   spec: runner.RunSpec,
   dataset: data.Dataset,
-  run: records.RunDirectory,
+  run: run_directory.RunDirectory,
   stops: list[int],
 ) -> runner.Outcome:
   """`runner.run` with its progress shown; a broken loss ends the program."""
@@ -214,7 +209,7 @@ def fit(
       on_resume=resumed,
       should_stop=lambda: bool(stops),
     )
-  except train.NonFiniteError as error:
+  except training.NonFiniteError as error:
     step = max(checkpoint.steps(run.checkpoints))
     last = run.checkpoints / str(step)
     common.fail(f"{error}; the last good checkpoint is {last}", 3)
@@ -283,11 +278,11 @@ def main(_: list[str]) -> None:
   workdir = Path(FLAGS.workdir) if FLAGS.workdir else default_workdir(identity)
   recorded = {**identity, **environment.describe()}
   with (
-    records.open_run(workdir, recorded, overwrite=FLAGS.overwrite) as run,
-    compilation.watch() as compiled,
+    run_directory.open_run(workdir, recorded, overwrite=FLAGS.overwrite) as run,
+    compile_log.watch() as compiled,
     stop_requests() as stops,
   ):
-    summary = records.read_run(workdir).summary
+    summary = run_directory.read_run(workdir).summary
     if summary is None or summary["epochs_asked"] != FLAGS.epochs:
       outcome = fit(spec, dataset, run, stops)
       if outcome.ended == "stopped":

@@ -15,12 +15,10 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from mnist_jax import data
+from mnist_jax import data, schedules, training
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import errors
-from mnist_jax.schedules import config as schedule_config
 from mnist_jax.training import optimizers, runner, settings
-from mnist_jax.training import run_directory as records
 
 FLAGS = flags.FLAGS
 AUTO = "auto"  # a learning rate that the range test chooses
@@ -187,9 +185,7 @@ _SHARED: dict[str, Callable[[str], None]] = {
   "order_seed": lambda n: _integer(
     n, None, "of the order of examples (default: --seed)", 0, most=2**32 - 1
   ),
-  "schedule": lambda n: _choice(
-    n, "fixed", schedule_config.POLICIES, "rate policy"
-  ),
+  "schedule": lambda n: _choice(n, "fixed", schedules.POLICIES, "rate policy"),
   "gamma": lambda n: _number(n, None, "factor of step, multistep, exp, inv"),
   "decay_rate": lambda n: _number(n, None, "factor of exponential_decay"),
   "decay_steps": lambda n: _number(n, None, "period of a decay, or its end"),
@@ -391,7 +387,7 @@ def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
   Raises:
     InputError: no run of experiments.train there, or no sound checkpoint.
   """
-  run = records.read_run(Path(run_dir))
+  run = training.read_run(Path(run_dir))
   values = run.config["flags"]
   config = settings.from_values(values).train_config()
   params = runner.load_params(run, config, values["patience"])

@@ -28,13 +28,11 @@ import pandas as pd
 from absl import flags
 
 from experiments._shared import common, progress
-from mnist_jax import data, sweep
-from mnist_jax.plotting import axes as plots
-from mnist_jax.runtime import devices as sharding
+from mnist_jax import data, plotting, runtime, sweep
 from mnist_jax.runtime import environment, files
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
-from mnist_jax.sweep import store as sweep_results
+from mnist_jax.sweep import store
 
 FLAGS = flags.FLAGS
 PRESETS = ("quick", "full")
@@ -111,7 +109,7 @@ class Lab:
     self.sessions = 0.0  # of this session alone
     self._overwrite = overwrite
     self._data_flags = data_flags  # that load the data set, for the replays
-    self._mesh = sharding.mesh()
+    self._mesh = runtime.mesh()
 
   @property
   def dataset(self) -> data.Dataset:
@@ -162,7 +160,7 @@ class Lab:
     self.seconds = sum(
       block["seconds"]
       for folder in self.workdir.glob("*/blocks")
-      for block in sweep_results.read_blocks(folder)
+      for block in store.read_blocks(folder)
     )
     return table
 
@@ -201,7 +199,7 @@ class Study:
   settings: tuple[Setting, ...]
   measure: Callable[[Lab, SimpleNamespace], Tables]
   judge: Callable[[Tables, SimpleNamespace], list[verdicts.Part]]
-  draw: Callable[[Tables, SimpleNamespace], Mapping[str, plots.Figure]]
+  draw: Callable[[Tables, SimpleNamespace], Mapping[str, plotting.Figure]]
   summarise: Callable[[Tables, SimpleNamespace], pd.DataFrame]
   check: Callable[[SimpleNamespace], None] = lambda values: None
   reads_data: bool = True
@@ -247,7 +245,7 @@ def write_verdict(
     "wall_seconds": round(wall_seconds, 1),
     "date": datetime.date.today().isoformat(),
     "data_digest": data_digest,
-    "code_version": sweep_results.code_version(),
+    "code_version": store.code_version(),
     **environment.describe(),
   }
   _write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
@@ -302,7 +300,7 @@ def _write(
     summary.to_csv(index=False, float_format="%.6g"),
   )
   for name, figure in study.draw(measured, values).items():
-    plots.save(figure, lab.workdir / f"{name}.png")
+    plotting.save(figure, lab.workdir / f"{name}.png")
   # What this session did beside its sweeps, and all sessions' sweeps.
   beside = time.monotonic() - begun - lab.sessions
   write_verdict(
@@ -328,7 +326,7 @@ def _stop(number: int, _: object) -> NoReturn:
 def _main(study: Study) -> None:
   begun = time.monotonic()
   signal.signal(signal.SIGINT, _stop)
-  sharding.use_all_cores()
+  runtime.use_all_cores()
   values = SimpleNamespace(
     **{s.name: s.value(FLAGS.preset) for s in study.settings}
   )

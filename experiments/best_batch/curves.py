@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from mnist_jax.stats import effects as statistics
-from mnist_jax.stats import grid_minimum as ridge
-from mnist_jax.stats import slopes
+from mnist_jax import stats
+from mnist_jax.stats import grid_minimum, slopes
 from mnist_jax.sweep import tables
 
 FIELDS = ["budget_unit", "examples", "momentum", "effective_rate"]
@@ -75,11 +74,11 @@ def inner_best(tuning: pd.DataFrame, curve: Curve) -> int:
 
 def best_batches(
   table: pd.DataFrame, curve: Curve, largest: float = math.inf
-) -> ridge.BestRates:
+) -> grid_minimum.BestRates:
   """Each seed's best batch, in `rates`, and whether it is at the grid's end.
 
   The parabola through the least log error and its neighbours, over log batch;
-  see `ridge.best_rates`, whose rates are batch sizes here.
+  see `grid_minimum.best_rates`, whose rates are batch sizes here.
 
   Args:
     largest: batches above it are left out.
@@ -88,7 +87,7 @@ def best_batches(
   kept = batches <= largest
   # No error at all would have no log: as if half of one example were wrong.
   errors = np.maximum(1 - accuracy[:, kept], 1e-4)
-  return ridge.best_rates(batches[kept], errors)
+  return grid_minimum.best_rates(batches[kept], errors)
 
 
 def lines(table: pd.DataFrame) -> dict[str, tuple[str, list[Curve]]]:
@@ -133,7 +132,7 @@ def line(
 
 def slope(
   x: Float[np.ndarray, " K"], best: Float[np.ndarray, "S K"]
-) -> statistics.Effect:
+) -> stats.Effect:
   """The exponent of best ~ x^p over seeds; exactly 0 where nothing changes."""
   # Each seed's own level is not in the slope; dividing by it leaves no rounding
   # where all best batches are the same end of the grid.

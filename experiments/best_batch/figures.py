@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 
 from experiments.best_batch import curves as batch_curves
-from mnist_jax.plotting import axes as plots
-from mnist_jax.stats import effects as statistics
-from mnist_jax.sweep import figures as study_figures
+from mnist_jax import plotting, stats
+from mnist_jax.sweep import figures
 
 
-def draw_accuracy(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
+def draw_accuracy(
+  table: pd.DataFrame, batches: Sequence[int]
+) -> plotting.Figure:
   """Mean accuracy of each curve, one panel for each of `batch_curves.lines`."""
-  figure, axes = plots.panels(2, 2, (12, 9))
+  figure, axes = plotting.panels(2, 2, (12, 9))
   for ax, (name, (along, curves)) in zip(
     axes.flat, batch_curves.lines(table).items(), strict=True
   ):
@@ -22,18 +23,18 @@ def draw_accuracy(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
       x, accuracy = batch_curves.by_batch(table, curve)
       value = getattr(curve, along)
       label = f"N = {value}" if along == "examples" else f"rate {value:g}"
-      plots.bands(ax, x, accuracy, label, index=i)
+      plotting.bands(ax, x, accuracy, label, index=i)
       means = accuracy.mean(axis=0)
       lowest = min(lowest, float(means[len(means) // 2 :].min()))
-    plots.log_axis(ax, "x", batches)
+    plotting.log_axis(ax, "x", batches)
     # What fails at the small batches would flatten all the rest.
     ax.set_ylim(max(0.0, lowest - 0.12), min(1.0, ax.get_ylim()[1] + 0.005))
-    study_figures.metric_axis(ax, "dev_accuracy")
-    with plots.style():
+    figures.metric_axis(ax, "dev_accuracy")
+    with plotting.style():
       ax.set_xlabel("batch size")
       ax.set_title(name.partition(", ")[2])
       ax.legend(loc="lower right", fontsize=9)
-  with plots.style():
+  with plotting.style():
     figure.suptitle(
       "Accuracy against batch size at fixed rates, mean and 95 % band over "
       "seeds"
@@ -42,26 +43,24 @@ def draw_accuracy(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
 
 
 def _draw_line(
-  ax: plots.Axes, table: pd.DataFrame, name: str, index: int
+  ax: plotting.Axes, table: pd.DataFrame, name: str, index: int
 ) -> None:
   """The best batch along a line: mean with interval, and the fitted slope."""
   along, curves = batch_curves.lines(table)[name]
   x, best, _ = batch_curves.line(table, along, curves)
   slope = batch_curves.slope(x, best)
-  means, lows, highs = np.array(
-    [statistics.geometric_mean(b) for b in best.T]
-  ).T
+  means, lows, highs = np.array([stats.geometric_mean(b) for b in best.T]).T
   label = (
     f"{name.partition(', ')[2]}: slope {slope.estimate:.2f} "
     f"[{slope.low:.2f}, {slope.high:.2f}]"
   )
-  line = plots.bands(ax, x, best, label, index=index, interval=(lows, highs))
+  line = plotting.bands(ax, x, best, label, index=index, interval=(lows, highs))
   line.set_ydata(means)
 
 
-def draw_best(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
+def draw_best(table: pd.DataFrame, batches: Sequence[int]) -> plotting.Figure:
   """The best batch against rate and against N, with slopes."""
-  figure, axes = plots.panels(1, 2, (13, 5.6))
+  figure, axes = plotting.panels(1, 2, (13, 5.6))
   places = {"effective_rate": 0, "examples": 1}
   ticks: list[set[float]] = [set(), set()]
   for i, (name, (along, curves)) in enumerate(
@@ -74,18 +73,18 @@ def draw_best(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
   for ax, own, label in zip(
     axes[0], ticks, ("learning rate", "training examples N"), strict=True
   ):
-    with plots.style():
+    with plotting.style():
       x = np.array(sorted(own), np.float64)
       middle = np.sqrt(low * high / x[0] / x[-1]) * x
       ax.plot(x, middle, "k:", linewidth=1.2, label="slope 1, as Smith & Le")
       ax.set_xlabel(label)
       ax.set_ylabel("best batch size (geometric mean, 95 %)")
       ax.legend(fontsize=9, loc="upper left")
-    plots.log_axis(ax, "x", x)
-    plots.log_axis(ax, "y", batches)
+    plotting.log_axis(ax, "x", x)
+    plotting.log_axis(ax, "y", batches)
     # Room above the largest batch for the legend.
     ax.set_ylim(low, high * (high / low) ** 0.45)
-  with plots.style():
+  with plotting.style():
     figure.suptitle("Best batch size of each seed, at fixed rates")
   return figure
 
@@ -95,14 +94,16 @@ def _spread(values: Sequence[float]) -> str:
   return f"spread by a factor of {np.exp(np.log(values).std(ddof=1)):.2g}"
 
 
-def draw_collapse(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
+def draw_collapse(
+  table: pd.DataFrame, batches: Sequence[int]
+) -> plotting.Figure:
   """Accuracy below the curve's best, against batch and against noise scale.
 
   Of the curves of equal updates, those with momentum among them. The titles
   say how far apart the curves' best batches are, and the noise scales there:
   at a perfect collapse the second is a factor of 1.
   """
-  figure, axes = plots.panels(1, 2, (13, 6.4))
+  figure, axes = plotting.panels(1, 2, (13, 6.4))
   by_batch, by_noise = axes[0]
   found = batch_curves.curves_of(table)
   best, noise = [], []
@@ -111,14 +112,14 @@ def draw_collapse(table: pd.DataFrame, batches: Sequence[int]) -> plots.Figure:
     sizes, accuracy = batch_curves.by_batch(table, curve)
     below = 100 * (accuracy - accuracy.mean(axis=0).max())
     name = str(curve).partition(", ")[2]
-    plots.bands(by_batch, sizes, below, name, index=i)
-    plots.bands(by_noise, curve.noise_scale(sizes), below, name, index=i)
+    plotting.bands(by_batch, sizes, below, name, index=i)
+    plotting.bands(by_noise, curve.noise_scale(sizes), below, name, index=i)
     own = batch_curves.best_batches(table, curve).rates
-    best.append(statistics.geometric_mean(own)[0])
+    best.append(stats.geometric_mean(own)[0])
     noise.append(curve.noise_scale(best[-1]))
-  plots.log_axis(by_batch, "x", batches)
-  plots.log_axis(by_noise, "x")
-  with plots.style():
+  plotting.log_axis(by_batch, "x", batches)
+  plotting.log_axis(by_noise, "x")
+  with plotting.style():
     by_batch.set_title(f"best batches {_spread(best)}")
     by_noise.set_title(f"noise scales there {_spread(noise)}")
     by_batch.set_xlabel("batch size")

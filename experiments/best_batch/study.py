@@ -34,11 +34,9 @@ import pandas as pd
 
 from experiments._shared import checks, study
 from experiments.best_batch import curves as batch_curves
-from experiments.best_batch import figures as batch_figures
-from mnist_jax import sweep
-from mnist_jax.plotting import axes as plots
+from experiments.best_batch import figures
+from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
 from mnist_jax.stats import verdicts
 from mnist_jax.sweep import tables
 
@@ -156,7 +154,7 @@ def judge(
           f"peak above the {end}, {curve}",
           f"accuracy at batch {batches[best]:g} is above that at "
           f"{batches[column]:g}",
-          statistics.paired_difference(
+          stats.paired_difference(
             accuracy[:, best], accuracy[:, column], seed=0
           ),
           margin=PEAK_MARGIN,
@@ -195,7 +193,7 @@ def summarise(
     _, test = batch_curves.by_batch(table, curve, "test_accuracy")
     chosen = batch_curves.inner_best(measured["tuning"], curve)
     found = batch_curves.best_batches(table, curve)
-    mean, low, high = statistics.geometric_mean(found.rates)
+    mean, low, high = stats.geometric_mean(found.rates)
     row = dataclasses.asdict(curve) | {
       "seeds": len(accuracy),
       "best_batch": mean,
@@ -219,12 +217,12 @@ def summarise(
 
 def draw(
   measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> dict[str, plots.Figure]:
+) -> dict[str, plotting.Figure]:
   table = measured["table"]
   return {
-    "accuracy": batch_figures.draw_accuracy(table, values.batches),
-    "best_batch": batch_figures.draw_best(table, values.batches),
-    "noise_scale": batch_figures.draw_collapse(table, values.batches),
+    "accuracy": figures.draw_accuracy(table, values.batches),
+    "best_batch": figures.draw_best(table, values.batches),
+    "noise_scale": figures.draw_collapse(table, values.batches),
   }
 
 

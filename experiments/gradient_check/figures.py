@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Real
 
+from mnist_jax import plotting
 from mnist_jax.gradcheck._report import RECHECK, VERY_SATISFYING
-from mnist_jax.plotting import axes as plots
-from mnist_jax.plotting import run as run_figures
+from mnist_jax.plotting import run
 from mnist_jax.stats.effects import Effect
 
 _LEAST, _MOST = 1e-16, 1.0  # of the residual map's colours
@@ -70,7 +70,7 @@ def _step_line(
   """One method's line, its fit and its valley; c of its rounding floor c/h."""
   good = np.isfinite(y).all(axis=0) & (y > 0).all(axis=0)
   x, y = steps[good], y[:, good]
-  mean, look = _geometric(y), plots.series(index)
+  mean, look = _geometric(y), plotting.series(index)
   best = int(np.argmin(mean))
   label = f"{name}: slope {slope[0].estimate:.3f}, valley at h = {x[best]:.0e}"
   ax.plot(x, mean, label=label, **look)
@@ -97,7 +97,7 @@ def error_vs_step(
   steps: Real[np.ndarray, " K"],
   errors: Mapping[tuple[str, str], Float[np.ndarray, "S K"]],
   slopes: Mapping[tuple[str, str], tuple[Effect, tuple[float, float]]],
-) -> plots.Figure:
+) -> plotting.Figure:
   """Claim G1: the error of a difference against its step, log axes.
 
   Args:
@@ -105,11 +105,11 @@ def error_vs_step(
       too small to be taken.
     slopes: by the same keys the fitted exponent and the range of the fit.
   """
-  figure, axes = plots.panels(1, 2, (12.0, 5.8))
+  figure, axes = plotting.panels(1, 2, (12.0, 5.8))
   for ax, dtype in zip(axes[0], ("float64", "float32"), strict=True):
-    with plots.style():
-      plots.log_axis(ax, "x")
-      plots.log_axis(ax, "y")
+    with plotting.style():
+      plotting.log_axis(ax, "x")
+      plotting.log_axis(ax, "y")
       _marks(ax, 1e-12)
       floors = [
         _step_line(
@@ -148,7 +148,7 @@ def residual_map(
   names: Sequence[str],
   given: Sequence[Float[np.ndarray, "..."]],
   numeric: Sequence[Float[np.ndarray, "..."]],
-) -> plots.Figure:
+) -> plotting.Figure:
   """|given - numeric| of every entry, by tensor, on a logarithmic scale.
 
   In parts of the tensor's largest entry. A tensor of 784 rows is shown as
@@ -160,7 +160,7 @@ def residual_map(
     for t, a in zip(tiled, given, strict=True)
   ]
   size = (sum(widths) + 0.7 * len(given) + 1.0, 5.8)
-  figure, axes = plots.panels(1, len(given), size)
+  figure, axes = plotting.panels(1, len(given), size)
   axes[0, 0].get_gridspec().set_width_ratios(widths)
   image: Any = None
   for ax, name, a, b, tile in zip(
@@ -170,10 +170,10 @@ def residual_map(
     worst = float(np.nanmax(error)) if np.isfinite(error).any() else math.nan
     if tile:
       columns = math.ceil(math.sqrt(error.shape[1]))
-      table = run_figures.mosaic(error.T.reshape(-1, 28, 28), columns)
+      table = run.mosaic(error.T.reshape(-1, 28, 28), columns)
     else:
       table = error if error.ndim == 2 else error[:, None]
-    with plots.style():
+    with plotting.style():
       image = ax.imshow(
         np.log10(np.clip(table, _LEAST, _MOST)),
         cmap="viridis",
@@ -192,7 +192,7 @@ def residual_map(
       elif error.ndim == 2:
         ax.set_xlabel("unit")
         ax.set_ylabel("input")
-  with plots.style():
+  with plotting.style():
     bar = figure.colorbar(image, ax=list(axes[0]), fraction=0.03, pad=0.01)
     ticks = range(-16, 1, 4)
     bar.set_ticks(list(ticks), labels=[f"$10^{{{t}}}$" for t in ticks])
@@ -206,21 +206,21 @@ def distances(
   *,
   label: str,
   title: str,
-) -> plots.Figure:
+) -> plotting.Figure:
   """Distances of many seeds, geometric means and ranges, log y axis.
 
   Args:
     lines: by the text of the legend.
     label: of the x axis.
   """
-  figure, axes = plots.panels(1, 1, (8.0, 5.4))
+  figure, axes = plotting.panels(1, 1, (8.0, 5.4))
   ax = axes[0, 0]
   seeds = 0
-  with plots.style():
-    plots.log_axis(ax, "y")
+  with plotting.style():
+    plotting.log_axis(ax, "y")
     _marks(ax, 1e-13)
     for i, (name, y) in enumerate(lines.items()):
-      look = plots.series(i)
+      look = plotting.series(i)
       ax.plot(x, _geometric(y), label=name, **look)
       _band(ax, x, y, look)
       seeds = len(y)

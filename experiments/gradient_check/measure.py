@@ -16,13 +16,12 @@ from jaxtyping import Float, Int
 from mnist_jax import data, gradcheck
 from mnist_jax.gradcheck._differences import Losses, flatten
 from mnist_jax.gradcheck._report import Verdict
-from mnist_jax.gradcheck.faults import catalogue as gradient_faults
-from mnist_jax.gradcheck.network import check as network_gradcheck
+from mnist_jax.gradcheck.faults import catalogue
+from mnist_jax.gradcheck.network import check
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.training import gradient_checks as training_checks
-from mnist_jax.training import loop as train
+from mnist_jax.training import gradient_checks, loop
 
 PLAIN_STEP = 1e-5  # near the valley of the two-sided difference in float64
 WIDTH = 16  # units of every hidden layer of the depth study
@@ -34,7 +33,7 @@ NO_L2 = "l2_missing"
 class Start(NamedTuple):
   """A network before training, and the batch on which it is checked."""
 
-  state: train.TrainState
+  state: loop.TrainState
   batch: objective.Batch
 
 
@@ -88,8 +87,8 @@ def error_against_step(
   Returns:
     "one_sided" and "two_sided".
   """
-  subject = network_gradcheck.Subject(params, activations, batch)
-  autodiff = network_gradcheck.value_and_grad_of("autodiff", activations)
+  subject = check.Subject(params, activations, batch)
+  autodiff = check.value_and_grad_of("autodiff", activations)
   layout, exact, _ = flatten(subject.gradient(autodiff), "gradient")
   positions = _coordinates(exact, layout.slices(), seed)
   wanted = exact[positions]
@@ -101,7 +100,7 @@ def error_against_step(
       lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), batch
     )
     losses = Losses(
-      network_gradcheck.objective_of(activations),
+      check.objective_of(activations),
       layout,
       theta,
       (own, None, None),
@@ -140,10 +139,10 @@ def distance_at_depth(
   names = (activation,) * (depth - 1)
   params = mlp.init(jax.random.key(seed), sizes)
   batch = draw_batch(split, batch_size, seed)
-  subject = network_gradcheck.Subject(params, names, batch)
-  seam = network_gradcheck.value_and_grad_of("hand", names)
+  subject = check.Subject(params, names, batch)
+  seam = check.value_and_grad_of("hand", names)
   hand = subject.gradient(seam)
-  short = network_gradcheck.gradient_of(seam)(params, batch, None, None)
+  short = check.gradient_of(seam)(params, batch, None, None)
   numeric = subject.numeric(PLAIN_STEP)
   return {
     "numeric": gradcheck.distance(hand, numeric),
@@ -152,18 +151,16 @@ def distance_at_depth(
 
 
 def _moment(
-  config: train.TrainConfig,
+  config: loop.TrainConfig,
   start: Start,
-  hparams: train.HParams,
+  hparams: loop.HParams,
   epoch: int,
   with_faults: bool,
 ) -> dict[str, Any]:
   """What the check says of one state in training."""
   names = config.activations
-  subject = network_gradcheck.Subject(
-    start.state.params, names, start.batch, hparams.l2
-  )
-  hand = subject.gradient(network_gradcheck.value_and_grad_of("hand", names))
+  subject = check.Subject(start.state.params, names, start.batch, hparams.l2)
+  hand = subject.gradient(check.value_and_grad_of("hand", names))
   numeric = subject.numeric(PLAIN_STEP)
   report = subject.check(hand)
   found: dict[str, Any] = {
@@ -175,9 +172,9 @@ def _moment(
     "largest_weight": max(float(np.abs(p.w).max()) for p in subject.params),
   }
   for key, name in (("no_l2", NO_L2), ("late", LATE_FAULT)):
-    fault = gradient_faults.find(name, names)
+    fault = catalogue.find(name, names)
     faulty = subject.gradient(fault.value_and_grad(names))
-    is_wrong = bool(gradient_faults.differing(hand, faulty))
+    is_wrong = bool(catalogue.differing(hand, faulty))
     found[key] = {
       "distance": gradcheck.distance(faulty, numeric),
       "is_wrong": is_wrong,
@@ -190,7 +187,7 @@ def _moment(
 
 
 def distances_in_training(
-  config: train.TrainConfig,
+  config: loop.TrainConfig,
   dataset: data.Dataset,
   epochs: Sequence[int],
   seed: int,
@@ -214,7 +211,7 @@ def distances_in_training(
     moment, whether it was caught.
   """
   batch = draw_batch(dataset.train, batch_size, seed)
-  state, hparams = train.init_state(config, seed), train.make_hparams(seed)
+  state, hparams = loop.init_state(config, seed), loop.make_hparams(seed)
   hparams = hparams._replace(l2=jnp.asarray(l2, jnp.float32))
   count = dataset.train.labels.shape[0]
   updates = data.updates_per_epoch(count, config.batch_size, config.drop_last)
@@ -224,24 +221,22 @@ def distances_in_training(
       ends = epoch in (min(epochs), max(epochs))
       yield _moment(config, Start(state, batch), hparams, epoch, ends)
     if epoch < max(epochs):
-      plan = train.plan_epoch(
-        config, seed, epoch, count, rates, int(state.step)
-      )
-      state, _ = train.train_epoch(config, state, dataset.train, plan, hparams)
+      plan = loop.plan_epoch(config, seed, epoch, count, rates, int(state.step))
+      state, _ = loop.train_epoch(config, state, dataset.train, plan, hparams)
 
 
 def _refused(
   params: mlp.Params, names: tuple[mlp.Activation, ...], batch: objective.Batch
 ) -> bool:
   try:
-    network_gradcheck.check_network(params, names, batch, dropout_rate=0.5)
+    check.check_network(params, names, batch, dropout_rate=0.5)
   except InputError:
     return True
   return False
 
 
 def dropout_and_training_facts(
-  config: train.TrainConfig, dataset: data.Dataset, seed: int
+  config: loop.TrainConfig, dataset: data.Dataset, seed: int
 ) -> dict[str, bool]:
   """What G5 says of dropout and of checks in training, tried out.
 
@@ -250,21 +245,21 @@ def dropout_and_training_facts(
     under frozen ones, an epoch the same bit for bit with checks beside it.
   """
   names = config.activations
-  state, hparams = train.init_state(config, seed), train.make_hparams(seed)
+  state, hparams = loop.init_state(config, seed), loop.make_hparams(seed)
   batch = draw_batch(dataset.train, 16, seed)
   masks = mlp.dropout_masks(jax.random.key(seed), state.params, 16, 0.5)
-  terms = network_gradcheck.check_network(
+  terms = check.check_network(
     state.params, names, batch, masks=masks, dropout_rate=0.5
   )
   part = jax.tree.map(lambda x: x[: 5 * config.batch_size], dataset.train)
   rates = np.full(5, 0.2, np.float32)
-  plan = train.plan_epoch(
+  plan = loop.plan_epoch(
     config, seed, 0, len(part.labels), rates, int(state.step)
   )
-  training_checks.check_epoch(config, state, part, plan, hparams, 4)
-  checked, _ = train.train_epoch(config, state, part, plan, hparams)
-  state = train.init_state(config, seed)
-  alone, _ = train.train_epoch(config, state, part, plan, hparams)
+  gradient_checks.check_epoch(config, state, part, plan, hparams, 4)
+  checked, _ = loop.train_epoch(config, state, part, plan, hparams)
+  state = loop.init_state(config, seed)
+  alone, _ = loop.train_epoch(config, state, part, plan, hparams)
   same = jax.tree.map(
     lambda a, b: bool(np.array_equal(a, b)), checked.params, alone.params
   )

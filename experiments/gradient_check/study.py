@@ -22,19 +22,16 @@ import numpy as np
 from absl import flags
 
 from experiments._shared import common, study
-from experiments.gradient_check import figures as check_figures
-from experiments.gradient_check import judge as check_judgement
+from experiments.gradient_check import figures, judge
 from experiments.gradient_check import measure as check_study
-from mnist_jax import data, gradcheck
+from mnist_jax import data, gradcheck, plotting
 from mnist_jax.gradcheck import _differences as finite_differences
-from mnist_jax.gradcheck.faults import catalogue as gradient_faults
+from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network import check as network_gradcheck
 from mnist_jax.model import mlp, objective
-from mnist_jax.plotting import axes as plots
 from mnist_jax.runtime import environment
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.training import loop as train
-from mnist_jax.training import run_directory as records
+from mnist_jax.training import loop, run_directory
 
 FLAGS = flags.FLAGS
 RUNS = Path("runs/gradient_check")
@@ -88,7 +85,7 @@ def check(
   names: tuple[mlp.Activation, ...],
   batch: objective.Batch,
   masks: objective.Masks,
-) -> tuple[dict[str, network_gradcheck.TermReport], plots.Figure]:
+) -> tuple[dict[str, network_gradcheck.TermReport], plotting.Figure]:
   """Term by term, with the fault if one was asked for; and the residuals."""
   l2 = FLAGS.l2 or None
   seam = network_gradcheck.value_and_grad_of("hand", names)
@@ -96,9 +93,9 @@ def check(
   candidates = None
   if FLAGS.inject:
     right = subject.gradient(seam)
-    seam = gradient_faults.find(FLAGS.inject, names).value_and_grad(names)
-    candidates = gradient_faults.known_mistakes(names)
-    if not gradient_faults.differing(right, subject.gradient(seam)):
+    seam = catalogue.find(FLAGS.inject, names).value_and_grad(names)
+    candidates = catalogue.known_mistakes(names)
+    if not catalogue.differing(right, subject.gradient(seam)):
       raise InputError(
         f"--inject={FLAGS.inject} changes nothing here (l2 {FLAGS.l2:g}, "
         f"dropout {FLAGS.dropout:g}): expected a fault that does"
@@ -116,7 +113,7 @@ def check(
   given = subject.gradient(seam)
   numeric = subject.numeric(check_study.PLAIN_STEP)
   paths = finite_differences.flatten(params, "params")[0].paths
-  figure = check_figures.residual_map(
+  figure = figures.residual_map(
     [chapter_name(path) for path in paths],
     [np.asarray(x) for x in jax.tree.leaves(given)],
     [np.asarray(x) for x in jax.tree.leaves(numeric)],
@@ -142,25 +139,25 @@ def table(terms: dict[str, network_gradcheck.TermReport]) -> str:
 
 
 def measure(
-  config: train.TrainConfig, dataset: data.Dataset
-) -> check_judgement.Measurements:
+  config: loop.TrainConfig, dataset: data.Dataset
+) -> judge.Measurements:
   """The studies of G1, G2, G3 and G5, seed by seed."""
   preset = PRESETS[FLAGS.preset]
   seeds = range(FLAGS.seed, FLAGS.seed + preset["seeds"])
-  on_device = train.to_device(dataset)
+  on_device = loop.to_device(dataset)
   errors: dict[tuple[str, str], list[np.ndarray]] = {}
   by_depth: dict[str, list[list[float]]] = {}
   training = []
   begun = time.monotonic()
   for seed in seeds:
     batch = check_study.draw_batch(dataset.train, FLAGS.batch_size, seed)
-    params = train.init_state(config, seed).params
+    params = loop.init_state(config, seed).params
     for dtype in ("float64", "float32"):
       found = check_study.error_against_step(
         params,
         config.activations,
         batch,
-        check_judgement.STEPS,
+        judge.STEPS,
         np.dtype(dtype),
         seed,
       )
@@ -191,7 +188,7 @@ def measure(
           kept[row].append(value)
       say(f"{depth} layers, {activation}: {time.monotonic() - begun:.0f} s")
     by_depth |= rows
-  return check_judgement.Measurements(
+  return judge.Measurements(
     {key: np.stack(rows) for key, rows in errors.items()},
     preset["depths"],
     {name: np.array(rows) for name, rows in by_depth.items()},
@@ -202,24 +199,24 @@ def measure(
 
 
 def draw(
-  found: check_judgement.Measurements,
-) -> dict[str, plots.Figure]:
+  found: judge.Measurements,
+) -> dict[str, plotting.Figure]:
   def curve(*keys: str) -> np.ndarray:
-    return check_judgement.training_curve(found.training, *keys)
+    return judge.training_curve(found.training, *keys)
 
   return {
-    "error_vs_step": check_figures.error_vs_step(
-      check_judgement.STEPS,
+    "error_vs_step": figures.error_vs_step(
+      judge.STEPS,
       found.errors,
-      check_judgement.slopes(found.errors),
+      judge.slopes(found.errors),
     ),
-    "distance_vs_depth": check_figures.distances(
+    "distance_vs_depth": figures.distances(
       np.array(found.depths),
       found.by_depth,
       label="layers",
       title="Distance against depth: numeric at h = 1e-5, and float32's own",
     ),
-    "distance_vs_training": check_figures.distances(
+    "distance_vs_training": figures.distances(
       np.array(found.epochs),
       {
         "right, h = 1e-5": curve("plain", "all"),
@@ -234,10 +231,10 @@ def draw(
   }
 
 
-def plain(found: check_judgement.Measurements) -> dict[str, Any]:
+def plain(found: judge.Measurements) -> dict[str, Any]:
   """All that was measured, for JSON."""
   return {
-    "steps": check_judgement.STEPS.tolist(),
+    "steps": judge.STEPS.tolist(),
     "errors": {", ".join(k): v.tolist() for k, v in found.errors.items()},
     "depths": list(found.depths),
     "by_depth": {k: v.tolist() for k, v in found.by_depth.items()},
@@ -248,14 +245,16 @@ def plain(found: check_judgement.Measurements) -> dict[str, Any]:
 
 
 def run_studies(
-  run: records.RunDirectory, config: train.TrainConfig, dataset: data.Dataset
+  run: run_directory.RunDirectory,
+  config: loop.TrainConfig,
+  dataset: data.Dataset,
 ) -> None:
   """Measures, judges, draws and records the claims."""
   begun = time.monotonic()
   found = measure(config, dataset)
-  parts = check_judgement.parts(found)
+  parts = judge.parts(found)
   for name, figure in draw(found).items():
-    run.write_bytes(f"{name}.png", plots.render(figure, "png"))
+    run.write_bytes(f"{name}.png", plotting.render(figure, "png"))
   run.write_json("measurements.json", plain(found))
   with run.replacing("verdict.json") as path:
     study.write_verdict(
@@ -276,17 +275,17 @@ def default_workdir() -> Path:
 def main(_: list[str]) -> None:
   names = tuple(FLAGS.activations)
   if FLAGS.inject == "list":
-    for fault in gradient_faults.catalogue(names).values():
+    for fault in catalogue.catalogue(names).values():
       print(f"{fault.name:<24}{fault.text}")
     return
   if FLAGS.inject:
-    gradient_faults.find(FLAGS.inject, names)
-  config = train.TrainConfig(
+    catalogue.find(FLAGS.inject, names)
+  config = loop.TrainConfig(
     (784, *map(int, FLAGS.hidden_sizes), 10), names, FLAGS.initializer
   )
   dataset = common.load_dataset()
   batch = check_study.draw_batch(dataset.train, FLAGS.batch_size, FLAGS.seed)
-  params = train.init_state(config, FLAGS.seed).params
+  params = loop.init_state(config, FLAGS.seed).params
   masks = None
   if FLAGS.dropout:
     key = jax.random.key(FLAGS.seed)
@@ -299,12 +298,14 @@ def main(_: list[str]) -> None:
     **environment.describe(),
   }
   workdir = Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()
-  with records.open_run(workdir, recorded, overwrite=FLAGS.overwrite) as run:
+  with run_directory.open_run(
+    workdir, recorded, overwrite=FLAGS.overwrite
+  ) as run:
     terms, figure = check(params, names, batch, masks)
     print(table(terms))
     run.write_bytes("report.txt", f"{table(terms)}\n".encode())
     run.write_json("report.json", {k: v.to_dict() for k, v in terms.items()})
-    run.write_bytes("residual_map.png", plots.render(figure, "png"))
+    run.write_bytes("residual_map.png", plotting.render(figure, "png"))
     failed = any(t.hand.verdict in _FAILED for t in terms.values())
     if not FLAGS.inject and not failed:
       run_studies(run, config, dataset)

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from mnist_jax.plotting import axes as plots
-from mnist_jax.stats import effects as statistics
+from mnist_jax import plotting, stats
 
 
 def at(
@@ -29,25 +28,23 @@ def agreement(scales: pd.DataFrame, epoch: int) -> tuple[int, int]:
   return int(((low <= exact) & (exact <= high)).sum()), int(np.isnan(low).sum())
 
 
-def mean_scale(scales: pd.DataFrame, epoch: int) -> statistics.Effect:
+def mean_scale(scales: pd.DataFrame, epoch: int) -> stats.Effect:
   """The geometric mean over seeds of the exact noise scale, as its log."""
-  return statistics.mean_interval(
-    np.log(at(scales, epoch, "noise_scale")), seed=0
-  )
+  return stats.mean_interval(np.log(at(scales, epoch, "noise_scale")), seed=0)
 
 
-def draw_scales(ax: plots.Axes, scales: pd.DataFrame) -> None:
+def draw_scales(ax: plotting.Axes, scales: pd.DataFrame) -> None:
   """The exact noise scale as training goes on."""
   epochs = sorted(scales["epoch"].unique().tolist())
-  ratios = [statistics.as_ratio(mean_scale(scales, epoch)) for epoch in epochs]
+  ratios = [stats.as_ratio(mean_scale(scales, epoch)) for epoch in epochs]
   mean, low, high = np.array(ratios).T
   places = np.arange(len(mean))
-  with plots.style():
+  with plotting.style():
     ax.fill_between(
-      places, low, high, color=plots.COLOURS[0], alpha=0.2, linewidth=0
+      places, low, high, color=plotting.COLOURS[0], alpha=0.2, linewidth=0
     )
     ax.plot(
-      places, mean, **plots.series(0), label="geometric mean, 95 % interval"
+      places, mean, **plotting.series(0), label="geometric mean, 95 % interval"
     )
     for place, epoch in zip(places, epochs, strict=True):
       exact = at(scales, epoch, "noise_scale")
@@ -63,13 +60,13 @@ def draw_scales(ax: plots.Axes, scales: pd.DataFrame) -> None:
     ax.set_xticks(places, [str(epoch) for epoch in epochs])
     ax.set_xlabel("after epoch (not to scale)")
     ax.set_ylabel("noise scale tr(Σ) / |G|² (examples)")
-  plots.log_axis(ax, "y")
-  with plots.style():
+  plotting.log_axis(ax, "y")
+  with plotting.style():
     ax.legend(loc="lower right")
 
 
 def draw_agreement(
-  ax: plots.Axes, scales: pd.DataFrame, batch_sizes: tuple[int, int]
+  ax: plotting.Axes, scales: pd.DataFrame, batch_sizes: tuple[int, int]
 ) -> None:
   """The two-batch estimate against the exact value, by seed.
 
@@ -77,7 +74,7 @@ def draw_agreement(
     batch_sizes: the two, for the label.
   """
   epochs = sorted(scales["epoch"].unique().tolist())
-  with plots.style():
+  with plotting.style():
     for i, epoch in enumerate(epochs):
       exact, estimate, low, high = (
         at(scales, epoch, name)
@@ -93,8 +90,8 @@ def draw_agreement(
           (high - estimate)[known].tolist(),
         ],
         linestyle="none",
-        marker=plots.MARKERS[i],
-        color=plots.COLOURS[i],
+        marker=plotting.MARKERS[i],
+        color=plotting.COLOURS[i],
         elinewidth=0.8,
         alpha=0.8,
         label=f"epoch {epoch}: {holds} of {len(exact)} hold it, "
@@ -106,7 +103,7 @@ def draw_agreement(
     ax.set_ylabel(
       f"from batches of {batch_sizes[0]} and {batch_sizes[1]}, 95 % interval"
     )
-  plots.log_axis(ax, "x")
-  plots.log_axis(ax, "y")
-  with plots.style():
+  plotting.log_axis(ax, "x")
+  plotting.log_axis(ax, "y")
+  with plotting.style():
     ax.legend(loc="upper left", fontsize=9)

@@ -33,20 +33,16 @@ import numpy as np
 import pandas as pd
 
 from experiments._shared import progress, study
-from experiments.gradient_noise import figures as noise_figures
-from mnist_jax import data
-from mnist_jax.analysis import gradient_noise as noise
-from mnist_jax.analysis import noise_scale
+from experiments.gradient_noise import figures
+from mnist_jax import data, plotting, stats, training
+from mnist_jax.analysis import gradient_noise, noise_scale
 from mnist_jax.model import mlp
-from mnist_jax.plotting import axes as plots
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
 from mnist_jax.stats import slopes, verdicts
 from mnist_jax.sweep import tables
-from mnist_jax.training import loop as train
 from mnist_jax.training import trajectory
 
-CONFIG = train.TrainConfig()
+CONFIG = training.TrainConfig()
 RATE = 0.2
 BATCH_SIZES = tuple(2**k for k in range(11))
 COMPARED = (16, 32)
@@ -76,20 +72,22 @@ def check(values: SimpleNamespace) -> None:
 def _variances(
   params: mlp.Params,
   split: data.Split,
-  moments: noise.Moments,
+  moments: gradient_noise.Moments,
   draws: int,
   where: tuple[int, int],
 ) -> list[dict[str, float]]:
   """Drawn and exact variance of the gradient at each batch size."""
   rng = np.random.default_rng([*where, _DRAWS])
-  loss_fn = noise.network_loss(CONFIG.activations)
+  loss_fn = gradient_noise.network_loss(CONFIG.activations)
   count = len(split.labels)
   rows = []
   for size in BATCH_SIZES:
     number = max(draws, EXAMPLES // size)
-    drawn = noise.draw_batches(rng, count, size, number)
-    found = noise.square_distances(loss_fn, params, split, drawn, moments.mean)
-    exact = noise.batch_variance(float(moments.trace), size, count)
+    drawn = gradient_noise.draw_batches(rng, count, size, number)
+    found = gradient_noise.square_distances(
+      loss_fn, params, split, drawn, moments.mean
+    )
+    exact = gradient_noise.batch_variance(float(moments.trace), size, count)
     rows.append(
       {"batch_size": size, "variance": float(found.mean()), "exact": exact}
     )
@@ -99,18 +97,21 @@ def _variances(
 def _scale(
   params: mlp.Params,
   split: data.Split,
-  moments: noise.Moments,
+  moments: gradient_noise.Moments,
   pairs: int,
   where: tuple[int, int],
 ) -> dict[str, Any]:
   """The noise scale, exactly and from two batch sizes."""
   rng = np.random.default_rng([*where, _PAIRS])
-  loss_fn = noise.network_loss(CONFIG.activations)
+  loss_fn = gradient_noise.network_loss(CONFIG.activations)
   count = len(split.labels)
   small, big = (
     np.asarray(
-      noise.square_distances(
-        loss_fn, params, split, noise.draw_batches(rng, count, size, pairs)
+      gradient_noise.square_distances(
+        loss_fn,
+        params,
+        split,
+        gradient_noise.draw_batches(rng, count, size, pairs),
       )
     )
     for size in PAIR
@@ -147,7 +148,9 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
     for epoch, params in run:
       at = {"seed": seed, "epoch": epoch}
       where = (seed, epoch)
-      moments = noise.network_moments(CONFIG.activations, params, split)
+      moments = gradient_noise.network_moments(
+        CONFIG.activations, params, split
+      )
       variances += [
         at | row
         for row in _variances(params, split, moments, values.draws, where)
@@ -163,13 +166,13 @@ def _by_batch(table: pd.DataFrame, epoch: int) -> tables.Curves:
   )
 
 
-def _log_ratio(table: pd.DataFrame, epoch: int) -> statistics.Effect:
+def _log_ratio(table: pd.DataFrame, epoch: int) -> stats.Effect:
   curves = _by_batch(table, epoch)
   first, second = (curves.at(float(size))[0] for size in COMPARED)
-  return statistics.paired_log_ratio(first, second, seed=0)
+  return stats.paired_log_ratio(first, second, seed=0)
 
 
-def _slope(table: pd.DataFrame, epoch: int) -> statistics.Effect:
+def _slope(table: pd.DataFrame, epoch: int) -> stats.Effect:
   curves = _by_batch(table, epoch)
   return slopes.loglog_slope(curves.points, curves.values[0], seed=0)
 
@@ -187,9 +190,9 @@ def judge(
         "B4",
         f"single sample, {when}",
         f"{when} a single sample's variance is above |G|^2 (log of the ratio)",
-        statistics.paired_log_ratio(
-          noise_figures.at(scales, epoch, "trace"),
-          noise_figures.at(scales, epoch, "square_norm"),
+        stats.paired_log_ratio(
+          figures.at(scales, epoch, "trace"),
+          figures.at(scales, epoch, "square_norm"),
           seed=0,
         ),
         "greater",
@@ -225,9 +228,9 @@ def summarise(
   rows = []
   for epoch in values.epochs:
     slope = _slope(table, epoch)
-    exact = noise_figures.mean_scale(scales, epoch)
-    mean, low, high = statistics.as_ratio(exact)
-    holds, undefined = noise_figures.agreement(scales, epoch)
+    exact = figures.mean_scale(scales, epoch)
+    mean, low, high = stats.as_ratio(exact)
+    holds, undefined = figures.agreement(scales, epoch)
     rows.append(
       {
         "epoch": epoch,
@@ -250,12 +253,12 @@ def summarise(
 
 
 def _draw_variance(
-  ax: plots.Axes, table: pd.DataFrame, values: SimpleNamespace
+  ax: plotting.Axes, table: pd.DataFrame, values: SimpleNamespace
 ) -> None:
   for i, epoch in enumerate(values.epochs):
     curves = _by_batch(table, epoch)
     slope = _slope(table, epoch)
-    plots.bands(
+    plotting.bands(
       ax,
       curves.points,
       curves.values[0],
@@ -263,7 +266,7 @@ def _draw_variance(
       index=i,
     )
     exact = table[table["epoch"] == epoch].groupby("batch_size")["exact"].mean()
-    with plots.style():
+    with plotting.style():
       ax.plot(
         exact.index,
         exact,
@@ -272,9 +275,9 @@ def _draw_variance(
         label="exact, from tr(Σ)" if i == len(values.epochs) - 1 else None,
         zorder=3,
       )
-  plots.log_axis(ax, "x", [1, 4, 16, 32, 128, 1024])
-  plots.log_axis(ax, "y")
-  with plots.style():
+  plotting.log_axis(ax, "x", [1, 4, 16, 32, 128, 1024])
+  plotting.log_axis(ax, "y")
+  with plotting.style():
     for size in COMPARED:
       ax.axvline(size, color="black", linestyle=":", linewidth=1)
     ax.set_xlabel("batch size B (dotted: 16 and 32)")
@@ -284,12 +287,12 @@ def _draw_variance(
 
 def draw(
   measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> dict[str, plots.Figure]:
-  figure, axes = plots.panels(1, 3, (16.5, 5))
+) -> dict[str, plotting.Figure]:
+  figure, axes = plotting.panels(1, 3, (16.5, 5))
   _draw_variance(axes[0, 0], measured["table"], values)
-  noise_figures.draw_scales(axes[0, 1], measured["scales"])
-  noise_figures.draw_agreement(axes[0, 2], measured["scales"], PAIR)
-  with plots.style():
+  figures.draw_scales(axes[0, 1], measured["scales"])
+  figures.draw_agreement(axes[0, 2], measured["scales"], PAIR)
+  with plotting.style():
     figure.suptitle(
       f"Gradient noise of the book's run, {values.seeds} seeds, mean and 95 % "
       "band"

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from mnist_jax.plotting import axes as plots
-from mnist_jax.stats import effects as statistics
+from mnist_jax import stats
+from mnist_jax.plotting import axes
 from mnist_jax.stats import slopes
 from mnist_jax.sweep import tables
 
@@ -38,7 +38,7 @@ class Ridge(NamedTuple):
   def mean(self, column: int) -> tuple[float, float, float]:
     """Geometric mean over seeds of a batch size, with its 95 % interval."""
     logs = np.log(self.rates[:, column])
-    return statistics.as_ratio(statistics.mean_interval(logs, seed=0))
+    return stats.as_ratio(stats.mean_interval(logs, seed=0))
 
   @property
   def anchor(self) -> float:
@@ -79,7 +79,7 @@ def fit_text(ridge: Ridge) -> str:
 
 
 def _draw_lines(
-  ax: plots.Axes, ridge: Ridge, looks: Sequence[dict[str, Any]]
+  ax: axes.Axes, ridge: Ridge, looks: Sequence[dict[str, Any]]
 ) -> None:
   x = np.geomspace(ridge.sizes[0], ridge.sizes[-1], 200)
   ratio = x / ANCHOR
@@ -96,10 +96,10 @@ def _draw_lines(
     ax.plot(x, y, label=label, **look)
 
 
-def _draw_means(ax: plots.Axes, ridge: Ridge, label: str) -> None:
+def _draw_means(ax: axes.Axes, ridge: Ridge, label: str) -> None:
   for i, size in enumerate(ridge.sizes):
     mean, low, high = ridge.mean(i)
-    ax.plot([size, size], [low, high], "_-", zorder=5, **plots.outlined())
+    ax.plot([size, size], [low, high], "_-", zorder=5, **axes.outlined())
     ax.plot(
       [size],
       [mean],
@@ -113,7 +113,7 @@ def _draw_means(ax: plots.Axes, ridge: Ridge, label: str) -> None:
     )
 
 
-def draw_map(ax: plots.Axes, table: pd.DataFrame, metric: str) -> None:
+def draw_map(ax: axes.Axes, table: pd.DataFrame, metric: str) -> None:
   """A metric by rate and batch size, mean over seeds.
 
   Cells where at least half the runs are lost are hatched; grey ones were not
@@ -133,7 +133,7 @@ def draw_map(ax: plots.Axes, table: pd.DataFrame, metric: str) -> None:
   means = both["value"].to_numpy(np.float64)
   lost = both["lost"].to_numpy(np.float64) >= 0.5
   best = float(np.nanmax(np.where(lost, np.nan, means)))
-  plots.heat_map(
+  axes.heat_map(
     ax,
     both["value"].columns.to_numpy(),
     both.index.to_numpy(),
@@ -145,16 +145,16 @@ def draw_map(ax: plots.Axes, table: pd.DataFrame, metric: str) -> None:
   )
 
 
-def draw_on_map(ax: plots.Axes, ridge: Ridge) -> None:
+def draw_on_map(ax: axes.Axes, ridge: Ridge) -> None:
   """The best rates, their fit and the two scaling rules over a heat map."""
-  with plots.style():
+  with axes.style():
     _draw_lines(
       ax,
       ridge,
       [
-        plots.outlined(),
-        plots.outlined("#E69F00") | {"linestyle": "--"},
-        plots.outlined("#56B4E9") | {"linestyle": ":"},
+        axes.outlined(),
+        axes.outlined("#E69F00") | {"linestyle": "--"},
+        axes.outlined("#56B4E9") | {"linestyle": ":"},
       ],
     )
     _draw_means(ax, ridge, "best rate (mean, 95 %)")
@@ -162,11 +162,11 @@ def draw_on_map(ax: plots.Axes, ridge: Ridge) -> None:
     ax.set_ylabel("learning rate")
 
 
-def draw_ridge(ax: plots.Axes, ridge: Ridge) -> None:
+def draw_ridge(ax: axes.Axes, ridge: Ridge) -> None:
   """The best rates of each seed, their means, their fit and the two rules."""
   spread = np.linspace(-0.12, 0.12, len(ridge.rates))
-  looks = [dict(plots.series(i), marker=None) for i in range(3)]
-  with plots.style():
+  looks = [dict(axes.series(i), marker=None) for i in range(3)]
+  with axes.style():
     for i, size in enumerate(ridge.sizes):
       ax.plot(
         size * np.exp2(spread),
@@ -179,8 +179,8 @@ def draw_ridge(ax: plots.Axes, ridge: Ridge) -> None:
       )
     _draw_lines(ax, ridge, looks)
     _draw_means(ax, ridge, "geometric mean, 95 %")
-    plots.log_axis(ax, "x", ridge.sizes.tolist())
-    plots.log_axis(ax, "y")
+    axes.log_axis(ax, "x", ridge.sizes.tolist())
+    axes.log_axis(ax, "y")
     low, high = ridge.rates.min(), ridge.rates.max()
     ax.set_ylim(low / 2, high * 2)
     ax.set_xlabel("batch size")

@@ -40,15 +40,12 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from experiments._shared import study
-from experiments.lr_batch_size import figures as ridge_figures
-from mnist_jax import sweep
-from mnist_jax.plotting import axes as plots
+from experiments.lr_batch_size import figures
+from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
 from mnist_jax.stats import slopes, verdicts
 from mnist_jax.sweep import figures as study_figures
-from mnist_jax.sweep import rate_search as rate_columns
-from mnist_jax.sweep import tables
+from mnist_jax.sweep import rate_search, tables
 
 TUNING_SEED = 1000
 BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
@@ -95,7 +92,7 @@ def check(values: SimpleNamespace) -> None:
       f"--batch_sizes={shown}: expected at least five, rising, two or more of "
       "them in each of 8-64, 64-512 and 512-4096"
     )
-  missing = {*PANELS, ridge_figures.ANCHOR} - set(sizes)
+  missing = {*PANELS, figures.ANCHOR} - set(sizes)
   if missing:
     raise InputError(
       f"--batch_sizes={shown}: expected {min(missing)} among them"
@@ -111,7 +108,7 @@ def check(values: SimpleNamespace) -> None:
 
 def _map(lab: study.Lab, kind: str, values: SimpleNamespace) -> pd.DataFrame:
   budget = sweep.Budget(**{kind: getattr(values, kind)})
-  return rate_columns.search(
+  return rate_search.search(
     lambda cells: lab.sweep(cells, budget),
     values.batch_sizes,
     values.rates,
@@ -141,17 +138,17 @@ def _stage(table: pd.DataFrame, kind: str, stage: str) -> pd.DataFrame:
 
 def _ridge(
   table: pd.DataFrame, kind: str, values: SimpleNamespace
-) -> tuple[ridge_figures.Ridge, Int[np.ndarray, "S K"]]:
+) -> tuple[figures.Ridge, Int[np.ndarray, "S K"]]:
   """The best rates of a budget, and which of them are censored."""
   fresh = _stage(table, kind, "fresh")
-  rates, edge = rate_columns.best_rates(fresh, values.batch_sizes)
+  rates, edge = rate_search.best_rates(fresh, values.batch_sizes)
   sizes = np.array(values.batch_sizes)
   fit = slopes.piecewise_slopes(sizes, rates, seed=0)
-  return ridge_figures.Ridge(sizes, rates, fit), edge
+  return figures.Ridge(sizes, rates, fit), edge
 
 
 def _slopes(
-  found: ridge_figures.Ridge, ends: tuple[int, int]
+  found: figures.Ridge, ends: tuple[int, int]
 ) -> Float[np.ndarray, " S"]:
   """Each seed's exponent between two batch sizes, both included."""
   chosen = (found.sizes >= ends[0]) & (found.sizes <= ends[1])
@@ -171,7 +168,7 @@ def _map_questions(
   def question(
     claim: str, name: str, text: str, x: Float[np.ndarray, " S"], **how: Any
   ) -> verdicts.Question:
-    effect = statistics.mean_interval(x, seed=0)
+    effect = stats.mean_interval(x, seed=0)
     how = {"note": censored} | how
     full = f"{name}, {BUDGETS[kind]}"
     return verdicts.Question(claim, full, text, effect, **how)
@@ -226,7 +223,7 @@ def _panel_questions(panels: pd.DataFrame) -> list[verdicts.Question]:
         f"batch {size}: {best:g} above {rate:g}",
         f"at batch {size} rate {best:g} ends with a higher accuracy than "
         f"{rate:g}",
-        statistics.mean_interval(ends[best] - ends[rate], seed=0),
+        stats.mean_interval(ends[best] - ends[rate], seed=0),
         margin=ACCURACY_MARGIN,
       )
       for rate in PANEL_RATES
@@ -250,9 +247,9 @@ def _summary_rows(
   found, edge = _ridge(table, kind, values)
   rows = []
   for i, size in enumerate(values.batch_sizes):
-    coarse = rate_columns.column(_stage(table, kind, "coarse"), size)
+    coarse = rate_search.column(_stage(table, kind, "coarse"), size)
     fresh = _stage(table, kind, "fresh")
-    near = rate_columns.column(fresh, size)
+    near = rate_search.column(fresh, size)
     broken = coarse.rates[coarse.lost.mean(axis=0) >= 0.5]
     own = fresh[
       (fresh["batch_size"] == size) & (fresh["learning_rate"] == near.best)
@@ -277,7 +274,7 @@ def _summary_rows(
         "dev_accuracy": own["dev_accuracy"].mean(),
         "bic_best": found.fit.best,
         "bic_difference": found.fit.bic_difference,
-        "fit": ridge_figures.fit_text(found),
+        "fit": figures.fit_text(found),
       }
     )
   return rows
@@ -296,15 +293,15 @@ def summarise(
 
 def _draw_map(
   measured: dict[str, pd.DataFrame], kind: str, values: SimpleNamespace
-) -> plots.Figure:
+) -> plotting.Figure:
   found, _ = _ridge(measured["table"], kind, values)
   coarse = _stage(measured["table"], kind, "coarse")
-  figure, axes = plots.panels(1, 2, (14, 6))
+  figure, axes = plotting.panels(1, 2, (14, 6))
   for ax, metric in zip(axes[0], ("dev_accuracy", "dev_loss"), strict=True):
-    ridge_figures.draw_map(ax, coarse, metric)
-    ridge_figures.draw_on_map(ax, found)
+    figures.draw_map(ax, coarse, metric)
+    figures.draw_on_map(ax, found)
   length = f"{getattr(values, kind):g} {kind}"
-  with plots.style():
+  with plotting.style():
     figure.legend(
       *axes[0, 0].get_legend_handles_labels(),
       loc="outside lower center",
@@ -320,24 +317,26 @@ def _draw_map(
 
 def _draw_ridges(
   measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> plots.Figure:
-  figure, axes = plots.panels(1, 2, (12, 5))
+) -> plotting.Figure:
+  figure, axes = plotting.panels(1, 2, (12, 5))
   for ax, kind in zip(axes[0], BUDGETS, strict=True):
     found, edge = _ridge(measured["table"], kind, values)
-    ridge_figures.draw_ridge(ax, found)
-    with plots.style():
+    figures.draw_ridge(ax, found)
+    with plotting.style():
       ax.set_title(
         f"{BUDGETS[kind]}: {getattr(values, kind):g} {kind}; "
         f"{np.count_nonzero(edge)} of {edge.size} censored"
       )
       ax.legend(fontsize=8)
-  with plots.style():
+  with plotting.style():
     figure.suptitle(f"Best rate of each batch size, {values.seeds} seeds")
   return figure
 
 
-def _draw_panels(panels: pd.DataFrame, values: SimpleNamespace) -> plots.Figure:
-  figure, axes = plots.panels(2, 2, (11, 8.4))
+def _draw_panels(
+  panels: pd.DataFrame, values: SimpleNamespace
+) -> plotting.Figure:
+  figure, axes = plotting.panels(2, 2, (11, 8.4))
   for row, size in zip(axes, sorted(PANELS), strict=True):
     own = panels[panels["batch_size"] == size]
     for ax, metric in zip(row, ("dev_accuracy", "dev_loss"), strict=True):
@@ -345,9 +344,9 @@ def _draw_panels(panels: pd.DataFrame, values: SimpleNamespace) -> plots.Figure:
       study_figures.draw_curves(
         ax, curves, metric, "rate {:g}".format, since=PANEL_POINTS[0]
       )
-      with plots.style():
+      with plotting.style():
         ax.set_title(f"batch {size}; the chapter's best: {PANELS[size]:g}")
-  with plots.style():
+  with plotting.style():
     figure.suptitle(
       f"The chapter's rates at batches 16 and 32, {values.seeds} seeds, mean "
       "and 95 % band"
@@ -357,7 +356,7 @@ def _draw_panels(panels: pd.DataFrame, values: SimpleNamespace) -> plots.Figure:
 
 def draw(
   measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> dict[str, plots.Figure]:
+) -> dict[str, plotting.Figure]:
   return {
     **{f"map_{kind}": _draw_map(measured, kind, values) for kind in BUDGETS},
     "ridge": _draw_ridges(measured, values),

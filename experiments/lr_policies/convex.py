@@ -20,11 +20,10 @@ import scipy.sparse.linalg
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, Real
 
-from mnist_jax import data
+from mnist_jax import data, stats
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
 from mnist_jax.stats import slopes
 
 L2 = 0.01
@@ -277,7 +276,7 @@ def excess_losses(
 
 def late_slope(
   updates: Int[np.ndarray, " K"], excess: Float[np.ndarray, "S K"]
-) -> statistics.Effect:
+) -> stats.Effect:
   """The exponent of excess ~ t^p over the last factor of 10 in updates.
 
   About 0 on a floor; -1 is the best possible for a strongly convex J.
@@ -291,11 +290,11 @@ def late_slope(
 
 def floor(
   updates: Int[np.ndarray, " K"], excess: Float[np.ndarray, "S K"]
-) -> statistics.Effect:
+) -> stats.Effect:
   """Each seed's mean excess over the last half of the updates, over seeds.
 
   Raises:
-    InputError: as `statistics.mean_interval`: a run that diverged, one seed.
+    InputError: as `stats.mean_interval`: a run that diverged, one seed.
   """
   late = excess[:, updates * 2 >= updates[-1]]
-  return statistics.mean_interval(late.mean(axis=1), seed=0)
+  return stats.mean_interval(late.mean(axis=1), seed=0)

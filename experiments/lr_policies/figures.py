@@ -1,21 +1,19 @@
 """The rate policies drawn together, with formulas and numbers in the legend.
 
-`plots.save` writes what is returned.
+`plotting.save` writes what is returned.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from mnist_jax import schedules
-from mnist_jax.plotting import axes as plots
-from mnist_jax.schedules import config as schedule_config
+from mnist_jax import plotting, schedules
 from mnist_jax.schedules.config import ScheduleConfig
 
 
 def policies(
   configs: Mapping[str, ScheduleConfig], num_steps: int
-) -> plots.Figure:
+) -> plotting.Figure:
   """Rate against update, on a linear axis and on a logarithmic one.
 
   Args:
@@ -23,12 +21,12 @@ def policies(
     num_steps: T.
 
   Raises:
-    InputError: as `schedule_config.from_config`.
+    InputError: as `schedules.from_config`.
   """
-  figure, axes = plots.panels(1, 2, size=(11, 5.2))
-  with plots.style():
+  figure, axes = plotting.panels(1, 2, size=(11, 5.2))
+  with plotting.style():
     for i, config in enumerate(configs.values()):
-      schedule = schedule_config.from_config(config, num_steps, num_steps)
+      schedule = schedules.from_config(config, num_steps, num_steps)
       rates = schedules.tabulate(schedule, num_steps).astype(np.float64)
       steps = np.arange(num_steps)
       for ax in axes[0]:
@@ -40,14 +38,14 @@ def policies(
           label=config.describe(),
           # Apart from one another, where lines lie on each other.
           markevery=(num_steps * (i + 1) // 70, max(1, num_steps // 8)),
-          **plots.series(i),
+          **plotting.series(i),
         )
     for ax, title in zip(axes[0], ("linear", "logarithmic"), strict=True):
       ax.set_xlabel("update t")
       ax.set_ylabel("learning rate")
       ax.set_title(f"{title} axis")
     axes[0][0].set_ylim(bottom=0)
-    plots.log_axis(axes[0][1], "y")
+    plotting.log_axis(axes[0][1], "y")
     lowest = min(float(c.learning_rate) for c in configs.values()) / 1000
     axes[0][1].set_ylim(bottom=lowest)
     handles = axes[0][0].get_legend_handles_labels()

@@ -17,7 +17,6 @@ from jaxtyping import Float32, Float64
 
 from mnist_jax import schedules
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.schedules import config as schedule_config
 from mnist_jax.schedules.config import ScheduleConfig
 
 NUM_STEPS = 20_000
@@ -155,7 +154,7 @@ def compare(
 
 def _table(config: ScheduleConfig, num_steps: int) -> np.ndarray:
   return schedules.tabulate(
-    schedule_config.from_config(config, num_steps, num_steps), num_steps
+    schedules.from_config(config, num_steps, num_steps), num_steps
   )
 
 
@@ -166,7 +165,7 @@ def against_formula(
   and float64's own error, if tables are rounded once.
 
   Raises:
-    InputError: as `exact_rates` and `schedule_config.from_config`.
+    InputError: as `exact_rates` and `schedules.from_config`.
   """
   return tuple(
     Parity(

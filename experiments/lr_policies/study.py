@@ -27,14 +27,9 @@ import numpy as np
 import pandas as pd
 
 from experiments._shared import study
-from experiments.lr_policies import conditions as robbins_monro
-from experiments.lr_policies import convex
-from experiments.lr_policies import figures as policy_figures
+from experiments.lr_policies import conditions, convex, figures
 from experiments.lr_policies import parity as policy_parity
-from mnist_jax import schedules, sweep
-from mnist_jax.plotting import axes as plots
-from mnist_jax.schedules import config as schedule_config
-from mnist_jax.stats import effects as statistics
+from mnist_jax import plotting, schedules, stats, sweep
 from mnist_jax.stats import verdicts
 from mnist_jax.sweep import figures as study_figures
 from mnist_jax.sweep import tables
@@ -115,7 +110,7 @@ def _convex_configs(values: SimpleNamespace) -> dict[str, Any]:
   total = values.convex_updates
   configs = policy_parity.studied_policies(CONVEX_RATE, total)
   del configs["exponential_decay"]
-  both = schedule_config.ScheduleConfig(
+  both = schedules.ScheduleConfig(
     "inv", CONVEX_RATE, gamma=100 / total, power=1.0
   )
   return {**configs, "inv, power 1": both}
@@ -131,9 +126,7 @@ def _convex(
   total = values.convex_updates
   rates = np.stack(
     [
-      schedules.tabulate(
-        schedule_config.from_config(config, total, total), total
-      )
+      schedules.tabulate(schedules.from_config(config, total, total), total)
       for config in configs.values()
     ]
   )
@@ -186,8 +179,8 @@ def _l6(measured: dict[str, Any]) -> list[verdicts.Part]:
   ]
 
 
-def _has_both(config: schedule_config.ScheduleConfig) -> bool:
-  found = robbins_monro.conditions(config)
+def _has_both(config: schedules.ScheduleConfig) -> bool:
+  found = conditions.conditions(config)
   return found.reaches_anywhere and found.noise_dies_out
 
 
@@ -196,7 +189,7 @@ def _l2_derived() -> verdicts.Part:
   for policy, config in policy_parity.studied_policies().items():
     if policy not in SIX:
       continue
-    found = robbins_monro.conditions(config)
+    found = conditions.conditions(config)
     texts.append(
       f"{policy}: sum of rates {found.total:.4g}, of squares "
       f"{found.squares:.4g}"
@@ -234,7 +227,7 @@ def _l2_measured(
         "L2",
         f"{policy}: below the fixed rate",
         "it ends below the excess of the fixed rate (log of the ratio)",
-        statistics.paired_log_ratio(excess[:, -1], fixed, seed=0),
+        stats.paired_log_ratio(excess[:, -1], fixed, seed=0),
         "less",
       ),
     ]
@@ -251,13 +244,11 @@ def judge(
   ]
 
 
-def _against_fixed(table: pd.DataFrame) -> dict[str, statistics.Effect]:
+def _against_fixed(table: pd.DataFrame) -> dict[str, stats.Effect]:
   curves = tables.curves(table, "schedule", "dev_accuracy")
   fixed = curves.arm("fixed")[:, -1]
   return {
-    policy: statistics.paired_difference(
-      curves.arm(policy)[:, -1], fixed, seed=0
-    )
+    policy: stats.paired_difference(curves.arm(policy)[:, -1], fixed, seed=0)
     for policy in SIX[1:]
   }
 
@@ -304,7 +295,7 @@ def summarise(
 def _legend(own: pd.DataFrame) -> str:
   row = own.iloc[0]
   text = row["boundaries"]
-  config = schedule_config.ScheduleConfig(
+  config = schedules.ScheduleConfig(
     row["schedule"],
     float(row["learning_rate"]),
     gamma=None if pd.isna(row["gamma"]) else float(row["gamma"]),
@@ -318,8 +309,8 @@ def _legend(own: pd.DataFrame) -> str:
   return config.describe()
 
 
-def _draw_trained(measured: dict[str, Any], values: Any) -> plots.Figure:
-  figure, axes = plots.panels(1, 3, (16, 4.6))
+def _draw_trained(measured: dict[str, Any], values: Any) -> plotting.Figure:
+  figure, axes = plotting.panels(1, 3, (16, 4.6))
   table = measured["table"]
   for ax, metric in zip(axes[0], ("dev_loss", "dev_accuracy"), strict=False):
     curves = tables.curves(table, "schedule", metric)
@@ -331,14 +322,14 @@ def _draw_trained(measured: dict[str, Any], values: Any) -> plots.Figure:
       since=1,
     )
     if metric == "dev_loss":
-      plots.log_axis(ax, "y")
-    with plots.style():
+      plotting.log_axis(ax, "y")
+    with plotting.style():
       ax.legend(fontsize=7)
   against = _against_fixed(table)
   study_figures.draw_effects(
     axes[0, 2], list(against), list(against.values()), scale=100
   )
-  with plots.style():
+  with plotting.style():
     axes[0, 2].set_xlabel(
       "over the tuned fixed rate (points of dev accuracy, 95 %)"
     )
@@ -349,18 +340,18 @@ def _draw_trained(measured: dict[str, Any], values: Any) -> plots.Figure:
   return figure
 
 
-def _draw_convex(measured: dict[str, Any], values: Any) -> plots.Figure:
-  figure, axes = plots.panels(1, 1, (8, 5.2))
+def _draw_convex(measured: dict[str, Any], values: Any) -> plotting.Figure:
+  figure, axes = plotting.panels(1, 1, (8, 5.2))
   curves = tables.curves(measured["convex"], "policy", "excess", point="step")
   configs = _convex_configs(values)
   ax = axes[0, 0]
   for i, policy in enumerate(curves.arms):
-    plots.bands(
+    plotting.bands(
       ax, curves.points, curves.arm(policy), configs[policy].describe(), index=i
     )
-  with plots.style():
-    plots.log_axis(ax, "x")
-    plots.log_axis(ax, "y")
+  with plotting.style():
+    plotting.log_axis(ax, "x")
+    plotting.log_axis(ax, "y")
     ax.set_xlabel("update t")
     ax.set_ylabel("excess loss J − J* (nats)")
     ax.legend(fontsize=8)
@@ -373,10 +364,10 @@ def _draw_convex(measured: dict[str, Any], values: Any) -> plots.Figure:
 
 def draw(
   measured: dict[str, Any], values: SimpleNamespace
-) -> dict[str, plots.Figure]:
+) -> dict[str, plotting.Figure]:
   studied = policy_parity.studied_policies()
   return {
-    "policies": policy_figures.policies(studied, policy_parity.NUM_STEPS),
+    "policies": figures.policies(studied, policy_parity.NUM_STEPS),
     "trained": _draw_trained(measured, values),
     "convex": _draw_convex(measured, values),
   }

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from experiments.mutation_score.check_grads import Peer
 from mnist_jax.gradcheck._report import Verdict
-from mnist_jax.gradcheck.faults import catalogue as gradient_faults
+from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network.check import (
   Subject,
   gradient_of,
@@ -148,13 +148,13 @@ def fault_records(network: Network, seed: int, **how: Any) -> Iterator[Record]:
   with precision.float64():
     known = {
       name: mistake(subject.params, *subject.args)
-      for name, mistake in gradient_faults.known_mistakes(names).items()
+      for name, mistake in catalogue.known_mistakes(names).items()
     }
-  for name, fault in gradient_faults.catalogue(names).items():
+  for name, fault in catalogue.catalogue(names).items():
     with precision.float64():
       value_and_grad = fault.value_and_grad(names)
       _, faulty = value_and_grad(subject.params, *subject.args)
-    differs = gradient_faults.differing(right, faulty)
+    differs = catalogue.differing(right, faulty)
     if not differs:
       continue
     report = subject.check(faulty, candidates=known)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
-from mnist_jax.gradcheck.network import check as network_gradcheck
+from mnist_jax.gradcheck.network import check
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 
@@ -65,7 +65,7 @@ def _with_given_gradient(
 class Peer:
   """check_grads at one network, for any number of gradients."""
 
-  def __init__(self, subject: network_gradcheck.Subject) -> None:
+  def __init__(self, subject: check.Subject) -> None:
     self._loss = _with_given_gradient(subject.activations)
     self._subject = subject
 

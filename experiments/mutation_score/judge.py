@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_jax.plotting import axes as plots
+from mnist_jax import plotting
 from mnist_jax.stats.effects import (
   mean_interval,
   paired_difference,
@@ -179,24 +179,24 @@ def questions(
   ]
 
 
-def picture(summary: Record) -> plots.Figure:
+def picture(summary: Record) -> plotting.Figure:
   """Found and false alarms of the check and of check_grads, side by side."""
   best = summary["check_grads_best"]
   settings = [s for s in summary["check_grads"] if "defaults" in s]
   settings += [best] if best not in settings else []
   names = ["ours", *(f"check_grads\n{s}" for s in settings)]
-  figure, axes = plots.panels(1, 2, (10.5, 3.6))
+  figure, axes = plotting.panels(1, 2, (10.5, 3.6))
   for ax, key, title in (
     (axes[0, 0], "caught", "mistakes found"),
     (axes[0, 1], "false_alarms", "correct networks rejected"),
   ):
     rates = [summary[key]]
     rates += [summary["check_grads"][s][key] for s in settings]
-    with plots.style():
+    with plotting.style():
       y = np.arange(len(rates))[::-1]
       for i, (place, found) in enumerate(zip(y, rates, strict=True)):
         value = 100 * found["rate"]
-        ax.barh(place, value, 0.6, color=plots.COLOURS[i])
+        ax.barh(place, value, 0.6, color=plotting.COLOURS[i])
         low, high = 100 * found["low"], 100 * found["high"]
         ax.plot([low, high], [place, place], color="black", linewidth=1.2)
         ax.annotate(

@@ -24,9 +24,8 @@ from absl import flags
 
 from experiments._shared import common, study
 from experiments.mutation_score import cases as mutation_score
-from experiments.mutation_score import judge as mutation_verdict
-from mnist_jax import data
-from mnist_jax.plotting import axes as plots
+from experiments.mutation_score import judge
+from mnist_jax import data, plotting
 from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
@@ -135,8 +134,8 @@ def write(out: Path, records: list[dict[str, Any]], seconds: float) -> None:
   """Summary, table, picture and verdict, and the summary's figures printed."""
   faults = [r for r in records if r["kind"] == "fault"]
   correct = [r for r in records if r["kind"] == "correct"]
-  summary = mutation_verdict.summarise(faults, correct)
-  parts = verdicts.judge(mutation_verdict.questions(faults, correct))
+  summary = judge.summarise(faults, correct)
+  parts = verdicts.judge(judge.questions(faults, correct))
   study.write_verdict(
     out / "verdict.json",
     parts,
@@ -148,8 +147,8 @@ def write(out: Path, records: list[dict[str, Any]], seconds: float) -> None:
     wall_seconds=seconds,
   )
   _write(out / "summary.json", json.dumps(summary, indent=1))
-  _write(out / "faults.csv", _table(mutation_verdict.by_fault(faults)))
-  plots.save(mutation_verdict.picture(summary), out / "mutation_score.png")
+  _write(out / "faults.csv", _table(judge.by_fault(faults)))
+  plotting.save(judge.picture(summary), out / "mutation_score.png")
   show(out, summary, parts)
 
 

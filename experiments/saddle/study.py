@@ -35,9 +35,8 @@ import pandas as pd
 from jaxtyping import Array, Float, Key
 
 from experiments._shared import study
-from experiments.saddle import surface as saddle
-from mnist_jax.plotting import axes as plots
-from mnist_jax.stats import effects as statistics
+from experiments.saddle import surface
+from mnist_jax import plotting, stats
 from mnist_jax.stats import slopes, verdicts
 from mnist_jax.sweep import tables
 
@@ -95,7 +94,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
   """A row per seed of one arm."""
   seeds = len(starts)
-  found = saddle.escape(
+  found = surface.escape(
     kind,
     _rate(kind),
     starts,
@@ -154,11 +153,11 @@ def log_noise_slopes(table: pd.DataFrame) -> Float[np.ndarray, " S"]:
   x = -np.log(curves.points)
   x = x - x.mean()
   slope = curves.values[0] @ x / (x @ x)
-  return slope * math.log(saddle.growth(CURVATURE, RATE))
+  return slope * math.log(surface.growth(CURVATURE, RATE))
 
 
 def _derived(table: pd.DataFrame, most: int) -> list[verdicts.Part]:
-  points = saddle.stationary_points(CURVATURE)
+  points = surface.stationary_points(CURVATURE)
   minima = [(y, f) for y, f, values in points if min(values) > 0]
   names = ", ".join(f"y = {y:g}" for y, _ in minima)
   still = _steps(table, "stands still")
@@ -192,9 +191,7 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
       "S2",
       "waits",
       "plain spends more than half of its way to a minimum at the saddle",
-      statistics.mean_interval(
-        plain / _steps(table, "plain", "arrived"), seed=0
-      ),
+      stats.mean_interval(plain / _steps(table, "plain", "arrived"), seed=0),
       "greater",
       target=0.5,
       note=note,
@@ -204,7 +201,7 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
         "S2",
         arm,
         f"{arm} leaves sooner than plain: log of the ratio of steps",
-        statistics.paired_log_ratio(plain, _steps(table, arm), seed=0),
+        stats.paired_log_ratio(plain, _steps(table, arm), seed=0),
         "greater",
         margin=MARGIN,
         note=note,
@@ -215,7 +212,7 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
       "S2",
       "log of noise",
       "steps to leave ~ log(1 / noise) / log(1 + rate c)",
-      statistics.mean_interval(log_noise_slopes(table), seed=0),
+      stats.mean_interval(log_noise_slopes(table), seed=0),
       "same",
       target=1.0,
       margin=SLOPE_MARGIN,
@@ -255,10 +252,10 @@ PATHS = (  # label, kind, y0, noise, steps
 )
 
 
-def _draw_surface(ax: plots.Axes) -> None:
+def _draw_surface(ax: plotting.Axes) -> None:
   x, y = np.meshgrid(np.linspace(-0.6, 1.1, 120), np.linspace(-1.5, 1.5, 160))
   points = np.stack([x, y], axis=-1).astype(np.float32)
-  heights = np.asarray(saddle.value(jnp.asarray(points), CURVATURE))
+  heights = np.asarray(surface.value(jnp.asarray(points), CURVATURE))
   ax.grid(False)
   ax.contour(
     x,
@@ -282,16 +279,16 @@ def _draw_surface(ax: plots.Axes) -> None:
   )
 
 
-def draw_paths() -> plots.Figure:
+def draw_paths() -> plotting.Figure:
   """The surface with a path of each kind, and |y| along it."""
-  figure, axes = plots.panels(1, 2, (12, 5))
+  figure, axes = plotting.panels(1, 2, (12, 5))
   left, right = axes[0]
-  with plots.style():
+  with plotting.style():
     _draw_surface(left)
     for i, (label, kind, y0, noise, steps) in enumerate(PATHS):
       start = jnp.array([1.0, y0])
       points = np.asarray(
-        saddle.path(
+        surface.path(
           kind,
           _rate(kind),
           start,
@@ -301,14 +298,14 @@ def draw_paths() -> plots.Figure:
           steps=steps,
         )
       )
-      look = plots.series(i) | {"marker": None}
+      look = plotting.series(i) | {"marker": None}
       left.plot(*points.T, **look)
       out = np.abs(points[:, 1])
       if not out.any():
         label += " (stays 0)"
       right.plot(np.where(out > 0, out, np.nan), **look, label=label)
     right.axhline(
-      saddle.LEFT_AT, color="black", linewidth=1, linestyle=":", label="left"
+      surface.LEFT_AT, color="black", linewidth=1, linestyle=":", label="left"
     )
     left.set_xlabel("x (rises from the saddle)")
     left.set_ylabel("y (falls from it)")
@@ -317,18 +314,18 @@ def draw_paths() -> plots.Figure:
     right.set_xlabel("step")
     right.set_ylabel("|y|, distance from the saddle's ridge")
     right.set_title("near the saddle |y| grows by a factor a step")
-  plots.log_axis(right, "y")
-  with plots.style():
+  plotting.log_axis(right, "y")
+  with plotting.style():
     right.legend(loc="lower right", title="both pictures", fontsize=9)
   return figure
 
 
-def _draw_by_noise(ax: plots.Axes, curves: tables.Curves) -> None:
-  plots.bands(ax, curves.points, curves.values[0], "plain with noise")
+def _draw_by_noise(ax: plotting.Axes, curves: tables.Curves) -> None:
+  plotting.bands(ax, curves.points, curves.values[0], "plain with noise")
   mean = curves.values[0].mean(axis=0)
   x = -np.log(curves.points)
-  growth = math.log(saddle.growth(CURVATURE, RATE))
-  with plots.style():
+  growth = math.log(surface.growth(CURVATURE, RATE))
+  with plotting.style():
     ax.plot(
       curves.points,
       mean.mean() + (x - x.mean()) / growth,
@@ -338,14 +335,14 @@ def _draw_by_noise(ax: plots.Axes, curves: tables.Curves) -> None:
     )
     ax.set_xlabel("sd of the gradient's noise")
     ax.set_ylabel("steps to leave")
-  plots.log_axis(ax, "x")
+  plotting.log_axis(ax, "x")
 
 
-def _draw_by_curvature(ax: plots.Axes, curves: tables.Curves) -> None:
-  plots.bands(ax, curves.points, curves.values[0], f"noise {FLAT_NOISE:g}")
+def _draw_by_curvature(ax: plotting.Axes, curves: tables.Curves) -> None:
+  plotting.bands(ax, curves.points, curves.values[0], f"noise {FLAT_NOISE:g}")
   mean = curves.values[0].mean(axis=0)
   scale = math.exp(np.log(mean * curves.points).mean())
-  with plots.style():
+  with plotting.style():
     ax.plot(
       curves.points,
       scale / curves.points,
@@ -355,32 +352,32 @@ def _draw_by_curvature(ax: plots.Axes, curves: tables.Curves) -> None:
     )
     ax.set_xlabel("curvature c of the saddle (flat to the left)")
     ax.set_ylabel("steps to leave")
-  plots.log_axis(ax, "x", curves.points)
-  plots.log_axis(ax, "y")
+  plotting.log_axis(ax, "x", curves.points)
+  plotting.log_axis(ax, "y")
 
 
-def _draw_arms(ax: plots.Axes, table: pd.DataFrame) -> None:
+def _draw_arms(ax: plotting.Axes, table: pd.DataFrame) -> None:
   names = ("plain", "noisy", "momentum", "adam")
-  with plots.style():
+  with plotting.style():
     for i, name in enumerate(names):
       steps = _steps(table, name)
       places = i + (np.arange(len(steps)) / len(steps) - 0.5) / 2
-      look = plots.series(i) | {"linestyle": "none"}
+      look = plotting.series(i) | {"linestyle": "none"}
       ax.plot(places, steps, **look, alpha=0.5)
     ax.set_xticks(range(len(names)), names)
     ax.set_xlabel("each point a seed")
     ax.set_ylabel("steps to leave")
-  plots.log_axis(ax, "y")
+  plotting.log_axis(ax, "y")
 
 
 def draw(
   table: pd.DataFrame, values: SimpleNamespace
-) -> dict[str, plots.Figure]:
-  figure, axes = plots.panels(1, 3, (15, 4.4))
+) -> dict[str, plotting.Figure]:
+  figure, axes = plotting.panels(1, 3, (15, 4.4))
   _draw_by_noise(axes[0, 0], _by(table, "noise"))
   _draw_by_curvature(axes[0, 1], _by(table, "curvature"))
   _draw_arms(axes[0, 2], table)
-  with plots.style():
+  with plotting.style():
     for ax in axes[0, :2]:
       ax.legend()
     figure.suptitle(

@@ -7,12 +7,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from experiments.updates_to_target import scaling as batch_scaling
-from experiments.updates_to_target import tables as scaling_tables
+from experiments.updates_to_target import scaling, tables
 from experiments.updates_to_target.tables import Measured
-from mnist_jax.plotting import axes as plots
-from mnist_jax.stats import effects as statistics
-from mnist_jax.sweep import figures as study_figures
+from mnist_jax import plotting, stats
+from mnist_jax.sweep import figures
 
 _BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
 
@@ -22,7 +20,7 @@ def _ticks(batches: Float[np.ndarray, " K"]) -> list[float]:
 
 
 def _geometric(
-  ax: plots.Axes,
+  ax: plotting.Axes,
   batches: Float[np.ndarray, " K"],
   values: Float[np.ndarray, "S K"],
   label: str,
@@ -30,26 +28,24 @@ def _geometric(
   index: int = 0,
 ) -> None:
   """Geometric means over seeds with their intervals, on two log axes."""
-  found = [statistics.geometric_mean(column) for column in values.T]
+  found = [stats.geometric_mean(column) for column in values.T]
   means, lows, highs = np.array(found).T
-  line = plots.bands(
+  line = plotting.bands(
     ax, batches, values, label, index=index, interval=(lows, highs)
   )
   line.set_ydata(means)
-  plots.log_axis(ax, "x", _ticks(batches))
-  plots.log_axis(ax, "y")
+  plotting.log_axis(ax, "x", _ticks(batches))
+  plotting.log_axis(ax, "y")
   ax.set_xlabel("batch size B")
 
 
-def _mark_regions(ax: plots.Axes, measured: Measured) -> None:
+def _mark_regions(ax: plotting.Axes, measured: Measured) -> None:
   """Shades the regions; lines at the critical batch and the noise scale."""
-  batches, updates = batch_scaling.by_batch(measured["table"], "step")
-  regions = batch_scaling.regions(
-    batches, batch_scaling.local_slopes(batches, updates)
-  )
-  critical = statistics.as_ratio(batch_scaling.critical_batch(batches, updates))
-  noise = statistics.geometric_mean(measured["noise"]["noise_scale"].to_numpy())
-  with plots.style():
+  batches, updates = scaling.by_batch(measured["table"], "step")
+  regions = scaling.regions(batches, scaling.local_slopes(batches, updates))
+  critical = stats.as_ratio(scaling.critical_batch(batches, updates))
+  noise = stats.geometric_mean(measured["noise"]["noise_scale"].to_numpy())
+  with plotting.style():
     if regions.perfect_to is not None:
       ax.axvspan(
         batches[0],
@@ -82,42 +78,42 @@ def _mark_regions(ax: plots.Axes, measured: Measured) -> None:
       )
 
 
-def _draw_slopes(ax: plots.Axes, measured: Measured) -> None:
-  batches, updates = batch_scaling.by_batch(measured["table"], "step")
-  found = batch_scaling.local_slopes(batches, updates)
+def _draw_slopes(ax: plotting.Axes, measured: Measured) -> None:
+  batches, updates = scaling.by_batch(measured["table"], "step")
+  found = scaling.local_slopes(batches, updates)
   _mark_regions(ax, measured)
-  plots.differences(
+  plotting.differences(
     ax,
     batches[1:-1],
     np.array([effect.estimate for effect in found]),
     np.array([effect.low for effect in found]),
     np.array([effect.high for effect in found]),
   )
-  with plots.style():
-    for value in (-1 + batch_scaling.MARGIN, -batch_scaling.MARGIN):
+  with plotting.style():
+    for value in (-1 + scaling.MARGIN, -scaling.MARGIN):
       ax.axhline(value, color="black", linestyle=":", linewidth=1)
     ax.axhline(-1, color="black", linewidth=1)
     ax.set_xlabel("batch size B")
     ax.set_ylabel("local slope of log updates (three sizes)")
     ax.set_ylim(-1.35, 0.35)
     ax.legend(fontsize=8, loc="lower right")
-  plots.log_axis(ax, "x", _ticks(batches))
+  plotting.log_axis(ax, "x", _ticks(batches))
   ax.set_xlim(batches[0] / 1.3, batches[-1] * 1.3)
 
 
-def draw_target(measured: Measured, target: float | int) -> plots.Figure:
+def draw_target(measured: Measured, target: float | int) -> plotting.Figure:
   """Updates and epochs to the target, local slopes, and roughness."""
-  figure, axes = plots.panels(2, 2, (13, 9.6))
+  figure, axes = plotting.panels(2, 2, (13, 9.6))
   table = measured["table"]
-  batches, updates = batch_scaling.by_batch(table, "step")
-  _, epochs = batch_scaling.by_batch(table, "epoch")
+  batches, updates = scaling.by_batch(table, "step")
+  _, epochs = scaling.by_batch(table, "epoch")
   first, second, third, fourth = axes.flat
   _mark_regions(first, measured)
   _geometric(first, batches, updates, "rate tuned per batch")
   mean = float(np.exp(np.log(updates[:, 0]).mean()))
   per_seed = np.exp(np.log(updates).mean(axis=0))
-  fit = batch_scaling.tradeoff(batches, per_seed)
-  with plots.style():
+  fit = scaling.tradeoff(batches, per_seed)
+  with plotting.style():
     first.plot(
       batches,
       mean * batches[0] / batches,
@@ -128,7 +124,7 @@ def draw_target(measured: Measured, target: float | int) -> plots.Figure:
     first.plot(
       batches,
       fit.updates(batches),
-      color=plots.COLOURS[1],
+      color=plotting.COLOURS[1],
       linewidth=1.2,
       label="S_min + E_min / B",
     )
@@ -136,16 +132,16 @@ def draw_target(measured: Measured, target: float | int) -> plots.Figure:
     first.set_ylabel(f"updates to development loss {target:g}")
     first.legend(fontsize=8)
   _geometric(second, batches, epochs, "rate tuned per batch")
-  with plots.style():
+  with plotting.style():
     second.set_ylabel(f"epochs to development loss {target:g}")
     second.legend(fontsize=9)
   _draw_slopes(third, measured)
   for i, (column, name) in enumerate(
     (("batch_loss", "mini-batch loss"), ("dev_loss", "development loss"))
   ):
-    sizes, rough = batch_scaling.by_batch(measured["roughness"], column)
+    sizes, rough = scaling.by_batch(measured["roughness"], column)
     _geometric(fourth, sizes, rough, name, index=i)
-  with plots.style():
+  with plotting.style():
     fourth.set_ylabel("roughness over the last updates (nats)")
     fourth.legend(fontsize=9)
     figure.suptitle(
@@ -156,46 +152,46 @@ def draw_target(measured: Measured, target: float | int) -> plots.Figure:
 
 
 def _draw_ends(
-  ax: plots.Axes, table: pd.DataFrame, column: str, scale: float | int
+  ax: plotting.Axes, table: pd.DataFrame, column: str, scale: float | int
 ) -> None:
   """A column of B8's runs against batch, a line for each budget."""
   for i, (unit, own) in enumerate(table.groupby("budget_unit", sort=False)):
-    batches, values = batch_scaling.by_batch(own, column)
-    plots.bands(ax, batches, scale * values, _BUDGETS[str(unit)], index=i)
+    batches, values = scaling.by_batch(own, column)
+    plotting.bands(ax, batches, scale * values, _BUDGETS[str(unit)], index=i)
   sizes = sorted(table["batch_size"].unique().tolist())
-  plots.log_axis(ax, "x", sizes)
-  with plots.style():
+  plotting.log_axis(ax, "x", sizes)
+  with plotting.style():
     ax.set_xlabel("batch size")
     ax.legend(fontsize=9)
 
 
-def draw_gap(measured: Measured) -> plots.Figure:
+def draw_gap(measured: Measured) -> plotting.Figure:
   """B8: accuracy, gap, rates and sharpness against batch size."""
-  figure, axes = plots.panels(2, 2, (12, 9))
+  figure, axes = plotting.panels(2, 2, (12, 9))
   accuracy, gap, rates, sharp = axes.flat
   table = measured["gap"]
   _draw_ends(accuracy, table, "dev_accuracy", 1)
-  study_figures.metric_axis(accuracy, "dev_accuracy")
+  figures.metric_axis(accuracy, "dev_accuracy")
   _draw_ends(gap, table, "gap", 1)
   gap.set_ylabel("development less training loss (nats)")
-  found = scaling_tables.gap(table)
+  found = tables.gap(table)
   for i, (unit, own) in enumerate(found.groupby("budget_unit", sort=False)):
-    with plots.style():
+    with plotting.style():
       rates.plot(
         own["batch_size"],
         own["learning_rate"],
         label=_BUDGETS[str(unit)],
-        **plots.series(i),
+        **plotting.series(i),
       )
-  plots.log_axis(rates, "x", sorted(found["batch_size"].unique().tolist()))
-  plots.log_axis(rates, "y")
-  sizes, values = batch_scaling.by_batch(measured["sharpness"], "sharpness")
-  with plots.style():
+  plotting.log_axis(rates, "x", sorted(found["batch_size"].unique().tolist()))
+  plotting.log_axis(rates, "y")
+  sizes, values = scaling.by_batch(measured["sharpness"], "sharpness")
+  with plotting.style():
     rates.set_xlabel("batch size")
     rates.set_ylabel("tuned learning rate")
     rates.legend(fontsize=9)
     for place, column in enumerate(values.T):
-      mean, low, high = statistics.geometric_mean(column)
+      mean, low, high = stats.geometric_mean(column)
       sharp.plot(
         np.full(len(column), place), column, ".", color="black", alpha=0.4
       )
@@ -205,7 +201,7 @@ def draw_gap(measured: Measured) -> plots.Figure:
         yerr=[[mean - low], [high - mean]],
         marker="o",
         capsize=3,
-        color=plots.COLOURS[0],
+        color=plotting.COLOURS[0],
         label="geometric mean, 95 %" if place == 0 else None,
       )
     sharp.set_xticks(range(len(sizes)), [f"{size:g}" for size in sizes])
@@ -217,5 +213,5 @@ def draw_gap(measured: Measured) -> plots.Figure:
       "Generalisation against batch size, rates tuned per batch and budget; "
       f"{measured['sharpness']['seed'].nunique()} seeds"
     )
-  plots.log_axis(sharp, "y")
+  plotting.log_axis(sharp, "y")
   return figure

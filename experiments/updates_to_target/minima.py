@@ -2,10 +2,8 @@
 
 import jax
 
-from mnist_jax import data
+from mnist_jax import analysis, data, training
 from mnist_jax.analysis import curvature
-from mnist_jax.analysis import gradient_noise as noise
-from mnist_jax.training import loop as train
 from mnist_jax.training import trajectory
 
 SHARPNESS_EXAMPLES = 5000
@@ -13,7 +11,7 @@ SHARPNESS_TOLERANCE = 0.01  # relative, of the residual
 
 
 def noise_scale(
-  config: train.TrainConfig,
+  config: training.TrainConfig,
   learning_rate: float,
   split: data.Split,
   seed: int,
@@ -21,17 +19,17 @@ def noise_scale(
 ) -> float:
   """tr(Sigma) / |G|^2 over the training set, in examples, after the epochs.
 
-  See `noise.Moments.noise_scale`; config, learning_rate and split are those of
-  `trajectory.states`, which may raise InputError.
+  See `gradient_noise.Moments.noise_scale`; config, learning_rate and split are
+  those of `trajectory.states`, which may raise InputError.
   """
   states = trajectory.states(config, learning_rate, split, seed, (epochs,))
   _, params = next(states)
-  moments = noise.network_moments(config.activations, params, split)
+  moments = analysis.network_moments(config.activations, params, split)
   return float(moments.noise_scale)
 
 
 def sharpness(
-  config: train.TrainConfig,
+  config: training.TrainConfig,
   learning_rate: float,
   split: data.Split,
   seed: int,

@@ -13,8 +13,8 @@ import pandas as pd
 from jaxtyping import Float, Real
 from scipy import optimize
 
+from mnist_jax import stats
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
 from mnist_jax.stats import slopes
 from mnist_jax.sweep import tables
 
@@ -24,7 +24,7 @@ _WIDTH = 3  # batch sizes to a local slope
 
 def local_slopes(
   batches: Real[np.ndarray, " K"], updates: Real[np.ndarray, "S _"]
-) -> list[statistics.Effect]:
+) -> list[stats.Effect]:
   """The slope through each inner batch size and its two neighbours: K - 2.
 
   Raises:
@@ -62,7 +62,7 @@ class Regions(NamedTuple):
 
 
 def regions(
-  batches: Real[np.ndarray, " K"], found: list[statistics.Effect]
+  batches: Real[np.ndarray, " K"], found: list[stats.Effect]
 ) -> Regions:
   """The regions by the local slopes of `local_slopes`."""
   inner = batches[1:-1]
@@ -126,14 +126,14 @@ def tradeoff(
 
 def critical_batch(
   batches: Real[np.ndarray, " K"], updates: Real[np.ndarray, "S _"]
-) -> statistics.Effect:
-  """The mean log of the seeds' critical batches; see `statistics.as_ratio`.
+) -> stats.Effect:
+  """The mean log of the seeds' critical batches; see `stats.as_ratio`.
 
   Raises:
     InputError: as `tradeoff`, or fewer than two seeds.
   """
   own = [tradeoff(batches, row).critical_batch for row in updates]
-  return statistics.mean_interval(np.log(own), seed=0)
+  return stats.mean_interval(np.log(own), seed=0)
 
 
 def by_batch(

@@ -44,17 +44,18 @@ import jax
 import pandas as pd
 
 from experiments._shared import checks, progress, study
-from experiments.updates_to_target import figures as scaling_figures
-from experiments.updates_to_target import minima, roughness, target_runs
-from experiments.updates_to_target import scaling as batch_scaling
+from experiments.updates_to_target import (
+  figures,
+  minima,
+  roughness,
+  scaling,
+  target_runs,
+)
 from experiments.updates_to_target import tables as scaling_tables
-from mnist_jax import data, sweep
-from mnist_jax.plotting import axes as plots
+from mnist_jax import data, plotting, stats, sweep, training
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
 from mnist_jax.stats import slopes, verdicts
 from mnist_jax.sweep import rate_tuning, tables
-from mnist_jax.training import loop as train
 
 TUNING_SEED = 1000
 SMALL_TO, SLOPE_MARGIN, FLAT = 64, 0.1, -0.1
@@ -172,7 +173,7 @@ def _measure_target(
   }
 
 
-Found = Callable[[train.TrainConfig, float, data.Split, int, int], float]
+Found = Callable[[training.TrainConfig, float, data.Split, int, int], float]
 
 
 def _at_end(
@@ -255,7 +256,7 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
 
 def _b7(measured: dict[str, pd.DataFrame]) -> list[verdicts.Question]:
   table = measured["table"]
-  batches, updates = batch_scaling.by_batch(table, "step")
+  batches, updates = scaling.by_batch(table, "step")
   few = batches <= max(SMALL_TO, batches[1])
   small = slopes.loglog_slope(batches[few], updates[:, few], seed=0)
   large = slopes.loglog_slope(batches[-3:], updates[:, -3:], seed=0)
@@ -278,7 +279,7 @@ def _b7(measured: dict[str, pd.DataFrame]) -> list[verdicts.Question]:
       "B7",
       "falls off",
       f"the slope over {sizes} is above that up to {batches[few][-1]:g}",
-      statistics.mean_interval(change, seed=0),
+      stats.mean_interval(change, seed=0),
       margin=SLOPE_MARGIN,
       note=note,
     ),
@@ -293,7 +294,7 @@ def _b7(measured: dict[str, pd.DataFrame]) -> list[verdicts.Question]:
   ]
   for metric, name in ROUGH.items():
     slope = slopes.loglog_slope(
-      *batch_scaling.by_batch(measured["roughness"], metric), seed=0
+      *scaling.by_batch(measured["roughness"], metric), seed=0
     )
     questions.append(
       verdicts.Question(
@@ -311,8 +312,8 @@ def _b7(measured: dict[str, pd.DataFrame]) -> list[verdicts.Question]:
 def _b8(gap: pd.DataFrame) -> list[verdicts.Question]:
   questions = []
   for unit, own in gap.groupby("budget_unit", sort=False):
-    batches, accuracy = batch_scaling.by_batch(own, "dev_accuracy")
-    _, gaps = batch_scaling.by_batch(own, "gap")
+    batches, accuracy = scaling.by_batch(own, "dev_accuracy")
+    _, gaps = scaling.by_batch(own, "gap")
     reference = batches.tolist().index(REFERENCE)
     rates = own.groupby("batch_size")["learning_rate"].first()
     for i, batch in enumerate(batches.tolist()):
@@ -327,7 +328,7 @@ def _b8(gap: pd.DataFrame) -> list[verdicts.Question]:
           "B8",
           f"{name}, batch {batch:g}, equal {unit}",
           f"{WORSE[name]} at {batch:g} than at {REFERENCE}, equal {unit}",
-          statistics.mean_interval(effect, seed=0),
+          stats.mean_interval(effect, seed=0),
           margin=MARGINS[name],
           note=f"rates {rates[batch]:g} and {rates[REFERENCE]:g}",
         )
@@ -350,10 +351,10 @@ def summarise(
 
 def draw(
   measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> dict[str, plots.Figure]:
+) -> dict[str, plotting.Figure]:
   return {
-    "updates_to_target": scaling_figures.draw_target(measured, values.target),
-    "generalisation": scaling_figures.draw_gap(measured),
+    "updates_to_target": figures.draw_target(measured, values.target),
+    "generalisation": figures.draw_gap(measured),
   }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.updates_to_target import scaling as batch_scaling
-from mnist_jax.stats import effects as statistics
+from experiments.updates_to_target import scaling
+from mnist_jax import stats
 from mnist_jax.stats import slopes
 
 Measured = Mapping[str, pd.DataFrame]
@@ -29,7 +29,7 @@ def by_size(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     if "learning_rate" in own:
       row["learning_rate"] = own["learning_rate"].iloc[0]
     for column in columns:
-      mean, low, high = statistics.geometric_mean(own[column].to_numpy())
+      mean, low, high = stats.geometric_mean(own[column].to_numpy())
       row |= {column: mean, f"{column}_low": low, f"{column}_high": high}
     rows.append(row)
   return pd.DataFrame(rows)
@@ -37,9 +37,9 @@ def by_size(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
 
 def target(table: pd.DataFrame) -> pd.DataFrame:
   """For each batch size: updates and epochs, how many got there, the region."""
-  batches, updates = batch_scaling.by_batch(table, "step")
-  found = batch_scaling.local_slopes(batches, updates)
-  regions = batch_scaling.regions(batches, found)
+  batches, updates = scaling.by_batch(table, "step")
+  found = scaling.local_slopes(batches, updates)
+  regions = scaling.regions(batches, found)
   rows = by_size(table.rename(columns={"step": "updates"}), ["updates"])
   epochs = by_size(table, ["epoch"]).rename(columns=lambda n: n + "s")
   rows["epochs"] = epochs["epochs"]
@@ -57,8 +57,8 @@ def target(table: pd.DataFrame) -> pd.DataFrame:
 
 def fits(measured: Measured) -> pd.DataFrame:
   """Critical batch, noise scale, and the breaks of the best pieces by BIC."""
-  batches, updates = batch_scaling.by_batch(measured["table"], "step")
-  critical = batch_scaling.critical_batch(batches, updates)
+  batches, updates = scaling.by_batch(measured["table"], "step")
+  critical = scaling.critical_batch(batches, updates)
   noise = measured["noise"]
   rows: list[dict[str, Any]] = []
 
@@ -68,12 +68,12 @@ def fits(measured: Measured) -> pd.DataFrame:
 
   add(
     "critical batch",
-    statistics.as_ratio(critical),
+    stats.as_ratio(critical),
     seeds=critical.n,
   )
   add(
     "noise scale after an epoch",
-    statistics.geometric_mean(noise["noise_scale"].to_numpy()),
+    stats.geometric_mean(noise["noise_scale"].to_numpy()),
     batch_size=noise["batch_size"].iloc[0],
     seeds=len(noise),
   )

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt8
 
-from mnist_jax.data import idx
-from mnist_jax.data import tfds as tfds_source
+from mnist_jax.data import idx, tfds
 from mnist_jax.data.batches import (
   SPLIT,
   TAKE,
@@ -84,7 +83,7 @@ def load(
   Args:
     source: "bundled", MNIST's four published files, shipped in this package;
       "idx", the four IDX files in `data_dir` (see `idx.read_directory`);
-      "tfds", through tensorflow-datasets (see `tfds_source.read`). TFDS
+      "tfds", through tensorflow-datasets (see `tfds.read`). TFDS
       shuffles as it prepares: MNIST from there is put back in the published
       order, others keep TFDS's.
     data_dir: directory of the files, or of TFDS; None for "bundled".
@@ -113,9 +112,7 @@ def load(
     name, train, test = idx.read_directory(data_dir, dataset)
   elif source == "tfds":
     name = dataset
-    train, test = _published_order(
-      *tfds_source.read(dataset, data_dir, BUNDLED)
-    )
+    train, test = _published_order(*tfds.read(dataset, data_dir, BUNDLED))
   else:
     raise InputError(
       f"--data_source: found {source!r}, expected one of {', '.join(SOURCES)}"

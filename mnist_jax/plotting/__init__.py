@@ -8,6 +8,10 @@ Start with
 """
 
 from mnist_jax.plotting.axes import (
+  COLOURS,
+  MARKERS,
+  Axes,
+  Figure,
   bands,
   differences,
   heat_map,
@@ -21,6 +25,10 @@ from mnist_jax.plotting.axes import (
 )
 
 __all__ = [
+  "COLOURS",
+  "MARKERS",
+  "Axes",
+  "Figure",
   "bands",
   "differences",
   "heat_map",

@@ -21,10 +21,10 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from mnist_jax import data
 from mnist_jax.model import objective
-from mnist_jax.range_test import rules as range_rules
+from mnist_jax.range_test import rules
 from mnist_jax.range_test.curve import MEASURES, Ramp, Recording
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.training import loop as train
+from mnist_jax.training import loop
 
 LossFn = Callable[[Any, Any], Float[Array, ""]]
 ValueAndGrad = Callable[[Any, Any], tuple[Float[Array, ""], Any]]
@@ -64,7 +64,7 @@ def default_rule(optimizer: str, batch_size: int) -> str:
   to compare.
   """
   plain = optimizer == "sgd" and batch_size > 1
-  return range_rules.DEFAULT_RULE if plain else "minimum/10"
+  return rules.DEFAULT_RULE if plain else "minimum/10"
 
 
 def gradient_noise(
@@ -187,7 +187,7 @@ def run(
   measure_noise: bool = False,
   seeds: Sequence[int] | None = None,
 ) -> Recording:
-  """The range test of any loss; `range_rules.judge` reads its result.
+  """The range test of any loss; `rules.judge` reads its result.
 
   Args:
     loss_fn: (params, batch) -> scalar.
@@ -243,8 +243,8 @@ def _recording(
 class _Member(NamedTuple):
   """One seed's run: its start, its own dropout, and its batches."""
 
-  state: train.TrainState
-  hparams: train.HParams
+  state: loop.TrainState
+  hparams: loop.HParams
   indices: Int[Array, "T B"]
 
 
@@ -259,18 +259,18 @@ def _first_batches(
 
 
 def _network_step(
-  config: train.TrainConfig, split: data.Split, hparams: train.HParams
+  config: loop.TrainConfig, split: data.Split, hparams: loop.HParams
 ) -> Step:
   value_and_grad = objective.make_value_and_grad(
     config.grad, config.activations
   )
 
   def step(
-    state: train.TrainState, indices: Int[Array, " B"], rate: Float[Array, ""]
-  ) -> tuple[train.TrainState, Observed]:
+    state: loop.TrainState, indices: Int[Array, " B"], rate: Float[Array, ""]
+  ) -> tuple[loop.TrainState, Observed]:
     ones = jnp.ones(indices.shape, state.params[0].w.dtype)
-    batch = train.gather_batch(split, indices, ones)
-    masks = train.step_masks(config, state, indices.shape[0], hparams)
+    batch = loop.gather_batch(split, indices, ones)
+    masks = loop.step_masks(config, state, indices.shape[0], hparams)
     noise: tuple[Any, Any] = (None, None)
     if config.batch_size > 1:
       noise = gradient_noise(
@@ -280,7 +280,7 @@ def _network_step(
         state.params,
         (batch, masks),
       )
-    state, loss = train.train_step(config, state, batch, rate, hparams)
+    state, loss = loop.train_step(config, state, batch, rate, hparams)
     return state, Observed(loss, *noise)
 
   return step
@@ -288,7 +288,7 @@ def _network_step(
 
 @functools.partial(jax.jit, static_argnames=("config", "dev_examples", "chunk"))
 def _record_members(
-  config: train.TrainConfig,
+  config: loop.TrainConfig,
   members: _Member,
   rates: Float[Array, " T"],
   split: data.Split,
@@ -299,8 +299,8 @@ def _record_members(
   """`record` for every member, `chunk` of them side by side."""
   part = data.Split(dev.images[:dev_examples], dev.labels[:dev_examples])
 
-  def dev_loss(state: train.TrainState) -> Float[Array, ""]:
-    return train.evaluate_params(config.activations, state.params, part).loss
+  def dev_loss(state: loop.TrainState) -> Float[Array, ""]:
+    return loop.evaluate_params(config.activations, state.params, part).loss
 
   def one(member: _Member) -> Any:
     return record(
@@ -315,8 +315,8 @@ def _record_members(
 
 
 def network(
-  config: train.TrainConfig,
-  hparams: train.HParams,
+  config: loop.TrainConfig,
+  hparams: loop.HParams,
   dataset: data.Dataset,
   seeds: Sequence[int],
   ramp: Ramp | None = None,
@@ -357,8 +357,8 @@ def network(
   rows = ramp.steps + 1
   members = [
     _Member(
-      train.init_state(config, seed),
-      hparams._replace(dropout_key=train.make_hparams(seed).dropout_key),
+      loop.init_state(config, seed),
+      hparams._replace(dropout_key=loop.make_hparams(seed).dropout_key),
       jnp.asarray(_first_batches(order, rows, count, size)),
     )
     for seed, order in zip(seeds, order_seeds or seeds, strict=True)
@@ -376,8 +376,8 @@ def network(
 
 
 def choose(
-  config: train.TrainConfig,
-  hparams: train.HParams,
+  config: loop.TrainConfig,
+  hparams: loop.HParams,
   dataset: data.Dataset,
   seed: int,
   *,
@@ -393,15 +393,15 @@ def choose(
   the dev set for batches of 1.
 
   Args:
-    rule: one of range_rules.RULES; `default_rule` if None.
+    rule: one of rules.RULES; `default_rule` if None.
     ramp: `default_ramp` of the optimiser if None.
     order_seed: of the run's order of examples; by default its seed.
 
   Raises:
-    InputError: as `network`, or a rule that is not in range_rules.RULES.
+    InputError: as `network`, or a rule that is not in rules.RULES.
   """
   rule = rule or default_rule(config.optimizer, config.batch_size)
-  range_rules.check_rule(rule)
+  rules.check_rule(rule)
   seeds, orders = (
     [(first + i) % 2**32 for i in range(CHOICE_SEEDS)]
     for first in (seed, seed if order_seed is None else order_seed)
@@ -416,7 +416,7 @@ def choose(
     measured_on="train" if config.batch_size > 1 else "dev",
     order_seeds=orders,
   )
-  test = range_rules.judge(recording)
+  test = rules.judge(recording)
   found = test.suggestion(rule)
   if found.rate is None:
     return None, f"range test: {found.reason}"

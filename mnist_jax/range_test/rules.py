@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mnist_jax import stats
 from mnist_jax.range_test import curve as range_curve
 from mnist_jax.range_test.curve import Curve, Recording
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
 
 FEWEST_POINTS = 10
 # A drop counts when it exceeds so many standard errors of the smoothed curve;
@@ -303,8 +303,8 @@ def _geometric_mean(
 ) -> tuple[float, float | None, float | None]:
   if len(rates) == 1:
     return float(rates[0]), None, None
-  effect = statistics.mean_interval(np.log(rates), seed=0)
-  return statistics.as_ratio(effect)
+  effect = stats.mean_interval(np.log(rates), seed=0)
+  return stats.as_ratio(effect)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

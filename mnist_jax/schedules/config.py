@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.schedules import policies as schedules
+from mnist_jax.schedules import policies
 
 Number = int | float  # what a flag may give
 
-_POLICIES: dict[str, Callable[..., schedules.Schedule]] = {
-  "fixed": schedules.fixed,
-  "step": schedules.step,
-  "multistep": schedules.multistep,
-  "exp": schedules.exp,
-  "inv": schedules.inv,
-  "poly": schedules.poly,
-  "exponential_decay": schedules.exponential_decay,
+_POLICIES: dict[str, Callable[..., policies.Schedule]] = {
+  "fixed": policies.fixed,
+  "step": policies.step,
+  "multistep": policies.multistep,
+  "exp": policies.exp,
+  "inv": policies.inv,
+  "poly": policies.poly,
+  "exponential_decay": policies.exponential_decay,
 }
 POLICIES = tuple(_POLICIES)
 
@@ -107,7 +107,7 @@ class ScheduleConfig:
       decay_steps, staircase = False).
     learning_rate: the rate at the start, and after warmup.
     warmup_steps: linear warmup before any policy, whose own count, boundaries
-      included, then starts after it (`schedules.with_warmup`).
+      included, then starts after it (`policies.with_warmup`).
     unit: --schedule_unit, "updates" or "epochs": what decay_steps, boundaries
       and warmup_steps are in, and what one t is in exp and inv, whose gamma
       belongs to one update or one epoch.
@@ -221,7 +221,7 @@ class ScheduleConfig:
 
 def from_config(
   config: ScheduleConfig, steps_per_epoch: int, total_steps: int
-) -> schedules.Schedule:
+) -> policies.Schedule:
   """The schedule of a run, counting updates; see `schedules` for formulas.
 
   What the run would never reach is refused with the rest: a warmup, a boundary
@@ -246,7 +246,7 @@ def from_config(
   schedule = _POLICIES[config.policy](float(config.learning_rate), **settings)
   warmup = resolved.warmup_steps
   if warmup is not None:
-    schedule = schedules.with_warmup(schedule, int(warmup))
+    schedule = policies.with_warmup(schedule, int(warmup))
   _check_reached(resolved, total_steps)
   _check_decay(resolved, schedule, total_steps)
   return schedule
@@ -296,13 +296,13 @@ def _check_reached(resolved: ScheduleConfig, total_steps: int) -> None:
 
 
 def _check_decay(
-  resolved: ScheduleConfig, schedule: schedules.Schedule, total_steps: int
+  resolved: ScheduleConfig, schedule: policies.Schedule, total_steps: int
 ) -> None:
   warmup = int(resolved.warmup_steps or 0)
   end = total_steps
   if resolved.policy == "poly" and resolved.decay_steps is not None:
     end = min(end, warmup + int(resolved.decay_steps))
-  rates = schedules.tabulate(schedule, end)
+  rates = policies.tabulate(schedule, end)
   flag = _STEEPNESS.get(resolved.policy, "gamma")
   given = f"--{flag}={getattr(resolved, flag)}"
   # Smaller numbers are 0 on an accelerator: training would stand still.

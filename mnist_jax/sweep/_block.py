@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from mnist_jax import data
-from mnist_jax.runtime import devices as sharding
+from mnist_jax.runtime import devices
 from mnist_jax.sweep import _program as sweep_program
 from mnist_jax.sweep.plan import Block, Budget
 from mnist_jax.training import settings
@@ -50,7 +50,7 @@ class _Data:
   def __getitem__(self, name: str) -> data.Split:
     if name not in self._there:
       split = getattr(self._dataset, name)
-      self._there[name] = jax.device_put(split, sharding.copied(self._mesh))
+      self._there[name] = jax.device_put(split, devices.copied(self._mesh))
     return self._there[name]
 
   @property
@@ -122,7 +122,7 @@ class _Training:
       np.pad(rates, ((0, 0), (0, 0), (0, missing))),
     )
     return sweep_program.BlockPlan(
-      *jax.device_put(arrays, sharding.spread(self.mesh))
+      *jax.device_put(arrays, devices.spread(self.mesh))
     )
 
   def advance(
@@ -131,7 +131,7 @@ class _Training:
     """Makes all updates before update `to`; rows not active stay."""
     loss_sum = np.zeros(self.state.loss_sum.shape, np.float32)
     self.state = self.state._replace(
-      loss_sum=jax.device_put(loss_sum, sharding.spread(self.mesh))
+      loss_sum=jax.device_put(loss_sum, devices.spread(self.mesh))
     )
     self.origin, self.origin_step = self.state, self.step
     stop = np.where(active[:, None], to, self.step)
@@ -146,7 +146,7 @@ class _Training:
   ) -> None:
     shape = self.state.diverged.shape
     stops = jax.device_put(
-      np.broadcast_to(stop, shape).astype(np.int32), sharding.spread(self.mesh)
+      np.broadcast_to(stop, shape).astype(np.int32), devices.spread(self.mesh)
     )
     while self.step < to:
       epoch, first = self.clock.locate(self.step)
@@ -189,7 +189,7 @@ class _Training:
     if not members.any():
       return False
     ended, to = jax.device_get(self.state), self.step
-    place = sharding.spread(self.mesh)
+    place = devices.spread(self.mesh)
     self.state, self.step = self.origin, self.origin_step
     stop = np.where(members, diverged - 1, self.origin_step)
     self._make_updates(to, stop, lambda updates: None)

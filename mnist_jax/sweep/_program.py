@@ -17,8 +17,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mnist_jax import data
-from mnist_jax.runtime import devices as sharding
-from mnist_jax.training import loop as train
+from mnist_jax.runtime import devices
+from mnist_jax.training import loop
 
 # Smaller than a single run's: R members pass through it together.
 EVALUATION_CHUNK = 500
@@ -35,7 +35,7 @@ class BlockState(NamedTuple):
     loss_sum: of the objective before each update since it was last set to 0.
   """
 
-  train: train.TrainState
+  train: loop.TrainState
   diverged: Int[Array, "S R"]
   loss_sum: Float[Array, "S R"]
 
@@ -60,13 +60,13 @@ class Programs(NamedTuple):
     evaluate: (params [S, R], Split) -> (loss [S, R], accuracy [S, R]).
   """
 
-  init: Callable[..., tuple[BlockState, train.HParams]]
+  init: Callable[..., tuple[BlockState, loop.HParams]]
   advance: Callable[..., BlockState]
   evaluate: Callable[..., tuple[Float[Array, "S R"], Float[Array, "S R"]]]
 
 
 class _Member(NamedTuple):
-  train: train.TrainState
+  train: loop.TrainState
   diverged: Int[Array, ""]
   loss_sum: Float[Array, ""]
 
@@ -78,11 +78,11 @@ def _alive(
 
 
 def _update(
-  config: train.TrainConfig,
+  config: loop.TrainConfig,
   member: _Member,
   batch: Any,
   learning_rate: Float[Array, ""],
-  hparams: train.HParams,
+  hparams: loop.HParams,
   stop: Int[Array, ""],
 ) -> _Member:
   """One update, not made if the loss before it is not finite.
@@ -91,7 +91,7 @@ def _update(
   it has made. As in a single run the loss alone decides; to look at the
   weights as well, each time, costs 5 %.
   """
-  new, loss = train.train_step(
+  new, loss = loop.train_step(
     config, member.train, batch, learning_rate, hparams
   )
   alive = _alive(member, stop)
@@ -108,11 +108,11 @@ def _update(
 
 
 def _advance_row(
-  config: train.TrainConfig,
+  config: loop.TrainConfig,
   split: data.Split,
   row: BlockState,
   plan: BlockPlan,
-  hparams: train.HParams,
+  hparams: loop.HParams,
   stop: Int[Array, " R"],
   first: Int[Array, ""],
   last: Int[Array, ""],
@@ -120,7 +120,7 @@ def _advance_row(
   """`Programs.advance` of one row; the arrays have no axis S."""
 
   def body(t: Int[Array, ""], members: _Member) -> _Member:
-    batch = train.gather_batch(split, plan.indices[t], plan.weights[t])
+    batch = loop.gather_batch(split, plan.indices[t], plan.weights[t])
     step = functools.partial(_update, config)
     return jax.vmap(step, in_axes=(0, None, 0, 0, 0))(
       members, batch, plan.learning_rates[:, t], hparams, stop
@@ -130,12 +130,12 @@ def _advance_row(
 
 
 def _advance_rows(
-  config: train.TrainConfig,
+  config: loop.TrainConfig,
   one_by_one: bool,
   state: BlockState,
   split: data.Split,
   plan: BlockPlan,
-  hparams: train.HParams,
+  hparams: loop.HParams,
   stop: Int[Array, "S R"],
   first: Int[Array, ""],
   last: Int[Array, ""],
@@ -155,7 +155,7 @@ def _advance_rows(
   def together(
     row: BlockState,
     row_plan: BlockPlan,
-    row_hparams: train.HParams,
+    row_hparams: loop.HParams,
     row_stop: Int[Array, " R"],
   ) -> BlockState:
     return _advance_row(
@@ -166,12 +166,12 @@ def _advance_rows(
 
 
 def _evaluate_rows(
-  config: train.TrainConfig,
+  config: loop.TrainConfig,
   params: Any,
   split: data.Split,
 ) -> tuple[Float[Array, "S R"], Float[Array, "S R"]]:
   def one(member: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    result = train.evaluate_params(
+    result = loop.evaluate_params(
       config.activations, member, split, EVALUATION_CHUNK
     )
     return result.loss, result.accuracy
@@ -180,16 +180,16 @@ def _evaluate_rows(
 
 
 def _init(
-  config: train.TrainConfig,
+  config: loop.TrainConfig,
   seeds: UInt32[Array, "S R"],
   l2: Float[Array, "S R"] | None,
   momentum: Float[Array, "S R"],
-) -> tuple[BlockState, train.HParams]:
+) -> tuple[BlockState, loop.HParams]:
   def one(
     seed: Any, l2: Any, momentum: Any
-  ) -> tuple[train.TrainState, train.HParams]:
-    hparams = train.make_hparams(seed, l2=l2, momentum=momentum)
-    return train.init_state(config, seed), hparams
+  ) -> tuple[loop.TrainState, loop.HParams]:
+    hparams = loop.make_hparams(seed, l2=l2, momentum=momentum)
+    return loop.init_state(config, seed), hparams
 
   # One by one compiles in half the time, and runs once.
   count = seeds.shape
@@ -205,13 +205,13 @@ def _init(
 
 
 @functools.lru_cache(maxsize=256)
-def programs(config: train.TrainConfig, mesh: Mesh) -> Programs:
+def programs(config: loop.TrainConfig, mesh: Mesh) -> Programs:
   """The functions for members of this configuration on these devices.
 
   Nothing is compiled before the first call; a call with arrays of other
   shapes compiles again.
   """
-  rows, whole = PartitionSpec(sharding.AXIS), PartitionSpec()
+  rows, whole = PartitionSpec(devices.AXIS), PartitionSpec()
   one_by_one = mesh.devices.flat[0].platform == "cpu"
   advance = jax.shard_map(
     functools.partial(_advance_rows, config, one_by_one),
@@ -229,7 +229,7 @@ def programs(config: train.TrainConfig, mesh: Mesh) -> Programs:
   )
   return Programs(
     jax.jit(
-      functools.partial(_init, config), out_shardings=sharding.spread(mesh)
+      functools.partial(_init, config), out_shardings=devices.spread(mesh)
     ),
     jax.jit(advance),
     jax.jit(evaluate),

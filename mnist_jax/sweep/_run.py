@@ -24,13 +24,11 @@ import numpy as np
 import pandas as pd
 from jax.sharding import Mesh
 
-from mnist_jax import data
-from mnist_jax.runtime import compile_log as compilation
-from mnist_jax.runtime import devices as sharding
-from mnist_jax.runtime import environment
+from mnist_jax import data, runtime
+from mnist_jax.runtime import compile_log, environment
 from mnist_jax.sweep import _block as sweep_block
 from mnist_jax.sweep import _program as sweep_program
-from mnist_jax.sweep import plan as sweep_plan
+from mnist_jax.sweep import plan
 from mnist_jax.sweep import store as sweep_results
 from mnist_jax.sweep.plan import Block, Budget, Target, cell_key, product
 from mnist_jax.training.settings import Settings
@@ -89,7 +87,7 @@ def run(
   """Trains every cell that is not in `workdir` yet; returns the table of all.
 
   Cells that one program can train are trained together: vmapped, spread over
-  the devices (see `sharding.use_all_cores` for CPUs), in blocks. A block's
+  the devices (see `runtime.use_all_cores` for CPUs), in blocks. A block's
   results are filed when it ends. Started again after a kill, a sweep forms the
   same blocks and runs those that are missing, to the same numbers.
 
@@ -115,8 +113,8 @@ def run(
       `workdir` of something else, of other data or code, or in use.
   """
   dataset = dataset or data.load()
-  mesh = mesh or sharding.mesh()
-  sweep_plan.check_cells(cells, budget, len(dataset.train.labels))
+  mesh = mesh or runtime.mesh()
+  plan.check_cells(cells, budget, len(dataset.train.labels))
   digest = sweep_results.data_digest(dataset)
   run_missing = functools.partial(
     _run,
@@ -164,17 +162,17 @@ def _run(
   num_train = len(dataset.train.labels)
   most = max_members or _fitting(cells, mesh, num_train)
   missing = {c for c in cells if cell_key(c, budget) not in there}
-  planned = sweep_plan.blocks(cells, mesh.size, most)
+  planned = plan.blocks(cells, mesh.size, most)
   todo = [b.only(missing) for b in planned if missing & set(b.cells)]
   counter = _Counter(todo, budget, num_train, len(cells), on_progress)
   group, on = None, None
   for block in todo:
     if on is None or group is None or block.group.num_train != group.num_train:
-      taken = sweep_plan.training_set(dataset, block.group)
+      taken = plan.training_set(dataset, block.group)
       on = sweep_block.on_devices(taken, mesh)
     group = block.group
     counter.begin(block)
-    with compilation.watch() as compiled:
+    with compile_log.watch() as compiled:
       result = sweep_block.run(block, budget, on, mesh, counter.updates)
     keys = [cell_key(cell, budget) for cell in block.cells]
     rows = sweep_results.frame(
@@ -201,7 +199,7 @@ def _identity(
 def _notes(
   block: Block,
   result: sweep_block.BlockResult,
-  compiled: compilation.CompileLog,
+  compiled: compile_log.CompileLog,
   mesh: Mesh,
   num_train: int,
 ) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from mnist_jax.plotting import axes as plots
+from mnist_jax import plotting
 from mnist_jax.stats import effects as statistics
 from mnist_jax.sweep.tables import Curves
 
@@ -20,7 +20,7 @@ _LABELS = {
 }
 
 
-def metric_axis(ax: plots.Axes, metric: str) -> None:
+def metric_axis(ax: plotting.Axes, metric: str) -> None:
   """Labels the y axis with the metric and its unit; accuracies in percent."""
   ax.set_ylabel(_LABELS.get(metric, metric))
   if metric.endswith("accuracy"):
@@ -28,7 +28,7 @@ def metric_axis(ax: plots.Axes, metric: str) -> None:
 
 
 def draw_curves(
-  ax: plots.Axes,
+  ax: plotting.Axes,
   curves: Curves,
   metric: str,
   name: Callable[[object], str] = str,
@@ -43,7 +43,7 @@ def draw_curves(
   """
   shown = curves.points >= since
   for i, arm in enumerate(curves.arms):
-    plots.bands(
+    plotting.bands(
       ax,
       curves.points[shown],
       curves.values[i][:, shown],
@@ -52,13 +52,13 @@ def draw_curves(
     )
   metric_axis(ax, metric)
   ax.set_xlabel("epoch")
-  plots.integer_ticks(ax.xaxis)
-  with plots.style():
+  plotting.integer_ticks(ax.xaxis)
+  with plotting.style():
     ax.legend()
 
 
 def draw_differences(
-  ax: plots.Axes,
+  ax: plotting.Axes,
   points: Float[np.ndarray, " K"],
   differences: Float[np.ndarray, "S K"],
   label: str,
@@ -68,7 +68,7 @@ def draw_differences(
 ) -> None:
   """Paired differences over seeds at each point, with 95 % intervals."""
   effects = [statistics.student_interval(d) for d in differences.T]
-  plots.differences(
+  plotting.differences(
     ax,
     points,
     np.array([e.estimate for e in effects]),
@@ -81,7 +81,7 @@ def draw_differences(
 
 
 def draw_effects(
-  ax: plots.Axes,
+  ax: plotting.Axes,
   names: Sequence[str],
   effects: Sequence[statistics.Effect],
   *,
@@ -93,8 +93,8 @@ def draw_effects(
   Args:
     scale: by which the effects are multiplied (100 for points).
   """
-  look = plots.series(0)
-  with plots.style():
+  look = plotting.series(0)
+  with plotting.style():
     ax.axvline(0, color="black", linewidth=1)
     if margin is not None:
       ax.axvspan(

@@ -16,10 +16,9 @@ import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mnist_jax import data
+from mnist_jax import data, training
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.schedules.batch_sizes import BatchSchedule, Clock, steady
-from mnist_jax.training import loop as train
 from mnist_jax.training import optimizers, settings
 from mnist_jax.training.settings import Number, Settings
 
@@ -254,7 +253,7 @@ class Group:
     batches: the members' batch sizes; None for `config`'s alone.
   """
 
-  config: train.TrainConfig
+  config: training.TrainConfig
   num_train: int | None
   penalised: bool
   batches: BatchSchedule | None = None

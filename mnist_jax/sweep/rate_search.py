@@ -15,9 +15,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import grid_minimum as ridge
-from mnist_jax.sweep import plan as sweep_plan
-from mnist_jax.sweep import tables
+from mnist_jax.stats import grid_minimum
+from mnist_jax.sweep import plan, tables
 from mnist_jax.training.settings import Settings
 
 LOWEST, HIGHEST = -20, 16  # the places that a coarse column may reach
@@ -51,7 +50,7 @@ class Column(NamedTuple):
   @property
   def best(self) -> float:
     """The rate of least mean log loss."""
-    return float(self.rates[ridge.best_place(self.losses)])
+    return float(self.rates[grid_minimum.best_place(self.losses)])
 
 
 def column(table: pd.DataFrame, batch_size: int) -> Column:
@@ -83,7 +82,7 @@ def more_coarse(table: pd.DataFrame, batch_size: int) -> list[int]:
   its highest or less than half of the runs there have diverged.
   """
   rates, losses, lost = column(table, batch_size)
-  low, high = ridge.open_ends(losses)
+  low, high = grid_minimum.open_ends(losses)
   high = high or bool(lost[:, -1].mean() < 0.5)
   beyond = (place(rates[0]) - 2, low), (place(rates[-1]) + 2, high)
   return [p for p, wanted in beyond if wanted and LOWEST <= p <= HIGHEST]
@@ -99,7 +98,7 @@ def more_fresh(table: pd.DataFrame, batch_size: int, centre: int) -> list[int]:
     centre: the place it began around.
   """
   rates, losses, _ = column(table, batch_size)
-  low, high = ridge.open_ends(losses, SHARE)
+  low, high = grid_minimum.open_ends(losses, SHARE)
   beyond = (place(rates[0]) - 1, low), (place(rates[-1]) + 1, high)
   reach = NEAR[-1] + BEYOND
   return [p for p, wanted in beyond if wanted and abs(p - centre) <= reach]
@@ -126,7 +125,7 @@ def extended(
     cells = [
       cell
       for size, places in todo.items()
-      for cell in sweep_plan.product(
+      for cell in plan.product(
         batch_size=size, learning_rate=map(rate, places), seed=seeds
       )
     ]
@@ -172,7 +171,7 @@ def search(
 def best_rates(
   table: pd.DataFrame, batch_sizes: Iterable[int]
 ) -> tuple[Float[np.ndarray, "S K"], Int[np.ndarray, "S K"]]:
-  """Each seed's best rate (`ridge.best_rates`) at each batch size.
+  """Each seed's best rate (`grid_minimum.best_rates`) at each batch size.
 
   Returns:
     The rates, and at which end of its grid each is censored: -1, 0 or 1.
@@ -180,7 +179,7 @@ def best_rates(
   found = []
   for size in batch_sizes:
     rates, losses, _ = column(table, size)
-    found.append(ridge.best_rates(rates, losses))
+    found.append(grid_minimum.best_rates(rates, losses))
   return (
     np.stack([best.rates for best in found], axis=1),
     np.stack([best.edge for best in found], axis=1),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mnist_jax.sweep import rate_search as rate_columns
+from mnist_jax.sweep import rate_search
 
 FURTHER = 8  # places: the most that an end is moved
 
@@ -39,14 +39,14 @@ def _beyond(
 ) -> list[int]:
   """The next place past the end at which the best rate is."""
   own = runs[runs["batch_size"] == batch_size]
-  places = [rate_columns.place(rate) for rate in own["learning_rate"].unique()]
-  best = rate_columns.place(_best(own, score))
+  places = [rate_search.place(rate) for rate in own["learning_rate"].unique()]
+  best = rate_search.place(_best(own, score))
   beyond = (min(places), best - step), (max(places), best + step)
   return [place for end, place in beyond if best == end and place in reach]
 
 
 def tune(
-  run: rate_columns.Run,
+  run: rate_search.Run,
   batch_size: int,
   guess: float,
   seeds: range,
@@ -67,9 +67,9 @@ def tune(
   Raises:
     ValueError: a score that is not finite.
   """
-  centre = rate_columns.place(guess)
+  centre = rate_search.place(guess)
   reach = range(centre - 2 - FURTHER, centre + 3 + FURTHER)
-  runs = rate_columns.extended(
+  runs = rate_search.extended(
     run,
     {batch_size: list(range(centre - 2, centre + 3, step))},
     seeds,

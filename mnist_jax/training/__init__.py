@@ -9,11 +9,14 @@ Start with
 
 from mnist_jax.training.loop import (
   HParams,
+  NonFiniteError,
   TrainConfig,
   TrainState,
   epochs,
   evaluate,
   init_state,
+  make_hparams,
+  to_device,
   train_epoch,
   train_step,
 )
@@ -23,14 +26,17 @@ from mnist_jax.training.settings import Settings
 
 __all__ = [
   "HParams",
+  "NonFiniteError",
   "Settings",
   "TrainConfig",
   "TrainState",
   "epochs",
   "evaluate",
   "init_state",
+  "make_hparams",
   "read_run",
   "run",
+  "to_device",
   "train_epoch",
   "train_step",
 ]

@@ -13,40 +13,38 @@ import jax
 from jaxtyping import Array, Int
 
 from mnist_jax import data
-from mnist_jax.gradcheck.network import check as network_gradcheck
+from mnist_jax.gradcheck.network import check
 from mnist_jax.model import objective
-from mnist_jax.training import loop as train
+from mnist_jax.training import loop
 
 EXAMPLES = 32  # of the update's batch, at most: a check costs about a second
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def advance(
-  config: train.TrainConfig,
-  state: train.TrainState,
+  config: loop.TrainConfig,
+  state: loop.TrainState,
   split: data.Split,
-  plan: train.EpochPlan,
-  hparams: train.HParams,
+  plan: loop.EpochPlan,
+  hparams: loop.HParams,
   first: Int[Array, ""],
   last: Int[Array, ""],
-) -> train.TrainState:
+) -> loop.TrainState:
   """The state after the plan's updates first to last - 1; nothing consumed."""
 
-  def body(t: Int[Array, ""], state: train.TrainState) -> train.TrainState:
+  def body(t: Int[Array, ""], state: loop.TrainState) -> loop.TrainState:
     row = jax.tree.map(lambda x: x[t], plan)
-    batch = train.gather_batch(split, row.indices, row.weights)
-    return train.train_step(config, state, batch, row.learning_rates, hparams)[
-      0
-    ]
+    batch = loop.gather_batch(split, row.indices, row.weights)
+    return loop.train_step(config, state, batch, row.learning_rates, hparams)[0]
 
   return jax.lax.fori_loop(first, last, body, state)
 
 
 def check_state(
-  config: train.TrainConfig,
-  state: train.TrainState,
+  config: loop.TrainConfig,
+  state: loop.TrainState,
   batch: objective.Batch,
-  hparams: train.HParams,
+  hparams: loop.HParams,
 ) -> dict[str, Any]:
   """The check of one update's gradient, in float64, over every parameter.
 
@@ -56,15 +54,15 @@ def check_state(
     "step", the chapter's "distance" of the hand-derived (or autodiff) gradient
     from the numeric one, and the "verdict" of `gradcheck`.
   """
-  masks = train.step_masks(config, state, batch.labels.shape[0], hparams)
+  masks = loop.step_masks(config, state, batch.labels.shape[0], hparams)
   batch = jax.tree.map(lambda x: x[:EXAMPLES], batch)
   if masks is not None:
     masks = tuple(mask[:EXAMPLES] for mask in masks)
-  subject = network_gradcheck.Subject(
+  subject = check.Subject(
     state.params, config.activations, batch, hparams.l2, masks
   )
-  seam = network_gradcheck.value_and_grad_of(config.grad, config.activations)
-  report = subject.check(network_gradcheck.gradient_of(seam))
+  seam = check.value_and_grad_of(config.grad, config.activations)
+  report = subject.check(check.gradient_of(seam))
   return {
     "step": int(state.step),
     "distance": report.distance,
@@ -73,11 +71,11 @@ def check_state(
 
 
 def check_epoch(
-  config: train.TrainConfig,
-  state: train.TrainState,
+  config: loop.TrainConfig,
+  state: loop.TrainState,
   split: data.Split,
-  plan: train.EpochPlan,
-  hparams: train.HParams,
+  plan: loop.EpochPlan,
+  hparams: loop.HParams,
   every: int,
 ) -> list[dict[str, Any]]:
   """Checks each update of an epoch whose number `every` divides.
@@ -95,6 +93,6 @@ def check_epoch(
   for t in range(-begin % every, updates, every):
     state = advance(config, state, split, plan, hparams, at, t)
     at = t
-    batch = train.gather_batch(split, plan.indices[t], plan.weights[t])
+    batch = loop.gather_batch(split, plan.indices[t], plan.weights[t])
     results.append(check_state(config, state, batch, hparams))
   return results

@@ -15,14 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mnist_jax import data
+from mnist_jax import data, schedules
 from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.schedules import batch_sizes as batch_schedule
-from mnist_jax.training import checkpoint, events
-from mnist_jax.training import gradient_checks as training_checks
-from mnist_jax.training import loop as train
-from mnist_jax.training import run_directory as records
+from mnist_jax.training import (
+  checkpoint,
+  events,
+  gradient_checks,
+  loop,
+  run_directory,
+)
 
 Row = dict[str, Any]
 
@@ -31,8 +33,8 @@ Row = dict[str, Any]
 class RunSpec:
   """What a run is, beside its data."""
 
-  config: train.TrainConfig
-  hparams: train.HParams
+  config: loop.TrainConfig
+  hparams: loop.HParams
   learning_rates: Float[np.ndarray, " T_run"]  # float32, one per update
   seed: int  # of the weights
   epochs: int
@@ -40,14 +42,14 @@ class RunSpec:
   checkpoint_every: int = 1  # epochs
   check_gradients_every: int | None = None  # updates
   order_seed: int | None = None  # of the order of examples; None for `seed`
-  batches: batch_schedule.BatchSchedule | None = None  # for the config's size
+  batches: schedules.BatchSchedule | None = None  # for the config's size
 
   @property
   def order(self) -> int:
     """The seed of the order of examples."""
     return self.seed if self.order_seed is None else self.order_seed
 
-  def config_at(self, epoch: int) -> train.TrainConfig:
+  def config_at(self, epoch: int) -> loop.TrainConfig:
     """With the batch size of that epoch (the first is 0)."""
     if self.batches is None:
       return self.config
@@ -82,17 +84,17 @@ class Outcome(NamedTuple):
 
 
 class _Progressed(NamedTuple):
-  state: train.TrainState
+  state: loop.TrainState
   best: Best | None
   epoch: int
   seconds: float
 
 
-def _tree(state: train.TrainState, best: Best | None) -> dict[str, Any]:
+def _tree(state: loop.TrainState, best: Best | None) -> dict[str, Any]:
   return {"state": state} if best is None else {"state": state, "best": best}
 
 
-def _first_best(state: train.TrainState) -> Best:
+def _first_best(state: loop.TrainState) -> Best:
   params = jax.tree.map(jnp.copy, state.params)
   return Best(jnp.int32(0), jnp.float32(np.inf), params)
 
@@ -102,10 +104,10 @@ def _rates_digest(rates: Float[np.ndarray, " T"]) -> str:
 
 
 def _restore(
-  spec: RunSpec, run: records.RunDirectory, saver: checkpoint.Checkpointer
+  spec: RunSpec, run: run_directory.RunDirectory, saver: checkpoint.Checkpointer
 ) -> tuple[_Progressed | None, tuple[tuple[int, str], ...]]:
   """Where the run stands, or None for a new one; and what was damaged."""
-  state = train.init_state(spec.config, spec.seed)
+  state = loop.init_state(spec.config, spec.seed)
   best = _first_best(state) if spec.patience else None
   restored = saver.restore_newest(_tree(state, best))
   if restored is None:
@@ -158,13 +160,13 @@ def _scalars(row: Row) -> dict[str, Any]:
 
 
 def _gradient_checks(
-  spec: RunSpec, dataset: data.Dataset, state: train.TrainState, epoch: int
+  spec: RunSpec, dataset: data.Dataset, state: loop.TrainState, epoch: int
 ) -> list[Row]:
   """Of the epoch that comes next, from the state before it."""
   if not spec.check_gradients_every or epoch == spec.epochs:
     return []
   config = spec.config_at(epoch)
-  plan = train.plan_epoch(
+  plan = loop.plan_epoch(
     config,
     spec.order,
     epoch,
@@ -172,7 +174,7 @@ def _gradient_checks(
     spec.learning_rates,
     int(state.step),
   )
-  return training_checks.check_epoch(
+  return gradient_checks.check_epoch(
     config,
     state,
     dataset.train,
@@ -185,7 +187,7 @@ def _gradient_checks(
 def run(
   spec: RunSpec,
   dataset: data.Dataset,
-  directory: records.RunDirectory,
+  directory: run_directory.RunDirectory,
   *,
   on_row: Callable[[Row], None] = lambda row: None,
   on_resume: Callable[
@@ -205,7 +207,7 @@ def run(
 
   Raises:
     InputError: checkpoints all damaged, or of other rates or more epochs.
-    train.NonFiniteError: nothing of the broken epoch is recorded or saved.
+    loop.NonFiniteError: nothing of the broken epoch is recorded or saved.
   """
   begun = time.monotonic()
   with checkpoint.Checkpointer(directory.checkpoints) as saver:
@@ -214,14 +216,14 @@ def run(
       on_resume(resumed.epoch, rejected)
       state, best, epoch, before = resumed
     else:
-      state = train.init_state(spec.config, spec.seed)
+      state = loop.init_state(spec.config, spec.seed)
       best = _first_best(state) if spec.patience else None
       epoch, before = 0, 0.0
     ended = "epochs"
     if resumed and _out_of_patience(spec, best, epoch):
       return _outcome(state, best, epoch, "patience", before)
-    dataset = train.to_device(dataset)
-    arrived = train.epochs(
+    dataset = loop.to_device(dataset)
+    arrived = loop.epochs(
       spec.config,
       dataset,
       spec.hparams,
@@ -271,7 +273,7 @@ def run(
 
 
 def _outcome(
-  state: train.TrainState,
+  state: loop.TrainState,
   best: Best | None,
   epochs: int,
   ended: str,
@@ -283,14 +285,14 @@ def _outcome(
 
 
 def load_params(
-  run: records.Run, config: train.TrainConfig, patience: int | None
+  run: run_directory.Run, config: loop.TrainConfig, patience: int | None
 ) -> mlp.Params:
   """The weights that the run came to, from its newest sound checkpoint.
 
   Raises:
     InputError: no checkpoint, or none that is sound and fits the config.
   """
-  state = train.init_state(config, 0)
+  state = loop.init_state(config, 0)
   target: dict[str, Any] = {"state": {"params": state.params}}
   if patience:
     target = {"best": {"params": state.params}}

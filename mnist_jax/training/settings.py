@@ -21,12 +21,10 @@ from jaxtyping import Float
 from mnist_jax import schedules
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.schedules import batch_sizes as batch_schedule
-from mnist_jax.schedules import config as schedule_config
+from mnist_jax.schedules import batch_sizes
 from mnist_jax.schedules.batch_sizes import BatchSchedule, Clock
 from mnist_jax.schedules.config import Number
-from mnist_jax.training import loop as train
-from mnist_jax.training import optimizers
+from mnist_jax.training import loop, optimizers
 
 DEFAULT_MOMENTUM = 0.9
 
@@ -37,7 +35,7 @@ class Settings:
 
   Attributes:
     learning_rate: > 0; `schedule` and the fields after it are those of
-      `schedule_config.ScheduleConfig`.
+      `schedules.ScheduleConfig`.
     batch_size: examples per update, >= 1.
     batch_schedule: batch sizes that change at epochs, as "0:128,20:640"; it
       takes the place of `batch_size`, which stays at its default.
@@ -96,11 +94,11 @@ class Settings:
     """The batch size of every epoch."""
     if self.batch_schedule is None:
       return BatchSchedule((0,), (self.batch_size,))
-    return batch_schedule.parse(self.batch_schedule)
+    return batch_sizes.parse(self.batch_schedule)
 
-  def train_config(self) -> train.TrainConfig:
+  def train_config(self) -> loop.TrainConfig:
     """What forces a compile; its batch size is the first epoch's."""
-    return train.TrainConfig(
+    return loop.TrainConfig(
       sizes=(784, *self.hidden_sizes, 10),
       activations=self.activations,
       initializer=self.initializer,
@@ -111,16 +109,16 @@ class Settings:
       drop_last=self.drop_last,
     )
 
-  def hparams(self, dtype: DTypeLike = jnp.float32) -> train.HParams:
+  def hparams(self, dtype: DTypeLike = jnp.float32) -> loop.HParams:
     """What the program takes as data."""
     momentum = DEFAULT_MOMENTUM if self.momentum is None else self.momentum
-    return train.make_hparams(
+    return loop.make_hparams(
       self.seed, l2=self.l2 or None, momentum=momentum, dtype=dtype
     )
 
-  def schedule_config(self) -> schedule_config.ScheduleConfig:
+  def schedule_config(self) -> schedules.ScheduleConfig:
     """The schedule, its settings as given."""
-    return schedule_config.ScheduleConfig(
+    return schedules.ScheduleConfig(
       policy=self.schedule,
       learning_rate=self.learning_rate,
       gamma=self.gamma,
@@ -164,7 +162,7 @@ class Settings:
     a schedule are those of the data also where the batch size changes.
 
     Raises:
-      InputError: as `schedule_config.from_config`, a batch larger than the
+      InputError: as `schedules.from_config`, a batch larger than the
         training set, or one that comes after the end of the run.
     """
     clock, last = self.clock(num_train), self.batches.starts[-1]
@@ -190,14 +188,14 @@ class Settings:
 
 @functools.lru_cache(maxsize=256)  # a sweep's seeds have the same table
 def _tabulated(
-  config: schedule_config.ScheduleConfig,
+  config: schedules.ScheduleConfig,
   clock: Clock,
   updates: int,
 ) -> Float[np.ndarray, " T_run"]:
   per_epoch, places, length = clock.table_places(updates)
   if config.unit == "updates":
     places, length = np.arange(updates), updates
-  schedule = schedule_config.from_config(config, per_epoch, length)
+  schedule = schedules.from_config(config, per_epoch, length)
   rates = schedules.tabulate(schedule, length)[places]
   rates.flags.writeable = False
   return rates
@@ -305,7 +303,7 @@ def _check_values(settings: Settings) -> None:
 
 def _check_together(settings: Settings) -> None:
   if settings.batch_schedule is not None:
-    batch_schedule.parse(settings.batch_schedule)
+    batch_sizes.parse(settings.batch_schedule)
     if settings.batch_size != Settings.batch_size:
       raise InputError(
         f"--batch_size={settings.batch_size} and "

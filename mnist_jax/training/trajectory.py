@@ -6,11 +6,11 @@ import numpy as np
 
 from mnist_jax import data
 from mnist_jax.model import mlp
-from mnist_jax.training import loop as train
+from mnist_jax.training import loop
 
 
 def states(
-  config: train.TrainConfig,
+  config: loop.TrainConfig,
   learning_rate: float,
   split: data.Split,
   seed: int,
@@ -18,7 +18,7 @@ def states(
 ) -> Iterator[tuple[int, mlp.Params]]:
   """Trains at a fixed rate; yields (epoch, params) at the epochs asked for.
 
-  The same run as `train.epochs` makes, without its evaluations. A run that
+  The same run as `loop.epochs` makes, without its evaluations. A run that
   diverges goes on, with weights that are not finite.
 
   Args:
@@ -38,11 +38,11 @@ def states(
   count = len(split.labels)
   updates = data.updates_per_epoch(count, config.batch_size, config.drop_last)
   rates = np.full(updates, learning_rate, np.float32)  # the same each epoch
-  hparams = train.make_hparams(seed)
-  state = train.init_state(config, seed)
+  hparams = loop.make_hparams(seed)
+  state = loop.init_state(config, seed)
   for epoch in range(epochs[-1] + 1):
     if epoch in epochs:
       yield epoch, state.params
     if epoch < epochs[-1]:
-      plan = train.plan_epoch(config, seed, epoch, count, rates, step=0)
-      state, _ = train.train_epoch(config, state, split, plan, hparams)
+      plan = loop.plan_epoch(config, seed, epoch, count, rates, step=0)
+      state, _ = loop.train_epoch(config, state, split, plan, hparams)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
 from mnist_jax import data
-from mnist_jax.analysis import curvature
-from mnist_jax.analysis import gradient_noise as noise
+from mnist_jax.analysis import curvature, gradient_noise
 from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
 
@@ -23,7 +22,7 @@ def test_sharpness_is_the_largest_eigenvalue_of_the_dense_hessian(
   """On the chapter's network, made narrow: 819 parameters."""
   split = data.Split(*(jnp.asarray(x[:23]) for x in mnist.train))
   params = mlp.init(jax.random.key(1), (784, 1, 2, 10), dtype=jnp.float64)
-  loss_fn = noise.network_loss(ACTIVATIONS)
+  loss_fn = gradient_noise.network_loss(ACTIVATIONS)
   flat, unravel = ravel_pytree(params)
   hessian = jax.jit(jax.hessian(lambda theta: loss_fn(unravel(theta), split)))(
     flat

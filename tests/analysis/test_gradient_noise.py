@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from mnist_jax import data
 from mnist_jax.analysis import _chunked as chunks
-from mnist_jax.analysis import gradient_noise as noise
-from mnist_jax.analysis import noise_scale
+from mnist_jax.analysis import gradient_noise, noise_scale
 from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import slopes
@@ -78,7 +77,9 @@ def test_moments_of_any_loss_are_the_covariance_of_its_gradients(
   line, float64, chunk
 ):
   params, examples, gradients = line
-  found = noise.gradient_moments(linear_loss, params, examples, chunk=chunk)
+  found = gradient_noise.gradient_moments(
+    linear_loss, params, examples, chunk=chunk
+  )
   np.testing.assert_allclose(found.mean, gradients.mean(axis=0), rtol=1e-12)
   assert found.trace == pytest.approx(trace_of(gradients), rel=1e-12)
   expected = trace_of(gradients) / np.sum(gradients.mean(axis=0) ** 2)
@@ -87,16 +88,18 @@ def test_moments_of_any_loss_are_the_covariance_of_its_gradients(
 
 def test_network_moments_are_those_of_the_plain_way(few, float64):
   params = network(jnp.float64)
-  loss_fn = noise.network_loss(ACTIVATIONS)
-  plain = noise.gradient_moments(loss_fn, params, few, chunk=101)
-  fast = noise.network_moments(ACTIVATIONS, params, few, chunk=40)
+  loss_fn = gradient_noise.network_loss(ACTIVATIONS)
+  plain = gradient_noise.gradient_moments(loss_fn, params, few, chunk=101)
+  fast = gradient_noise.network_moments(ACTIVATIONS, params, few, chunk=40)
   for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(fast), strict=True):
     np.testing.assert_allclose(b, a, rtol=1e-11, atol=1e-13)
   assert float(fast.trace) == pytest.approx(float(plain.trace), rel=1e-11)
 
 
 def test_fast_moments_hold_no_matrix_per_example(few):
-  lowered = noise.network_moments.lower(ACTIVATIONS, network(), few, chunk=101)
+  lowered = gradient_noise.network_moments.lower(
+    ACTIVATIONS, network(), few, chunk=101
+  )
   compiled = lowered.compile().memory_analysis()
   # All 101 gradients of the first layer alone would be 101 x 784 x 4 floats.
   assert compiled.temp_size_in_bytes < 101 * 784 * 4 * 4
@@ -104,7 +107,7 @@ def test_fast_moments_hold_no_matrix_per_example(few):
 
 def test_equal_examples_have_no_variance():
   one = data.Split(np.full((6, 784), 9, np.uint8), np.full(6, 3, np.int32))
-  found = noise.network_moments(ACTIVATIONS, network(), one)
+  found = gradient_noise.network_moments(ACTIVATIONS, network(), one)
   assert 0 <= found.trace <= 1e-5 * found.square_norm
 
 
@@ -112,12 +115,12 @@ def test_equal_examples_have_no_variance():
 def test_drawn_batches_have_the_exact_variance(line, float64, batch_size):
   params, examples, gradients = line
   rng = np.random.default_rng(1)
-  rows = noise.draw_batches(rng, 37, batch_size, 4000)
+  rows = gradient_noise.draw_batches(rng, 37, batch_size, 4000)
   assert all(len(set(row)) == batch_size for row in rows[:50].tolist())
-  found = noise.square_distances(
+  found = gradient_noise.square_distances(
     linear_loss, params, examples, rows, gradients.mean(axis=0)
   )
-  exact = noise.batch_variance(trace_of(gradients), batch_size, 37)
+  exact = gradient_noise.batch_variance(trace_of(gradients), batch_size, 37)
   error = np.std(found) / np.sqrt(len(found))
   assert abs(np.mean(found) - exact) < 4 * error
   # Without the finite-population factor the three would not pass.
@@ -127,15 +130,19 @@ def test_drawn_batches_have_the_exact_variance(line, float64, batch_size):
 
 def test_a_batch_of_everything_has_no_variance_and_no_other_fits(line):
   params, examples, gradients = line
-  rows = noise.draw_batches(np.random.default_rng(0), 37, 37, 2)
-  found = noise.square_distances(
+  rows = gradient_noise.draw_batches(np.random.default_rng(0), 37, 37, 2)
+  found = gradient_noise.square_distances(
     linear_loss, params, examples, rows, gradients.mean(axis=0)
   )
   np.testing.assert_allclose(found, 0, atol=1e-10)
-  assert noise.variance_share(37, 37) == 0 == noise.variance_share(1, 1)
+  assert (
+    gradient_noise.variance_share(37, 37)
+    == 0
+    == gradient_noise.variance_share(1, 1)
+  )
   for wrong in (0, 38):
     with pytest.raises(InputError, match=f"batch_size is {wrong}"):
-      noise.draw_batches(np.random.default_rng(0), 37, wrong, 2)
+      gradient_noise.draw_batches(np.random.default_rng(0), 37, wrong, 2)
 
 
 def test_variance_falls_like_one_over_the_batch_in_the_network(mnist):
@@ -143,13 +150,15 @@ def test_variance_falls_like_one_over_the_batch_in_the_network(mnist):
   split = data.Split(mnist.train.images[:3000], mnist.train.labels[:3000])
   split = jax.device_put(split)
   params, sizes = network(), np.array([1, 8, 64])
-  loss_fn = noise.network_loss(ACTIVATIONS)
-  moments = noise.network_moments(ACTIVATIONS, params, split)
+  loss_fn = gradient_noise.network_loss(ACTIVATIONS)
+  moments = gradient_noise.network_moments(ACTIVATIONS, params, split)
   assert moments.trace.dtype == jnp.float32
   found = np.empty((12, len(sizes)))
   for k, size in enumerate(sizes.tolist()):
-    rows = noise.draw_batches(np.random.default_rng(k), 3000, size, 12 * 40)
-    distances = noise.square_distances(
+    rows = gradient_noise.draw_batches(
+      np.random.default_rng(k), 3000, size, 12 * 40
+    )
+    distances = gradient_noise.square_distances(
       loss_fn, params, split, rows, moments.mean
     )
     found[:, k] = np.asarray(distances).reshape(12, 40).mean(axis=1)
@@ -157,7 +166,7 @@ def test_variance_falls_like_one_over_the_batch_in_the_network(mnist):
   assert slope.low < -1.0 < slope.high or abs(slope.estimate + 1) < 0.03
   assert slope.high - slope.low < 0.2
   exact = float(moments.trace) * np.array(
-    [noise.variance_share(b, 3000) for b in sizes.tolist()]
+    [gradient_noise.variance_share(b, 3000) for b in sizes.tolist()]
   )
   np.testing.assert_allclose(found.mean(axis=0), exact, rtol=0.1)
 
@@ -180,7 +189,7 @@ def test_two_batch_formulas_are_the_papers():
 def test_two_batch_inverts_its_own_model(norm, trace, b, more, count):
   sizes = (b, b + more)
   small, big = (
-    np.full(3, norm + noise.batch_variance(trace, size, count))
+    np.full(3, norm + gradient_noise.batch_variance(trace, size, count))
     for size in sizes
   )
   found = noise_scale.two_batch(small, big, sizes, count)
@@ -242,11 +251,14 @@ def test_exact_and_two_batch_agree_on_the_network(mnist):
   split = data.Split(mnist.train.images[:2000], mnist.train.labels[:2000])
   split = jax.device_put(split)
   params = network()
-  exact = noise.network_moments(ACTIVATIONS, params, split)
-  rng, loss_fn = np.random.default_rng(5), noise.network_loss(ACTIVATIONS)
+  exact = gradient_noise.network_moments(ACTIVATIONS, params, split)
+  rng, loss_fn = (
+    np.random.default_rng(5),
+    gradient_noise.network_loss(ACTIVATIONS),
+  )
   norms = [
-    noise.square_distances(
-      loss_fn, params, split, noise.draw_batches(rng, 2000, size, 300)
+    gradient_noise.square_distances(
+      loss_fn, params, split, gradient_noise.draw_batches(rng, 2000, size, 300)
     )
     for size in (4, 256)
   ]

@@ -11,12 +11,11 @@ import pytest
 
 from experiments import largest_rate
 from experiments._shared import study
-from mnist_jax import data
+from mnist_jax import data, training
 from mnist_jax.analysis import curvature
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
-from mnist_jax.sweep import rate_search as rate_columns
-from mnist_jax.training import loop as train
+from mnist_jax.sweep import rate_search
 from mnist_jax.training import trajectory
 
 SEEDS = 30
@@ -41,7 +40,7 @@ def run_with(limits):
 
 def limits(by_size):
   """The table of the first part, from runs with those limits."""
-  return rate_columns.extended(
+  return rate_search.extended(
     run_with(by_size),
     dict.fromkeys(by_size, range(-2, 11)),
     range(SEEDS),
@@ -146,7 +145,7 @@ def test_a_diverged_run_has_the_accuracy_of_guessing():
 
 
 def test_curvature_is_of_the_weights_along_the_run(mnist, monkeypatch):
-  dataset = train.to_device(
+  dataset = training.to_device(
     dataclasses.replace(
       mnist, train=data.Split(*(x[:300] for x in mnist.train))
     )
@@ -164,7 +163,7 @@ def test_curvature_is_of_the_weights_along_the_run(mnist, monkeypatch):
   rows = largest_rate._sharpness(dataset, 3, values)
   places = [(row["learning_rate"], row["epoch"]) for row in rows]
   assert places == [(0.2, 0), (0.2, 1), (1.0, 0), (1.0, 1)]
-  config = train.TrainConfig(batch_size=128)
+  config = training.TrainConfig(batch_size=128)
   expected = [
     float(jnp.linalg.norm(params[1].w))
     for rate in (0.2, 1.0)

@@ -11,7 +11,7 @@ from experiments.lr_batch_size import figures as ridge_figures
 from experiments.lr_batch_size import study as lr_batch_size
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
-from mnist_jax.sweep import rate_search as rate_columns
+from mnist_jax.sweep import rate_search
 
 SEEDS = 30
 
@@ -49,7 +49,7 @@ def made_up(optimum, diverges=8.0, spread=0.1):
 
 def test_columns_go_on_until_their_best_rate_is_inside():
   run, asked = made_up(lambda size: {8: 0.009, 64: 0.5, 512: 2.0}[size])
-  found = rate_columns.search(
+  found = rate_search.search(
     run,
     (8, 64, 512),
     (0.25, 0.5, 1.0),
@@ -63,7 +63,7 @@ def test_columns_go_on_until_their_best_rate_is_inside():
   assert spans.to_numpy().tolist() == [[2**-8, 8], [0.25, 8], [0.25, 8]]
   fresh = found[found["stage"] == "fresh"]
   assert set(fresh["seed"]) == set(range(4))
-  best, edge = rate_columns.best_rates(fresh, (8, 64, 512))
+  best, edge = rate_search.best_rates(fresh, (8, 64, 512))
   np.testing.assert_array_equal(edge, 0)
   np.testing.assert_allclose(
     np.log(best).mean(axis=0), np.log([0.009, 0.5, 2.0]), atol=0.15
@@ -73,11 +73,11 @@ def test_columns_go_on_until_their_best_rate_is_inside():
 def test_a_fresh_column_goes_on_where_many_seeds_are_at_its_end():
   run, _ = made_up(lambda size: 0.5 if size == 8 else 1.4, spread=0.0)
   begin = {8: [-2, -1, 0], 16: [-2, -1, 0]}  # 0.5 to 1
-  found = rate_columns.extended(
+  found = rate_search.extended(
     run,
     begin,
     range(2),
-    lambda table, size: rate_columns.more_fresh(table, size, -1),
+    lambda table, size: rate_search.more_fresh(table, size, -1),
   )
   assert found.groupby("batch_size")["learning_rate"].nunique().to_dict() == {
     8: 4,
@@ -87,18 +87,18 @@ def test_a_fresh_column_goes_on_where_many_seeds_are_at_its_end():
 
 def test_the_search_ends_at_its_limits():
   run, _ = made_up(lambda size: 1e9, diverges=math.inf)
-  found = rate_columns.search(
+  found = rate_search.search(
     run, (8,), (1.0, 2.0, 4.0), tuning_seeds=range(1), seeds=range(2)
   )
   coarse, fresh = (found[found["stage"] == s] for s in ("coarse", "fresh"))
-  assert coarse["learning_rate"].max() == rate_columns.rate(16)
-  assert fresh["learning_rate"].max() == rate_columns.rate(16 + 2 + 3)
-  _, edge = rate_columns.best_rates(fresh, (8,))
+  assert coarse["learning_rate"].max() == rate_search.rate(16)
+  assert fresh["learning_rate"].max() == rate_search.rate(16 + 2 + 3)
+  _, edge = rate_search.best_rates(fresh, (8,))
   np.testing.assert_array_equal(edge, 1)  # said, not hidden
 
 
 def test_rates_of_half_octaves():
-  assert [rate_columns.rate(k) for k in (-12, -1, 0, 1, 4)] == [
+  assert [rate_search.rate(k) for k in (-12, -1, 0, 1, 4)] == [
     0.015625,
     0.7071,
     1.0,
@@ -106,7 +106,7 @@ def test_rates_of_half_octaves():
     4.0,
   ]
   for k in range(-22, 22):
-    assert rate_columns.place(rate_columns.rate(k)) == k
+    assert rate_search.place(rate_search.rate(k)) == k
 
 
 def as_claimed(size):
@@ -141,7 +141,7 @@ def values():
 def measure(values):
   def made(optimum, best):
     run, _ = made_up(optimum)
-    table = rate_columns.search(
+    table = rate_search.search(
       run,
       values.batch_sizes,
       values.rates,

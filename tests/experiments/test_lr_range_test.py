@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mnist_jax.range_test import rules as range_rules
+from mnist_jax import range_test
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--hidden_sizes=16", "--activations=tanh", "--num_train=2000")
@@ -31,7 +31,7 @@ def test_it_prints_the_rules_and_leaves_figure_and_numbers(tmp_path):
   done = run(*SMALL, "--seeds=2", "--steps=150", f"--workdir={workdir}")
   assert (done.returncode, done.stderr) == (0, "")
   lines = done.stdout.splitlines()
-  assert [line.split()[0] for line in lines[1:6]] == list(range_rules.RULES)
+  assert [line.split()[0] for line in lines[1:6]] == list(range_test.RULES)
   result = json.loads((workdir / "range_test.json").read_text())
   noise = result["suggestions"][-1]
   assert f"learning rate {noise['rate']:.2g}, by the rule noise" in lines

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.mutation_score import cases as mutation_score
-from experiments.mutation_score import check_grads as check_grads_peer
-from experiments.mutation_score import judge as mutation_verdict
-from mnist_jax.gradcheck.faults import catalogue as gradient_faults
+from experiments.mutation_score import check_grads, judge
+from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network.check import value_and_grad_of
 from mnist_jax.stats import verdicts
 
@@ -18,7 +17,7 @@ NETWORK = mutation_score.Network((4, 3, 3), ("tanh",), 4, 0.3)
 @pytest.fixture(scope="module")
 def some():
   """A tenth of the catalogue, and a fault that is none here."""
-  whole = gradient_faults.catalogue(NETWORK.activations)
+  whole = catalogue.catalogue(NETWORK.activations)
   names = [*list(whole)[::10], "dz1_saturated"]
   return {name: whole[name] for name in names}
 
@@ -26,7 +25,7 @@ def some():
 @pytest.fixture(scope="module")
 def faults(some):
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(gradient_faults, "catalogue", lambda activations: some)
+    patch.setattr(catalogue, "catalogue", lambda activations: some)
     return list(mutation_score.fault_records(NETWORK, 7))
 
 
@@ -40,9 +39,9 @@ def test_every_fault_is_a_record(some, faults):
 
 def test_the_peer_tells_right_from_wrong():
   subject = mutation_score.draw(NETWORK, 1)
-  peer = check_grads_peer.Peer(subject)
+  peer = check_grads.Peer(subject)
   seam = value_and_grad_of("hand", NETWORK.activations)
-  setting = str(check_grads_peer.Setting("float64", 1e-3))
+  setting = str(check_grads.Setting("float64", 1e-3))
   right = subject.gradient(seam)
   wrong = (right[0]._replace(w=-right[0].w), right[1])
   assert peer.rejections(right)[setting] is False
@@ -75,7 +74,7 @@ def test_rates_and_verdicts_follow_the_records(faults):
     for s in range(40)
   ]
   many = [r | {"seed": s} for s in range(30) for r in faults]
-  summary = mutation_verdict.summarise(many, correct)
+  summary = judge.summarise(many, correct)
   assert summary["caught"]["rate"] == 1
   assert summary["false_alarms"]["count"] == 0
   assert summary["faults"] == len(faults)
@@ -84,7 +83,7 @@ def test_rates_and_verdicts_follow_the_records(faults):
   )
 
   def judged(faults, correct):
-    parts = verdicts.judge(mutation_verdict.questions(faults, correct))
+    parts = verdicts.judge(judge.questions(faults, correct))
     return {part.name: str(part.verdict) for part in parts}
 
   assert judged(many, correct)["mistakes found"] == "holds"
@@ -95,7 +94,7 @@ def test_rates_and_verdicts_follow_the_records(faults):
   assert judged(missed, correct)["mistakes found"] != "holds"
   alarms = with_outcomes(correct, verdict="wrong")
   assert judged(many, alarms)["false alarms"] == "does not hold"
-  failed = mutation_verdict.summarise(missed, alarms)
+  failed = judge.summarise(missed, alarms)
   assert failed["false_alarms"]["count"] == len(alarms)
   assert failed["caught"]["count"] == len(many) - 60
   assert len(failed["failures"]) == 60
@@ -103,15 +102,15 @@ def test_rates_and_verdicts_follow_the_records(faults):
 
 
 def test_table_and_picture(faults):
-  rows = mutation_verdict.by_fault(faults + faults)
+  rows = judge.by_fault(faults + faults)
   assert [r["fault"] for r in rows] == [r["fault"] for r in faults]
   assert {r["cases"] for r in rows} == {2}
   assert all(r["caught"] == 2 for r in rows)
   correct = [
     {"seed": 1, "verdict": "correct", "check_grads": faults[0]["check_grads"]}
   ]
-  summary = mutation_verdict.summarise(faults, correct)
-  figure = mutation_verdict.picture(summary)
+  summary = judge.summarise(faults, correct)
+  figure = judge.picture(summary)
   titles = [ax.get_title() for ax in figure.axes]
   assert titles == ["mistakes found", "correct networks rejected"]
   best = summary["check_grads_best"]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mnist_jax import data, sweep
-from mnist_jax.data import sparse as sparse_features
+from mnist_jax.data import sparse
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +76,7 @@ def test_other_rows_are_told_apart(results, tmp_path):
 
 
 def test_a_cell_on_sparse_features_is_repeated_on_them(mnist, tmp_path):
-  dataset = sparse_features.sparsify(data.take(mnist, 300), 0.05, 3)
+  dataset = sparse.sparsify(data.take(mnist, 300), 0.05, 3)
   cell = sweep.Settings(hidden_sizes=(8,), activations=("relu",), batch_size=50)
   table = sweep.run(
     [cell],

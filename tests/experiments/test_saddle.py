@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from experiments._shared import study
 from experiments.saddle import study as experiment
-from experiments.saddle import surface as saddle
+from experiments.saddle import surface
 from mnist_jax.stats.verdicts import Verdict
 
 MOST = 5000
 
 
 def leave(kind, rate, y0, curvature=0.1, noise=0.0, runs=1, most=MOST):
-  return saddle.escape(
+  return surface.escape(
     kind,
     rate,
     jnp.tile(jnp.array([1.0, y0]), (runs, 1)),
@@ -33,22 +33,22 @@ def leave(kind, rate, y0, curvature=0.1, noise=0.0, runs=1, most=MOST):
 @given(st.floats(-2, 2), st.floats(-2, 2), st.sampled_from([0.05, 1.0]))
 def test_gradient_is_that_of_the_value(x, y, curvature):
   point = jnp.array([x, y], jnp.float32)
-  expected = jax.grad(lambda p: saddle.value(p, curvature))(point)
+  expected = jax.grad(lambda p: surface.value(p, curvature))(point)
   np.testing.assert_allclose(
-    saddle.gradient(point, curvature), expected, atol=1e-5
+    surface.gradient(point, curvature), expected, atol=1e-5
   )
 
 
 def test_stationary_points_are_all_and_have_these_eigenvalues():
   curvature = 0.3
-  points = saddle.stationary_points(curvature)
-  hessian_at = jax.jit(jax.hessian(lambda p: saddle.value(p, curvature)))
+  points = surface.stationary_points(curvature)
+  hessian_at = jax.jit(jax.hessian(lambda p: surface.value(p, curvature)))
   roots = np.sort(np.roots([curvature, 0, -curvature, 0]).real)
   assert [y for y, _, _ in points] == pytest.approx(roots.tolist())
   for y, f, eigenvalues in points:
     point = jnp.array([0.0, y])
-    np.testing.assert_allclose(saddle.gradient(point, curvature), 0, atol=1e-7)
-    assert f == pytest.approx(float(saddle.value(point, curvature)))
+    np.testing.assert_allclose(surface.gradient(point, curvature), 0, atol=1e-7)
+    assert f == pytest.approx(float(surface.value(point, curvature)))
     hessian = hessian_at(point)
     np.testing.assert_allclose(np.diag(hessian), eigenvalues, rtol=1e-5)
     assert not hessian[0, 1]
@@ -63,7 +63,7 @@ def test_on_the_stable_manifold_plain_descent_never_leaves():
   ("kind", "momentum"), [("sgd", 0.0), ("momentum", 0.9)]
 )
 def test_steps_to_leave_are_those_of_linear_growth(kind, momentum):
-  growth = saddle.growth(0.1, 0.1, momentum)
+  growth = surface.growth(0.1, 0.1, momentum)
   few, many = (int(leave(kind, 0.1, y0).left[0]) for y0 in (1e-4, 1e-8))
   expected = math.log(1e4) / math.log(growth)
   assert many - few == pytest.approx(expected, abs=1.5)
@@ -79,21 +79,21 @@ def test_noise_frees_it_and_each_run_has_its_own():
   assert (found.left < found.arrived).all()
   assert (found.arrived < MOST).all()
   # Variance of y after T steps of linear growth with noise.
-  growth = saddle.growth(0.1, 0.1)
+  growth = surface.growth(0.1, 0.1)
   spread = 0.1 * 1e-2 / (growth**2 - 1) ** 0.5
-  typical = math.log(saddle.LEFT_AT / spread) / math.log(growth)
+  typical = math.log(surface.LEFT_AT / spread) / math.log(growth)
   assert np.median(found.left) == pytest.approx(typical, rel=0.25)
 
 
 def test_path_goes_where_escape_went():
   key = jax.random.split(jax.random.key(0), 1)[0]
-  points = saddle.path(
+  points = surface.path(
     "sgd", 0.1, jnp.array([1.0, 0.0]), 0.1, 0.01, key, steps=700
   )
   out = np.abs(np.asarray(points)[:, 1])
   found = leave("sgd", 0.1, 0.0, noise=0.01)
-  assert int((out >= saddle.LEFT_AT).argmax()) == found.left[0]
-  assert int((out >= saddle.ARRIVED_AT).argmax()) == found.arrived[0]
+  assert int((out >= surface.LEFT_AT).argmax()) == found.left[0]
+  assert int((out >= surface.ARRIVED_AT).argmax()) == found.arrived[0]
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,11 @@ from experiments import (
   seeds,
 )
 from experiments._shared import study
-from mnist_jax import data
-from mnist_jax.data import sparse as sparse_features
-from mnist_jax.range_test import rules as range_rules
+from mnist_jax import data, range_test
+from mnist_jax.data import sparse
 from mnist_jax.stats import verdicts
 from mnist_jax.stats.verdicts import Verdict
-from mnist_jax.sweep import store as sweep_results
+from mnist_jax.sweep import store
 
 SEEDS = 40
 
@@ -179,22 +178,22 @@ def test_adaptive_rates_says_how_its_data_are_made_again(mnist):
   for used, flags in swept:
     made = dataset
     if flags:
-      made = sparse_features.sparsify(
+      made = sparse.sparsify(
         dataset, float(flags["sparse_lowest"]), int(flags["sparse_seed"])
       )
-    assert sweep_results.data_digest(used) == sweep_results.data_digest(made)
+    assert store.data_digest(used) == store.data_digest(made)
   assert [bool(flags) for _, flags in swept] == [True, True, False, False]
 
 
 def audited(regret, size):
   """Runs of every rule at its regret, beside a grid of which 0.5 is best."""
   accuracy = {"grid 0.2": 0.95, "grid 0.5": 0.96, "grid 1": 0.95}
-  accuracy |= {rule: 0.96 - regret[rule] for rule in range_rules.RULES}
+  accuracy |= {rule: 0.96 - regret[rule] for rule in range_test.RULES}
   runs = table(accuracy, 0, lambda arm, epoch: accuracy[arm], "arm")
   rates = (
     runs["arm"]
     .str.removeprefix("grid ")
-    .replace(dict.fromkeys(range_rules.RULES, "0.4"))
+    .replace(dict.fromkeys(range_test.RULES, "0.4"))
   )
   return runs.assign(
     learning_rate=rates.astype(float),
@@ -227,7 +226,7 @@ def one_epoch(ends):
 def test_lr_range_audit():
   values = study.preset_values(lr_range_audit.STUDY, "full")
   values.batch_sizes = (32, 256)
-  regret = dict.fromkeys(range_rules.RULES, 0.0005) | {"valley": 0.01}
+  regret = dict.fromkeys(range_test.RULES, 0.0005) | {"valley": 0.01}
   runs = [audited(regret, 32), audited(regret | {"noise": 0.0035}, 256)]
   losses = {0.03: 1.0, 0.1: 0.7, 0.3: 0.4, 1.0: 0.3, 3.0: 0.5, 10.0: 5.0}
   measured = {"table": pd.concat(runs), "rates": one_epoch(losses)}

@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given, settings
 
 from mnist_jax.gradcheck._check import Verdict
-from mnist_jax.gradcheck.faults import backward as faulty_backward
-from mnist_jax.gradcheck.faults import catalogue as gradient_faults
-from mnist_jax.gradcheck.network import check as network_gradcheck
+from mnist_jax.gradcheck.faults import backward, catalogue
+from mnist_jax.gradcheck.network import check
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError
 
 CHAPTER = ("sigmoid", "tanh")
-CATALOGUE = gradient_faults.catalogue(CHAPTER)
+CATALOGUE = catalogue.catalogue(CHAPTER)
 
 
 def subject(sizes, activations, seed=0, scale=0.1):
@@ -36,7 +35,7 @@ def subject(sizes, activations, seed=0, scale=0.1):
     (np.arange(count) < examples).astype(np.float64),
   )
   masks = mlp.dropout_masks(jax.random.key(seed + 1), params, count, 0.3)
-  return network_gradcheck.Subject(params, activations, batch, 0.01, masks)
+  return check.Subject(params, activations, batch, 0.01, masks)
 
 
 def gradients(at, functions):
@@ -56,8 +55,8 @@ def square():
       for name, fault in CATALOGUE.items()
     },
   )
-  known = gradients(at, gradient_faults.known_mistakes(CHAPTER))
-  right = at.gradient(network_gradcheck.value_and_grad_of("hand", CHAPTER))
+  known = gradients(at, catalogue.known_mistakes(CHAPTER))
+  right = at.gradient(check.value_and_grad_of("hand", CHAPTER))
   return at, right, faulty, known
 
 
@@ -70,7 +69,7 @@ def square():
 def test_without_a_fault_it_is_the_hand_derived_gradient(hidden, seed):
   names = tuple(hidden)
   at = subject((7,) * (len(names) + 2), names, seed)
-  made = faulty_backward.make_value_and_grad(names, faulty_backward.RIGHT)
+  made = backward.make_value_and_grad(names, backward.RIGHT)
   with precision.float64():
     loss, grads = made(at.params, *at.args)
     expected, hand = objective.hand_value_and_grad(names)(at.params, *at.args)
@@ -80,14 +79,14 @@ def test_without_a_fault_it_is_the_hand_derived_gradient(hidden, seed):
       grads,
       hand,
     )
-  assert gradient_faults.differing(hand, grads) == ()
+  assert catalogue.differing(hand, grads) == ()
 
 
 def test_there_are_many_different_faults(square):
   _, _, faulty, _ = square
   different = []
   for grads in faulty.values():
-    if all(gradient_faults.differing(other, grads) for other in different):
+    if all(catalogue.differing(other, grads) for other in different):
       different.append(grads)
   # Some are one mistake made in two places: before or after the derivative.
   assert 100 < len(different) <= len(CATALOGUE)
@@ -96,7 +95,7 @@ def test_there_are_many_different_faults(square):
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_is_found_placed_and_named(square, name):
   at, right, faulty, known = square
-  wrong = gradient_faults.differing(right, faulty[name])
+  wrong = catalogue.differing(right, faulty[name])
   if name.endswith("_saturated"):  # no pre-activation is large here
     assert wrong == ()
     return
@@ -109,24 +108,24 @@ def test_is_found_placed_and_named(square, name):
 @pytest.mark.parametrize("activations", [("relu", "relu"), ()])
 def test_other_networks(activations):
   at = subject((7,) * (len(activations) + 2), activations, 3)
-  right = at.gradient(network_gradcheck.value_and_grad_of("hand", activations))
+  right = at.gradient(check.value_and_grad_of("hand", activations))
   assert at.check(right).verdict is Verdict.CORRECT
-  faults = gradient_faults.catalogue(activations)
+  faults = catalogue.catalogue(activations)
   for name in list(faults)[::15]:
     given_grads = gradients(
       at, {name: faults[name].value_and_grad(activations)}
     )[name][1]
-    wrong = gradient_faults.differing(right, given_grads)
+    wrong = catalogue.differing(right, given_grads)
     if wrong:
       assert at.check(given_grads).wrong_tensors == wrong, name
 
 
 def test_a_saturated_unit_shows_once_weights_are_large():
-  fault = gradient_faults.find("dz2_saturated", CHAPTER)
+  fault = catalogue.find("dz2_saturated", CHAPTER)
   for scale, tensors in ((0.1, ()), (6.0, ("[0].w", "[0].b", "[1].w"))):
     at = subject((7, 7, 7, 7), CHAPTER, 0, scale)
-    right = at.gradient(network_gradcheck.value_and_grad_of("hand", CHAPTER))
-    wrong = gradient_faults.differing(
+    right = at.gradient(check.value_and_grad_of("hand", CHAPTER))
+    wrong = catalogue.differing(
       right, at.gradient(fault.value_and_grad(CHAPTER))
     )
     assert set(tensors) <= set(wrong)
@@ -135,15 +134,15 @@ def test_a_saturated_unit_shows_once_weights_are_large():
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
   with pytest.raises(InputError, match="nearest name is 'dw2_sign'"):
-    gradient_faults.find("dw2_sing", CHAPTER)
-  fault = gradient_faults.find("dw2_sign", CHAPTER)
+    catalogue.find("dw2_sing", CHAPTER)
+  fault = catalogue.find("dw2_sign", CHAPTER)
   assert fault.text == "dW2 := -dW2"
 
 
 def test_nan_differs():
   layer = mlp.Layer(jnp.ones((2, 2)), jnp.ones(2))
   other = layer._replace(b=jnp.full(2, jnp.nan))
-  assert gradient_faults.differing((layer,), (other,)) == ("[0].b",)
+  assert catalogue.differing((layer,), (other,)) == ("[0].b",)
 
 
 def test_texts_are_one_line_each():

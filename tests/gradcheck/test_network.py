@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mnist_jax import gradcheck
 from mnist_jax.gradcheck import _differences as finite_differences
 from mnist_jax.gradcheck.network import check as network_gradcheck
-from mnist_jax.gradcheck.network import differences as network_differences
+from mnist_jax.gradcheck.network import differences
 from mnist_jax.model import losses, mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError
@@ -80,15 +80,15 @@ def test_equals_the_general_differences(
     )
   step = 1e-4
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(network_differences, "_CHUNK_ELEMENTS", elements)
+    patch.setattr(differences, "_CHUNK_ELEMENTS", elements)
     fast = network_gradcheck.numeric_gradient(
       params, activations, batch, l2, masks, step, method=method
     )
   with precision.float64():
     args = (
-      network_differences.float64_batch(batch),
+      differences.float64_batch(batch),
       None if l2 is None else jnp.asarray(l2, jnp.float64),
-      network_differences.float64_copy(masks),
+      differences.float64_copy(masks),
     )
   general = finite_differences.numeric_gradient(
     objective.make_objective(activations),
@@ -117,8 +117,8 @@ def test_chapter_network_on_mnist_is_within_1e_9(mnist):
   )
   with precision.float64():
     _, hand = objective.hand_value_and_grad(CHAPTER)(
-      network_differences.float64_copy(params),
-      network_differences.float64_batch(batch),
+      differences.float64_copy(params),
+      differences.float64_batch(batch),
       jnp.asarray(0.01),
       None,
     )

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mnist_jax.plotting import axes as plots
+from mnist_jax import plotting
 
 
 def drawn():
-  figure, axes = plots.panels()
+  figure, axes = plotting.panels()
   ax = axes[0, 0]
-  with plots.style():
-    ax.plot([0, 1], [1, 2], label="line", **plots.series(0))
+  with plotting.style():
+    ax.plot([0, 1], [1, 2], label="line", **plotting.series(0))
     ax.set_xlabel("epoch")
     ax.legend()
   return figure
@@ -31,7 +31,7 @@ def luminance(colour: str) -> float:
 
 
 def test_six_series_differ_without_their_colours():
-  looks = [plots.series(i) for i in range(6)]
+  looks = [plotting.series(i) for i in range(6)]
   for one, other in itertools.combinations(looks, 2):
     assert one["linestyle"] != other["linestyle"]
     assert one["marker"] != other["marker"]
@@ -39,21 +39,21 @@ def test_six_series_differ_without_their_colours():
 
 
 def test_series_repeat_only_after_many():
-  looks = [str(plots.series(i)) for i in range(100)]
+  looks = [str(plotting.series(i)) for i in range(100)]
   assert len(set(looks)) == 100
 
 
 def test_colours_stand_out_from_white():
-  assert max(map(luminance, plots.COLOURS)) < 0.7
+  assert max(map(luminance, plotting.COLOURS)) < 0.7
 
 
 @pytest.mark.parametrize("form", ["png", "svg", "pdf"])
 def test_equal_figures_have_equal_bytes(form):
-  first = plots.render(drawn(), form)
-  assert first == plots.render(drawn(), form)
+  first = plotting.render(drawn(), form)
+  assert first == plotting.render(drawn(), form)
   same = drawn()
-  plots.render(same, form)
-  assert plots.render(same, form) == first
+  plotting.render(same, form)
+  assert plotting.render(same, form) == first
   assert len(first) > 1000
 
 
@@ -61,9 +61,9 @@ def test_bytes_do_not_depend_on_process_or_settings():
   program = (
     "import sys, hashlib, matplotlib; from mnist_jax import plotting as plots\n"
     "matplotlib.rcParams['font.size'] = 30\n"
-    "figure, axes = plots.panels()\n"
-    "with plots.style(): axes[0, 0].plot([0, 1], [1, 2])\n"
-    "print(hashlib.sha256(plots.render(figure, 'svg')).hexdigest())\n"
+    "figure, axes = plotting.panels()\n"
+    "with plotting.style(): axes[0, 0].plot([0, 1], [1, 2])\n"
+    "print(hashlib.sha256(plotting.render(figure, 'svg')).hexdigest())\n"
     "assert 'matplotlib.pyplot' not in sys.modules\n"
     "assert 'jax' not in sys.modules\n"
     "assert matplotlib.rcParams['font.size'] == 30\n"
@@ -71,10 +71,10 @@ def test_bytes_do_not_depend_on_process_or_settings():
   elsewhere = subprocess.run(
     [sys.executable, "-c", program], check=True, capture_output=True, text=True
   ).stdout.strip()
-  figure, axes = plots.panels()
-  with plots.style():
+  figure, axes = plotting.panels()
+  with plotting.style():
     axes[0, 0].plot([0, 1], [1, 2])
-  here = hashlib.sha256(plots.render(figure, "svg")).hexdigest()
+  here = hashlib.sha256(plotting.render(figure, "svg")).hexdigest()
   assert elsewhere == here
 
 
@@ -82,29 +82,29 @@ def test_save_writes_each_form_and_leaves_nothing_else(tmp_path):
   figure = drawn()
   paths = [tmp_path / "a.png", tmp_path / "a.svg"]
   paths[0].write_bytes(b"old")
-  plots.save(figure, *paths)
-  assert paths[0].read_bytes() == plots.render(figure, "png")
+  plotting.save(figure, *paths)
+  assert paths[0].read_bytes() == plotting.render(figure, "png")
   assert paths[1].read_bytes().startswith(b"<?xml")
   assert sorted(tmp_path.iterdir()) == paths
   with pytest.raises(KeyError):
-    plots.save(figure, tmp_path / "a.xyz")
+    plotting.save(figure, tmp_path / "a.xyz")
   assert sorted(tmp_path.iterdir()) == paths
   taken = tmp_path / "b.png"
   taken.mkdir()
   with pytest.raises(OSError):
-    plots.save(figure, taken)
+    plotting.save(figure, taken)
   assert sorted(tmp_path.iterdir()) == [*paths, taken]
 
 
 @given(st.floats(1e-12, 1e6), st.floats(1.5, 1e9), st.sampled_from(["x", "y"]))
 @settings(max_examples=12)
 def test_log_axis_has_a_few_readable_ticks(low, ratio, which):
-  figure, axes = plots.panels()
+  figure, axes = plotting.panels()
   ax = axes[0, 0]
   ends = [low, low * ratio]
   ax.plot(*([ends, [0, 1]] if which == "x" else [[0, 1], ends]))
-  plots.log_axis(ax, which)
-  plots.render(figure, "png")
+  plotting.log_axis(ax, which)
+  plotting.render(figure, "png")
   axis = getattr(ax, f"{which}axis")
   view = sorted(axis.get_view_interval())
   shown = [t for t in axis.get_ticklocs() if view[0] <= t <= view[1]]
@@ -114,12 +114,12 @@ def test_log_axis_has_a_few_readable_ticks(low, ratio, which):
 
 
 def test_log_axis_takes_the_ticks_it_is_given():
-  figure, axes = plots.panels()
+  figure, axes = plotting.panels()
   ax = axes[0, 0]
   sizes = [16, 32, 64, 100_000]
   ax.plot(sizes, [1, 2, 3, 4])
-  plots.log_axis(ax, "x", sizes)
-  plots.render(figure, "png")
+  plotting.log_axis(ax, "x", sizes)
+  plotting.render(figure, "png")
   texts = [label.get_text() for label in ax.get_xticklabels()]
   assert texts == ["16", "32", "64", "$10^{5}$"]
 
@@ -127,9 +127,9 @@ def test_log_axis_takes_the_ticks_it_is_given():
 def test_bands_draw_the_mean_and_student_s_interval():
   rng = np.random.default_rng(0)
   y = rng.normal(size=(30, 4))
-  _, axes = plots.panels()
+  _, axes = plotting.panels()
   ax = axes[0, 0]
-  line = plots.bands(ax, np.arange(4), y, "arm", index=2)
+  line = plotting.bands(ax, np.arange(4), y, "arm", index=2)
   np.testing.assert_allclose(line.get_ydata(), y.mean(axis=0))
   assert line.get_label() == "arm (n = 30)"
   low, high = stats.t.interval(0.95, 29, y.mean(axis=0), stats.sem(y, axis=0))
@@ -143,9 +143,9 @@ def test_bands_count_and_mark_diverged_seeds():
   y = np.ones((5, 3))
   y[1, 2] = np.nan
   y[3, 1:] = np.inf
-  _, axes = plots.panels()
+  _, axes = plotting.panels()
   ax = axes[0, 0]
-  line = plots.bands(ax, np.array([1, 2, 3]), y, "arm")
+  line = plotting.bands(ax, np.array([1, 2, 3]), y, "arm")
   assert line.get_label() == "arm (n = 5, 2 diverged)"
   np.testing.assert_array_equal(line.get_ydata(), [1, 1, 1])
   (crosses,) = [other for other in ax.lines if other.get_marker() == "x"]
@@ -154,20 +154,20 @@ def test_bands_count_and_mark_diverged_seeds():
 
 def test_bands_of_one_seed_and_of_a_given_interval():
   x = np.array([0, 1])
-  _, axes = plots.panels(1, 2)
-  plots.bands(axes[0, 0], x, np.array([[1.0, 2.0]]), "one")
+  _, axes = plotting.panels(1, 2)
+  plotting.bands(axes[0, 0], x, np.array([[1.0, 2.0]]), "one")
   assert not axes[0, 0].collections
   interval = (np.array([0.0, 0.5]), np.array([3.0, 4.0]))
-  plots.bands(axes[0, 1], x, np.ones((4, 2)), "given", interval=interval)
+  plotting.bands(axes[0, 1], x, np.ones((4, 2)), "given", interval=interval)
   corners = axes[0, 1].collections[0].get_paths()[0].vertices
   assert corners[:, 1].min() == 0
   assert corners[:, 1].max() == 4
 
 
 def test_bands_of_seeds_that_all_diverged():
-  figure, axes = plots.panels()
-  plots.bands(axes[0, 0], np.arange(3), np.full((4, 3), np.nan), "lost")
-  plots.render(figure, "png")
+  figure, axes = plotting.panels()
+  plotting.bands(axes[0, 0], np.arange(3), np.full((4, 3), np.nan), "lost")
+  plotting.render(figure, "png")
   assert axes[0, 0].lines[0].get_label() == "lost (n = 4, 4 diverged)"
 
 
@@ -175,13 +175,13 @@ def test_differences_show_zero_interval_margin_and_the_lost():
   estimates = np.array([0.5, 0.1, np.nan])
   lows = np.array([0.2, -0.1, -1.0])
   highs = np.array([0.9, 0.3, 1.0])
-  figure, axes = plots.panels()
+  figure, axes = plotting.panels()
   ax = axes[0, 0]
   x = np.array([1, 2, 3])
-  plots.differences(
+  plotting.differences(
     ax, x, estimates, lows, highs, label="a minus b", margin=0.25
   )
-  plots.render(figure, "png")
+  plotting.render(figure, "png")
   assert list(ax.lines[0].get_ydata()) == [0, 0]
   segments = [
     path.vertices
@@ -191,7 +191,7 @@ def test_differences_show_zero_interval_margin_and_the_lost():
   np.testing.assert_allclose(segments[0], [[1, 0.2], [1, 0.9]])
   np.testing.assert_allclose(segments[1], [[2, -0.1], [2, 0.3]])
   decided, undecided = (c.lines[0] for c in ax.containers)
-  assert decided.get_markerfacecolor() == plots.COLOURS[0]
+  assert decided.get_markerfacecolor() == plotting.COLOURS[0]
   assert undecided.get_markerfacecolor() == "white"
   (cross,) = [line for line in ax.lines if line.get_marker() == "x"]
   assert list(cross.get_xdata()) == [3]
@@ -201,11 +201,11 @@ def test_differences_show_zero_interval_margin_and_the_lost():
 
 
 def test_heat_map_shows_each_cell_at_its_place_and_hatches_the_lost():
-  figure, axes = plots.panels()
+  figure, axes = plotting.panels()
   ax = axes[0, 0]
   values = np.array([[1.0, 2.0, np.nan], [3.0, 99.0, 4.0]])
   lost = np.array([[False, False, False], [False, True, False]])
-  plots.heat_map(
+  plotting.heat_map(
     ax,
     np.array([1, 4, 16]),
     np.array([0.5, 1.0]),
@@ -223,4 +223,4 @@ def test_heat_map_shows_each_cell_at_its_place_and_hatches_the_lost():
   np.testing.assert_allclose(corners.min(axis=0), [2, 0.5 * 2**0.5])
   np.testing.assert_allclose(corners.max(axis=0), [8, 2**0.5])
   assert ax.get_xlim() == pytest.approx((0.5, 32))
-  plots.render(figure, "png")
+  plotting.render(figure, "png")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mnist_jax.plotting import axes as plots
-from mnist_jax.plotting import run as run_figures
+from mnist_jax import plotting
+from mnist_jax.plotting import run
 
 
 def rows(epochs: int = 5) -> list[dict]:
@@ -49,7 +49,7 @@ def texts_of(figure) -> str:
 
 
 def test_curves_draw_the_rows_with_units_and_legend():
-  figure = run_figures.curves(rows(), title="a run")
+  figure = run.curves(rows(), title="a run")
   loss, accuracy = figure.axes
   for ax, quantity in ((loss, "loss"), (accuracy, "accuracy")):
     drawn = lines_of(ax)
@@ -70,29 +70,29 @@ def test_curves_draw_the_rows_with_units_and_legend():
 
 def test_curves_mark_the_test_result():
   test = {"test_loss": 0.0931, "test_accuracy": 0.97389, "more": 1}
-  figure = run_figures.curves(rows(), test, test_epoch=3)
+  figure = run.curves(rows(), test, test_epoch=3)
   loss, accuracy = figure.axes
   star = lines_of(loss)["test: 0.0931"]
   assert (star.get_xdata()[0], star.get_ydata()[0]) == (3, 0.0931)
   star = lines_of(accuracy)["test: 97.39 %"]
   assert (star.get_xdata()[0], star.get_ydata()[0]) == (3, 0.97389)
-  figure = run_figures.curves(rows(), test)
+  figure = run.curves(rows(), test)
   assert lines_of(figure.axes[0])["test: 0.0931"].get_xdata()[0] == 5
 
 
 def test_the_untrained_accuracy_below_the_view_is_told():
-  figure = run_figures.curves(rows())
+  figure = run.curves(rows())
   accuracy = figure.axes[1]
   assert accuracy.get_ylim()[0] > 0.5
   assert "epoch 0, below: train 10.0 %, dev 11.0 %" in texts_of(figure)
   # The test result stays in view, however bad it is.
-  worse = run_figures.curves(rows(), {"test_accuracy": 0.8})
+  worse = run.curves(rows(), {"test_accuracy": 0.8})
   assert 0.5 < worse.axes[1].get_ylim()[0] < 0.8
   # A network that has hardly learned: all is in view.
   flat = rows(2)
   for row in flat:
     row["train_accuracy"] = row["dev_accuracy"] = 0.1 + row["epoch"] / 100
-  figure = run_figures.curves(flat)
+  figure = run.curves(flat)
   assert figure.axes[1].get_ylim()[0] < 0.1
   assert "below" not in texts_of(figure)
 
@@ -102,8 +102,8 @@ def test_diverged_rows_are_marked(bad):
   diverged = rows()
   diverged[3]["train_loss"] = bad
   diverged[4]["dev_loss"] = bad
-  figure = run_figures.curves(diverged)
-  plots.render(figure, "png")
+  figure = run.curves(diverged)
+  plotting.render(figure, "png")
   crosses = lines_of(figure.axes[0])["not finite (diverged)"]
   np.testing.assert_array_equal(crosses.get_xdata(), [3, 4])
   assert "not finite (diverged)" not in lines_of(figure.axes[1])
@@ -135,26 +135,26 @@ def test_diverged_rows_are_marked(bad):
 def test_any_rows_can_be_drawn(values, test_loss):
   drawn = [{"epoch": e, **row} for e, row in enumerate(values)]
   test = None if test_loss is None else {"test_loss": test_loss}
-  plots.render(run_figures.curves(drawn, test), "png")
+  plotting.render(run.curves(drawn, test), "png")
 
 
 def test_curves_with_a_growing_batch_and_without_steps():
   uneven = rows(2)
   uneven[2]["step"] = 650
-  label = run_figures.curves(uneven).axes[0].get_xlabel()
+  label = run.curves(uneven).axes[0].get_xlabel()
   assert label == "epoch (650 updates in 2 epochs)"
   for row in uneven:
     del row["step"]
-  assert run_figures.curves(uneven).axes[0].get_xlabel() == "epoch"
+  assert run.curves(uneven).axes[0].get_xlabel() == "epoch"
   with pytest.raises(ValueError, match="no rows"):
-    run_figures.curves([])
+    run.curves([])
 
 
 @pytest.mark.parametrize("hidden", [1, 2, 6, 64, 300])
 def test_first_layer_shows_each_unit_on_a_symmetric_scale(hidden):
   rng = np.random.default_rng(0)
   w = rng.normal(size=(784, hidden)).astype(np.float32)
-  figure = run_figures.first_layer(w)
+  figure = run.first_layer(w)
   ax, bar = figure.axes
   (image,) = ax.images
   low, high = image.get_clim()
@@ -172,16 +172,14 @@ def test_first_layer_shows_each_unit_on_a_symmetric_scale(hidden):
 
 
 def test_first_layer_of_zeros_and_of_lost_weights():
-  plots.render(run_figures.first_layer(np.zeros((784, 4), np.float32)), "png")
+  plotting.render(run.first_layer(np.zeros((784, 4), np.float32)), "png")
   w = np.ones((784, 4), np.float32)
   w[5, 1], w[6, 1] = np.nan, np.inf
-  figure = run_figures.first_layer(w)
-  plots.render(figure, "png")
+  figure = run.first_layer(w)
+  plotting.render(figure, "png")
   lost = np.ma.filled(figure.axes[0].images[1].get_array(), np.nan)
   assert (lost == 1).sum() == 2
-  plots.render(
-    run_figures.first_layer(np.full((784, 2), np.nan, np.float32)), "png"
-  )
+  plotting.render(run.first_layer(np.full((784, 2), np.nan, np.float32)), "png")
 
 
 def examples(n: int):
@@ -197,9 +195,7 @@ def examples(n: int):
 def test_mistakes_are_the_most_confident_ones():
   images, labels, predictions, confidences = examples(200)
   confidences[:3] = np.nan
-  figure = run_figures.mistakes(
-    images, labels, predictions, confidences, count=12
-  )
+  figure = run.mistakes(images, labels, predictions, confidences, count=12)
   wrong = np.flatnonzero(labels != predictions)
   ranked = sorted(
     (i for i in wrong if confidences[i] == confidences[i]),
@@ -222,8 +218,8 @@ def test_mistakes_are_the_most_confident_ones():
 @pytest.mark.parametrize("n", [0, 7])
 def test_no_mistakes(n):
   images, labels, _, confidences = examples(n)
-  figure = run_figures.mistakes(images, labels, labels, confidences)
-  plots.render(figure, "png")
+  figure = run.mistakes(images, labels, labels, confidences)
+  plotting.render(figure, "png")
   assert f"0 mistakes among {n} examples" in texts_of(figure)
 
 
@@ -231,7 +227,7 @@ def test_few_mistakes_fill_few_tiles():
   images, labels, predictions, confidences = examples(7)
   predictions = labels.copy()
   predictions[[2, 5]] = (labels[[2, 5]] + 1) % 10
-  figure = run_figures.mistakes(
+  figure = run.mistakes(
     images.reshape(-1, 28, 28), labels, predictions, confidences
   )
   assert len(figure.axes) == 2
@@ -240,7 +236,7 @@ def test_few_mistakes_fill_few_tiles():
 def test_confusion_prints_each_count_with_true_classes_in_rows():
   matrix = np.arange(100).reshape(10, 10) * 7
   matrix[2, 7] = 0
-  figure = run_figures.confusion(matrix)
+  figure = run.confusion(matrix)
   ax = figure.axes[0]
   at = {
     tuple(map(round, text.get_position())): text.get_text()
@@ -260,6 +256,6 @@ def test_confusion_prints_each_count_with_true_classes_in_rows():
 
 
 def test_confusion_without_examples_or_mistakes():
-  plots.render(run_figures.confusion(np.zeros((10, 10), np.int64)), "png")
-  figure = run_figures.confusion(np.diag(np.arange(10)))
+  plotting.render(run.confusion(np.zeros((10, 10), np.int64)), "png")
+  figure = run.confusion(np.diag(np.arange(10)))
   assert "45 of 45 right" in texts_of(figure)

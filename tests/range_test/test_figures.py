@@ -1,22 +1,20 @@
 import numpy as np
 import pytest
 
-from mnist_jax.plotting import axes as plots
-from mnist_jax.range_test import curve as range_curve
-from mnist_jax.range_test import figures as range_figures
-from mnist_jax.range_test import rules as range_rules
+from mnist_jax import plotting, range_test
+from mnist_jax.range_test import figures, rules
 
-RATES = range_curve.Ramp(1e-4, 10.0, 120).rates()
+RATES = range_test.Ramp(1e-4, 10.0, 120).rates()
 
 
 def judged(losses, rates=RATES):
-  recording = range_curve.Recording(
+  recording = range_test.Recording(
     rates,
     np.full(len(losses), 2.3),
     losses,
     seeds=tuple(range(len(losses))),
   )
-  return range_rules.judge(recording)
+  return rules.judge(recording)
 
 
 def falling(edges):
@@ -35,7 +33,7 @@ def labels(ax):
 
 def test_it_shows_ramp_band_rules_and_ends():
   test = judged(falling([0.5, 0.7, 1.0]))
-  figure = range_figures.range_test(test, "three seeds")
+  figure = figures.range_test(test, "three seeds")
   ramp, loss = figure.axes
   np.testing.assert_allclose(ramp.lines[0].get_ydata(), RATES)
   assert (ramp.get_yscale(), loss.get_xscale()) == ("log", "log")
@@ -51,12 +49,12 @@ def test_it_shows_ramp_band_rules_and_ends():
     else:
       assert f"{suggestion.rate:.2g} (" in shown[0]
   assert len(loss.collections) > 0
-  assert plots.render(figure, "png").startswith(b"\x89PNG")
+  assert plotting.render(figure, "png").startswith(b"\x89PNG")
 
 
 def test_the_mean_ends_where_the_first_seed_ends():
   test = judged(falling([0.5, 1.0]))
-  loss = range_figures.range_test(test).axes[1]
+  loss = figures.range_test(test).axes[1]
   (mean,) = (x for x in loss.lines if x.get_label() == "smoothed loss (n = 2)")
   ends = [len(curve.rates) for curve in test.curves]
   assert len(mean.get_xdata()) == min(ends) < max(ends)
@@ -64,7 +62,7 @@ def test_the_mean_ends_where_the_first_seed_ends():
 
 def test_a_marker_stands_for_one_thing():
   test = judged(falling([0.5, 0.7]))
-  loss = range_figures.range_test(test).axes[1]
+  loss = figures.range_test(test).axes[1]
   markers = [
     line.get_marker() for line in loss.lines if line.get_marker() != "None"
   ]
@@ -77,15 +75,13 @@ def test_a_marker_stands_for_one_thing():
   "losses", [np.full((2, 120), np.nan), np.full((1, 120), 2.3)]
 )
 def test_a_test_without_a_curve_or_a_descent_is_drawn_too(losses):
-  figure = range_figures.range_test(judged(losses))
+  figure = figures.range_test(judged(losses))
   shown = labels(figure.axes[1])
-  assert sum(text.endswith(": none") for text in shown) == len(
-    range_rules.RULES
-  )
-  assert plots.render(figure, "png")
+  assert sum(text.endswith(": none") for text in shown) == len(rules.RULES)
+  assert plotting.render(figure, "png")
 
 
 def test_a_linear_ramp_has_a_linear_axis():
-  rates = range_curve.Ramp(1e-3, 1.0, 120, "linear").rates()
-  figure = range_figures.range_test(judged(np.full((1, 120), 2.3), rates))
+  rates = range_test.Ramp(1e-3, 1.0, 120, "linear").rates()
+  figure = figures.range_test(judged(np.full((1, 120), 2.3), rates))
   assert figure.axes[0].get_yscale() == "linear"

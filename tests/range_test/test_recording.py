@@ -10,13 +10,13 @@ import pytest
 from mnist_jax import data
 from mnist_jax.model import mlp, objective
 from mnist_jax.range_test import recording as range_test
-from mnist_jax.range_test import rules as range_rules
+from mnist_jax.range_test import rules
 from mnist_jax.range_test.curve import Ramp
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.training import loop as train
+from mnist_jax.training import loop
 
 SHORT = Ramp(1e-3, 10.0, 40)
-CONFIG = train.TrainConfig(
+CONFIG = loop.TrainConfig(
   sizes=(784, 8, 10), activations=("tanh",), batch_size=32
 )
 
@@ -56,9 +56,9 @@ def test_a_bowl_diverges_past_two_over_its_curvature():
     ramp,
     dev_loss=lambda params: 1 + bowl(params, jnp.zeros(2)),
   )
-  test = range_rules.judge(recording, smoothing=0.0)
+  test = rules.judge(recording, smoothing=0.0)
   assert test.curves[0].stop.reason == "diverged"
-  limit = range_rules.limit(test.curves[0])
+  limit = rules.limit(test.curves[0])
   assert 2 / 8 < limit < 1.5 * 2 / 8
   assert test.suggestion("descending").rate < limit
 
@@ -106,7 +106,7 @@ def test_a_nan_at_one_update_is_found_there():
     return bowl(params, jnp.zeros(2)) + broken
 
   batches = jnp.arange(41.0)[:, None]
-  test = range_rules.judge(range_test.run(loss, START, batches, SHORT))
+  test = rules.judge(range_test.run(loss, START, batches, SHORT))
   stop = test.curves[0].stop
   # The batch of update 23 measures what update 22 left.
   assert (stop.reason, stop.update) == ("not finite", 22)
@@ -118,7 +118,7 @@ def test_adam_on_a_toy_learns_and_is_lost():
   recording = range_test.run(
     squared, jnp.zeros(3), regression(200), ramp, make_optimizer=optax.adam
   )
-  test = range_rules.judge(recording)
+  test = rules.judge(recording)
   assert 1e-3 < test.suggestion("descending").rate < 10
   assert test.curves[0].stop.reason == "diverged"
   assert test.warning is None
@@ -222,19 +222,19 @@ def small(mnist):
 
 @pytest.fixture(scope="module")
 def plain(small):
-  return range_test.network(CONFIG, train.make_hparams(0), small, (3, 4), SHORT)
+  return range_test.network(CONFIG, loop.make_hparams(0), small, (3, 4), SHORT)
 
 
 def test_the_network_trains_as_it_is_trained(small, plain):
   """By train_step alone, over the epochs' orders with their tails left out."""
-  state, hparams = train.init_state(CONFIG, 4), train.make_hparams(4)
+  state, hparams = loop.init_state(CONFIG, 4), loop.make_hparams(4)
   rates = SHORT.rates()
   expected = []
   for update in range(41):
     epoch, at = divmod(update, 10)
     order = data.epoch_order(4, epoch, 330)[32 * at : 32 * (at + 1)]
-    batch = train.gather_batch(small.train, jnp.asarray(order), jnp.ones(32))
-    state, loss = train.train_step(
+    batch = loop.gather_batch(small.train, jnp.asarray(order), jnp.ones(32))
+    state, loss = loop.train_step(
       CONFIG, state, batch, jnp.float32(rates[min(update, 39)]), hparams
     )
     expected.append(float(loss))
@@ -243,7 +243,7 @@ def test_the_network_trains_as_it_is_trained(small, plain):
 
 
 def test_the_networks_noise_is_that_of_its_first_batch(small, plain):
-  state = train.init_state(CONFIG, 3)
+  state = loop.init_state(CONFIG, 3)
   halves = data.epoch_order(3, 0, 330)[:32].reshape(2, 16)
   value_and_grad = objective.make_value_and_grad("hand", CONFIG.activations)
   first, second = (
@@ -251,7 +251,7 @@ def test_the_networks_noise_is_that_of_its_first_batch(small, plain):
     for _, grads in (
       value_and_grad(
         state.params,
-        train.gather_batch(small.train, jnp.asarray(half), jnp.ones(16)),
+        loop.gather_batch(small.train, jnp.asarray(half), jnp.ones(16)),
         None,
         None,
       )
@@ -264,15 +264,15 @@ def test_the_networks_noise_is_that_of_its_first_batch(small, plain):
 
 def test_it_leaves_no_trace(small):
   """A run after a range test is the run without it, bit for bit."""
-  hparams = train.make_hparams(0)
-  state = train.init_state(CONFIG, 0)
+  hparams = loop.make_hparams(0)
+  state = loop.init_state(CONFIG, 0)
   before = jax.tree.map(np.array, (state, hparams.momentum))
   held = copy.deepcopy((small.train, small.dev))
 
   def trained():
-    plan = train.plan_epoch(CONFIG, 0, 0, 330, np.full(11, 0.1, np.float32), 0)
-    start = train.init_state(CONFIG, 0)
-    return train.train_epoch(CONFIG, start, small.train, plan, hparams)
+    plan = loop.plan_epoch(CONFIG, 0, 0, 330, np.full(11, 0.1, np.float32), 0)
+    start = loop.init_state(CONFIG, 0)
+    return loop.train_epoch(CONFIG, start, small.train, plan, hparams)
 
   without = jax.tree.map(np.array, trained())
   numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -299,9 +299,7 @@ def test_the_generic_test_donates_nothing():
 
 def test_chunks_of_members_change_nothing(small, plain, monkeypatch):
   monkeypatch.setattr(range_test, "_MEMBER_ELEMENTS", 1)
-  alone = range_test.network(
-    CONFIG, train.make_hparams(0), small, (3, 4), SHORT
-  )
+  alone = range_test.network(CONFIG, loop.make_hparams(0), small, (3, 4), SHORT)
   np.testing.assert_allclose(
     alone.losses[:, :30], plain.losses[:, :30], rtol=1e-3
   )
@@ -309,14 +307,14 @@ def test_chunks_of_members_change_nothing(small, plain, monkeypatch):
 
 def test_dev_loss_dropout_l2_and_momentum_are_the_runs_own(small, plain):
   dev = range_test.network(
-    CONFIG, train.make_hparams(0), small, (3,), SHORT, measured_on="dev"
+    CONFIG, loop.make_hparams(0), small, (3,), SHORT, measured_on="dev"
   )
-  start = train.init_state(CONFIG, 3).params
-  result = train.evaluate(CONFIG.activations, start, small.dev)
+  start = loop.init_state(CONFIG, 3).params
+  result = loop.evaluate(CONFIG.activations, start, small.dev)
   assert dev.initial[0] == pytest.approx(float(result.loss), rel=1e-6)
 
   l2 = range_test.network(
-    CONFIG, train.make_hparams(0, l2=0.1), small, (3,), SHORT
+    CONFIG, loop.make_hparams(0, l2=0.1), small, (3,), SHORT
   )
   penalty = sum(float((layer.w**2).sum()) for layer in start) / 2
   difference = float(l2.initial[0] - plain.initial[0])
@@ -324,22 +322,22 @@ def test_dev_loss_dropout_l2_and_momentum_are_the_runs_own(small, plain):
 
   dropping = dataclasses.replace(CONFIG, dropout_rate=0.5)
   one, other = (
-    range_test.network(dropping, train.make_hparams(seed), small, (3,), SHORT)
+    range_test.network(dropping, loop.make_hparams(seed), small, (3,), SHORT)
     for seed in (0, 1)
   )
   np.testing.assert_array_equal(one.losses, other.losses)
   masks = mlp.dropout_masks(
-    jax.random.fold_in(train.make_hparams(3).dropout_key, 0), start, 32, 0.5
+    jax.random.fold_in(loop.make_hparams(3).dropout_key, 0), start, 32, 0.5
   )
   order = jnp.asarray(data.epoch_order(3, 0, 330)[:32])
-  batch = train.gather_batch(small.train, order, jnp.ones(32))
+  batch = loop.gather_batch(small.train, order, jnp.ones(32))
   loss = objective.make_objective(CONFIG.activations)(start, batch, None, masks)
   assert one.initial[0] == pytest.approx(float(loss), rel=1e-5)
 
   heavy = dataclasses.replace(CONFIG, optimizer="momentum")
   moving = [
     range_test.network(
-      heavy, train.make_hparams(0, momentum=m), small, (3,), SHORT
+      heavy, loop.make_hparams(0, momentum=m), small, (3,), SHORT
     )
     for m in (0.0, 0.9)
   ]
@@ -350,7 +348,7 @@ def test_dev_loss_dropout_l2_and_momentum_are_the_runs_own(small, plain):
 
 
 def test_wrong_arguments_are_refused(small):
-  hparams = train.make_hparams(0)
+  hparams = loop.make_hparams(0)
   for seeds, kwargs, message in (
     ((), {}, "no seeds"),
     ((0,), {"measured_on": "test"}, "--loss=test: expected one of train, dev"),
@@ -365,8 +363,7 @@ def test_wrong_arguments_are_refused(small):
 def test_the_choice_is_a_function_of_its_arguments(mnist):
   subset = data.take(mnist, 5000)
   chosen = [
-    range_test.choose(CONFIG, train.make_hparams(0), subset, 7)
-    for _ in range(2)
+    range_test.choose(CONFIG, loop.make_hparams(0), subset, 7) for _ in range(2)
   ]
   assert chosen[0] == chosen[1]
   rate, reason = chosen[0]
@@ -374,13 +371,13 @@ def test_the_choice_is_a_function_of_its_arguments(mnist):
   assert 0.02 < rate < 2
   assert reason.startswith("range test, rule noise, geometric mean over 4 of 4")
   other = range_test.choose(
-    CONFIG, train.make_hparams(0), subset, 7, rule="minimum/10"
+    CONFIG, loop.make_hparams(0), subset, 7, rule="minimum/10"
   )
   assert other[0] < rate
 
 
 def test_no_choice_comes_with_its_reason(small):
-  hparams = train.make_hparams(0)
+  hparams = loop.make_hparams(0)
   low = Ramp(1e-8, 1e-6, 40)
   rate, reason = range_test.choose(CONFIG, hparams, small, 0, ramp=low)
   assert rate is None
@@ -402,7 +399,7 @@ def test_an_adaptive_optimizer_gets_a_ramp_and_a_rule_of_its_own(small):
   adam = dataclasses.replace(CONFIG, optimizer="adam")
   ramp = Ramp(1e-5, 1.0, 60)
   rate, reason = range_test.choose(
-    adam, train.make_hparams(0), small, 0, ramp=ramp
+    adam, loop.make_hparams(0), small, 0, ramp=ramp
   )
   assert "rule minimum/10" in reason
   assert 1e-4 < rate < 0.05
@@ -410,13 +407,13 @@ def test_an_adaptive_optimizer_gets_a_ramp_and_a_rule_of_its_own(small):
 
 def test_a_batch_of_one_has_a_rule_that_needs_no_halves(mnist):
   single = dataclasses.replace(CONFIG, batch_size=1)
-  rate, reason = range_test.choose(single, train.make_hparams(0), mnist, 0)
+  rate, reason = range_test.choose(single, loop.make_hparams(0), mnist, 0)
   assert "rule minimum/10" in reason
   assert 1e-3 < rate < 0.5
 
 
 def test_the_order_of_examples_may_have_its_own_seed(small, plain):
-  hparams = train.make_hparams(0)
+  hparams = loop.make_hparams(0)
   orders = (8, 4)
   found = range_test.network(
     CONFIG, hparams, small, (3, 4), SHORT, order_seeds=orders

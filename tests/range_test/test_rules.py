@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_jax.range_test import curve as range_curve
-from mnist_jax.range_test import rules as range_rules
+from mnist_jax import range_test
+from mnist_jax.range_test import rules
 from mnist_jax.runtime.errors import InputError
 
 STEPS = 300
 
 
 def ramp(shape="exponential", steps=STEPS):
-  return range_curve.Ramp(1e-4, 10.0, steps, shape).rates().astype(float)
+  return range_test.Ramp(1e-4, 10.0, steps, shape).rates().astype(float)
 
 
 def valley_curve(rates, *, knee=0.05, edge=1.0, noise=0.0, seed=0):
@@ -27,14 +27,14 @@ def valley_curve(rates, *, knee=0.05, edge=1.0, noise=0.0, seed=0):
 
 def judged(losses, rates=None, noise=None, **kwargs):
   losses = np.atleast_2d(losses)
-  recording = range_curve.Recording(
+  recording = range_test.Recording(
     ramp() if rates is None else rates,
     np.where(np.isfinite(losses[:, 0]), losses[:, 0], 2.3),
     losses,
     noise,
     seeds=tuple(range(len(losses))),
   )
-  return range_rules.judge(recording, **kwargs)
+  return rules.judge(recording, **kwargs)
 
 
 def test_the_minimum_and_its_tenth():
@@ -80,7 +80,7 @@ def test_the_limit_is_where_the_loss_is_back():
   rates = ramp()
   losses = valley_curve(rates)
   (curve,) = judged(losses, smoothing=0.0).curves
-  limit = range_rules.limit(curve)
+  limit = rules.limit(curve)
   start = losses[: STEPS // 10].mean()
   assert losses[rates < limit][-1] <= start * 1.001 < losses[rates == limit][0]
 
@@ -89,7 +89,7 @@ def test_the_limit_of_a_lost_curve_is_where_it_was_lost():
   losses = valley_curve(ramp())
   losses[200:] = np.nan
   (curve,) = judged(losses).curves
-  assert range_rules.limit(curve) == pytest.approx(ramp()[200])
+  assert rules.limit(curve) == pytest.approx(ramp()[200])
 
 
 def constant_noise(signal, variance, seeds=1):
@@ -102,7 +102,7 @@ def constant_noise(signal, variance, seeds=1):
 def test_noise_divides_half_the_limit(ratio):
   losses = valley_curve(ramp())
   test = judged(losses, noise=constant_noise(2.0, 2.0 * ratio))
-  limit = range_rules.limit(test.curves[0])
+  limit = rules.limit(test.curves[0])
   rate = test.suggestion("noise").rate
   assert rate == pytest.approx(limit / 2 / (1 + ratio))
 
@@ -116,7 +116,7 @@ def test_noise_is_read_on_the_way_down_alone():
   noise[:, 1, : end // 2 - 2] = 1e6
   noise[:, 1, end + 3 :] = 1e6
   (curve,) = judged(losses, noise=noise).curves
-  assert range_rules.noise_ratio(curve) == pytest.approx(3.0)
+  assert rules.noise_ratio(curve) == pytest.approx(3.0)
 
 
 def test_noise_refuses_what_it_cannot_know():
@@ -176,8 +176,8 @@ def test_a_linear_ramp_begins_before_its_descent():
   rates = ramp("linear", 400)
   losses = valley_curve(rates, knee=0.05, edge=3.0)
   (curve,) = judged(losses, rates, smoothing=0.0, divergence_factor=9.0).curves
-  assert range_rules.refusal(curve) is None
-  limit = range_rules.limit(curve)
+  assert rules.refusal(curve) is None
+  limit = rules.limit(curve)
   assert losses[rates == limit][0] > losses[0]
 
 
@@ -225,9 +225,9 @@ def test_one_seed_has_no_interval():
 def test_unknown_rules_and_no_curves_are_refused():
   curves = judged(valley_curve(ramp())).curves
   with pytest.raises(InputError, match="--rule=best: expected one of steepest"):
-    range_rules.suggest(curves, "best")
+    rules.suggest(curves, "best")
   with pytest.raises(InputError, match="no curve"):
-    range_rules.suggest((), "valley")
+    rules.suggest((), "valley")
 
 
 def test_a_judged_test_as_json():
@@ -235,4 +235,4 @@ def test_a_judged_test_as_json():
   losses[280:] = np.nan
   shown = json.loads(json.dumps(judged(losses).to_dict(), allow_nan=False))
   assert shown["stops"][0]["reason"] in ("diverged", "not finite")
-  assert [s["rule"] for s in shown["suggestions"]] == list(range_rules.RULES)
+  assert [s["rule"] for s in shown["suggestions"]] == list(rules.RULES)

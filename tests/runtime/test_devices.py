@@ -8,23 +8,23 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mnist_jax.runtime import devices as sharding
+from mnist_jax.runtime import devices
 
 CODE = """
 import os
-from mnist_jax.runtime import devices as sharding
+from mnist_jax.runtime import devices
 import jax
 import numpy as np
 cores = len(os.sched_getaffinity(0))
-assert sharding.use_all_cores() == cores == jax.device_count()
-assert sharding.use_all_cores() == cores  # too late, and no error
-mesh = sharding.mesh()
-assert mesh.size == cores and mesh.axis_names == (sharding.AXIS,)
-x = jax.device_put(np.arange(2 * cores), sharding.spread(mesh))
+assert devices.use_all_cores() == cores == jax.device_count()
+assert devices.use_all_cores() == cores  # too late, and no error
+mesh = devices.mesh()
+assert mesh.size == cores and mesh.axis_names == (devices.AXIS,)
+x = jax.device_put(np.arange(2 * cores), devices.spread(mesh))
 assert [s.data.shape for s in x.addressable_shards] == [(2,)] * cores
-y = jax.device_put(np.arange(3), sharding.copied(mesh))
+y = jax.device_put(np.arange(3), devices.copied(mesh))
 assert [s.data.shape for s in y.addressable_shards] == [(3,)] * cores
-assert sharding.mesh(1).size == 1
+assert devices.mesh(1).size == 1
 print("good", cores)
 """
 
@@ -42,8 +42,8 @@ def test_every_core_becomes_a_device():
 
 def test_after_the_start_the_devices_stay():
   before = jax.device_count()
-  assert sharding.use_all_cores() == before
-  assert sharding.mesh().size == len(jax.local_devices())
-  one = sharding.mesh(1)
-  x = jax.device_put(np.arange(3), sharding.spread(one))
-  assert x.sharding.is_equivalent_to(sharding.spread(one), 1)
+  assert devices.use_all_cores() == before
+  assert devices.mesh().size == len(jax.local_devices())
+  one = devices.mesh(1)
+  x = jax.device_put(np.arange(3), devices.spread(one))
+  assert x.sharding.is_equivalent_to(devices.spread(one), 1)

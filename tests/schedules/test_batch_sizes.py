@@ -10,16 +10,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from experiments import train as train_experiment
+from experiments import train
 from experiments._shared import common
-from mnist_jax import data, sweep
-from mnist_jax.runtime import compile_log as compilation
+from mnist_jax import data, sweep, training
+from mnist_jax.runtime import compile_log
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.schedules import batch_sizes as batch_schedule
-from mnist_jax.sweep import plan as sweep_plan
-from mnist_jax.training import gradient_checks as training_checks
-from mnist_jax.training import run_directory as records
-from mnist_jax.training import runner
+from mnist_jax.schedules import batch_sizes
+from mnist_jax.training import run_directory, runner
 from mnist_jax.training.settings import Settings, from_values
 
 
@@ -32,7 +29,7 @@ def schedule_texts(draw, largest=60):
 
 @given(schedule_texts())
 def test_text_comes_back_and_sizes_last_until_the_next(text):
-  schedule = batch_schedule.parse(text)
+  schedule = batch_sizes.parse(text)
   assert str(schedule) == text
   pairs = dict(map(int, pair.split(":")) for pair in text.split(","))
   size = 0
@@ -57,7 +54,7 @@ def test_another_text_is_one_line(text):
 @given(schedule_texts(), st.integers(60, 300), st.booleans())
 @hypothesis_settings(max_examples=60)
 def test_the_clock_counts_what_the_epochs_cut(text, num_examples, drop_last):
-  schedule = batch_schedule.parse(text)
+  schedule = batch_sizes.parse(text)
   clock = schedule.clock(num_examples, drop_last)
   order = np.arange(num_examples, dtype=np.int32)
   step = 0
@@ -79,7 +76,7 @@ def test_the_clock_counts_what_the_epochs_cut(text, num_examples, drop_last):
 @given(schedule_texts(), st.integers(60, 300), st.data())
 @hypothesis_settings(max_examples=60)
 def test_a_table_serves_every_update_at_its_own_place(text, count, drawn):
-  clock = batch_schedule.parse(text).clock(count)
+  clock = batch_sizes.parse(text).clock(count)
   updates = drawn.draw(st.integers(1, clock.before(10)))
   per_epoch, places, length = clock.table_places(updates)
   assert len(places) == updates
@@ -144,13 +141,13 @@ def test_what_does_not_go_together():
 
 
 def test_keys_are_of_the_schedule_not_of_its_spelling():
-  budget = sweep_plan.Budget(epochs=5)
+  budget = sweep.Budget(epochs=5)
   keys = [
-    sweep_plan.cell_key(Settings(batch_schedule=text), budget)
+    sweep.cell_key(Settings(batch_schedule=text), budget)
     for text in ("0:128,2:640", "0:0128,02:640", "0:128,3:640")
   ]
   assert keys[0] == keys[1] != keys[2]
-  assert keys[0] != sweep_plan.cell_key(Settings(), budget)
+  assert keys[0] != sweep.cell_key(Settings(), budget)
 
 
 SMALL = Settings(
@@ -198,7 +195,7 @@ def finished(spec, dataset, path, stop_after=None, on_row=lambda: None):
       seen.append(row)  # noqa: B023
       on_row()
 
-    with records.open_run(path, config) as directory:
+    with run_directory.open_run(path, config) as directory:
       outcome = runner.run(
         spec,
         dataset,
@@ -216,7 +213,7 @@ def undisturbed(small, tmp_path_factory):
   """Outcome, rows, and programs compiled until each row."""
   path = tmp_path_factory.mktemp("undisturbed") / "run"
   compiled = []
-  with compilation.watch() as log:
+  with compile_log.watch() as log:
     outcome, rows = finished(
       spec_of(SMALL, 200),
       small,
@@ -257,7 +254,7 @@ def test_gradients_are_checked_in_the_epochs_own_batches(
   def check(config, state, split, plan, hparams, every):
     return [{"step": int(state.step), "distance": float(plan.indices.shape[1])}]
 
-  monkeypatch.setattr(training_checks, "check_epoch", check)
+  monkeypatch.setattr(training, "check_epoch", check)
   spec = spec_of(SMALL, 200, check_gradients_every=5)
   _, rows = finished(spec, small, tmp_path / "run", stop_after=2)
   checks = [check for row in rows for check in row.pop("gradient_checks", ())]
@@ -271,7 +268,7 @@ def test_a_sweep_is_the_single_run_and_compiles_once_a_size(small, undisturbed):
     epochs=EPOCHS, evaluate_every=0.5, splits=("train", "dev")
   )
   seen, compiled = [], []
-  with compilation.watch() as log:
+  with compile_log.watch() as log:
 
     def on_progress(progress):
       seen.append(progress)
@@ -306,7 +303,7 @@ def test_the_flags_make_the_run():
   given |= {"checkpoint_every": "1", "check_gradients_every": "9"}
   with flagsaver.as_parsed(**given):
     chosen = from_values(common.flag_values())
-    spec = train_experiment.run_spec(chosen, 300)
+    spec = train.run_spec(chosen, 300)
   assert len(spec.learning_rates) == 6 + 6 + 2
   assert [spec.config_at(epoch).batch_size for epoch in range(3)] == [
     50,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.schedules import policies as schedules
+from mnist_jax.schedules import policies
 
 NUM_STEPS = 20_000
 SHORT = 300  # one length for all small cases, so that XLA compiles once
@@ -37,48 +37,48 @@ def part_of_period(i: int) -> Decimal:
 
 exact = Decimal.from_float  # a setting means the float that it is
 LR = exact(0.2)
-CASES: dict[str, tuple[schedules.Schedule, Callable[[int], Decimal]]] = {
-  "fixed": (schedules.fixed(0.2), lambda t: LR),
-  # 49 and 41: optax's own staircase drops late there, see schedules.py.
+CASES: dict[str, tuple[policies.Schedule, Callable[[int], Decimal]]] = {
+  "fixed": (policies.fixed(0.2), lambda t: LR),
+  # 49 and 41: optax's own staircase drops late there, see policies.py.
   "step": (
-    schedules.step(0.2, 0.9, 49),
+    policies.step(0.2, 0.9, 49),
     lambda t: LR * exact(0.9) ** (t // 49),
   ),
   "step, few": (
-    schedules.step(0.2, 0.5, 41 * 49),
+    policies.step(0.2, 0.5, 41 * 49),
     lambda t: LR * exact(0.5) ** (t // (41 * 49)),
   ),
   "multistep": (
-    schedules.multistep(0.2, 0.1, (1, 7000, 19_999)),
+    policies.multistep(0.2, 0.1, (1, 7000, 19_999)),
     lambda t: LR * exact(0.1) ** ((t >= 1) + (t >= 7000) + (t >= 19_999)),
   ),
-  "exp": (schedules.exp(0.2, 0.9995), lambda t: LR * exact(0.9995) ** t),
+  "exp": (policies.exp(0.2, 0.9995), lambda t: LR * exact(0.9995) ** t),
   "exp, to subnormal": (
-    schedules.exp(0.2, 0.995),
+    policies.exp(0.2, 0.995),
     lambda t: LR * exact(0.995) ** t,
   ),
   "inv": (
-    schedules.inv(0.2, 1e-4, 0.75),
+    policies.inv(0.2, 1e-4, 0.75),
     lambda t: LR / three_quarters(1 + exact(1e-4) * t),
   ),
   "poly": (
-    schedules.poly(0.2, 2.0, NUM_STEPS),
+    policies.poly(0.2, 2.0, NUM_STEPS),
     lambda t: LR * (1 - Decimal(t) / NUM_STEPS) ** 2,
   ),
   "poly, past its end": (
-    schedules.poly(0.2, 0.5, 49 * 300),
+    policies.poly(0.2, 0.5, 49 * 300),
     lambda t: LR * max(1 - Decimal(t) / (49 * 300), Decimal(0)).sqrt(),
   ),
   "exponential_decay": (
-    schedules.exponential_decay(0.2, 0.96, 512),
+    policies.exponential_decay(0.2, 0.96, 512),
     lambda t: LR * exact(0.96) ** (t // 512) * part_of_period(t % 512),
   ),
   "exponential_decay, staircase": (
-    schedules.exponential_decay(0.2, 0.96, 49, staircase=True),
+    policies.exponential_decay(0.2, 0.96, 49, staircase=True),
     lambda t: LR * exact(0.96) ** (t // 49),
   ),
   "warmup, then exp": (
-    schedules.with_warmup(schedules.exp(0.2, 0.9995), 500),
+    policies.with_warmup(policies.exp(0.2, 0.9995), 500),
     lambda t: (
       LR * (t + 1) / 501 if t < 500 else LR * exact(0.9995) ** (t - 500)
     ),
@@ -95,14 +95,14 @@ def ulps(
   return np.abs(rates.astype(np.float64) - wanted) / ulp, wanted
 
 
-def short(schedule: schedules.Schedule) -> np.ndarray:
-  return schedules.tabulate(schedule, SHORT)
+def short(schedule: policies.Schedule) -> np.ndarray:
+  return policies.tabulate(schedule, SHORT)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_table_is_the_formula_rounded_once(name):
   schedule, formula = CASES[name]
-  rates = schedules.tabulate(schedule, NUM_STEPS)
+  rates = policies.tabulate(schedule, NUM_STEPS)
   assert rates.dtype == np.float32
   assert rates.shape == (NUM_STEPS,)
   # 1 would do; rounding once means half a place, and float64's own error.
@@ -136,8 +136,8 @@ def test_optax_view_under_jit_is_as_near_as_documented(name):
 def test_staircase_drops_at_its_update_in_float32_too(decay_steps):
   counts = jnp.arange(20 * decay_steps, dtype=jnp.int32)
   for schedule in (
-    schedules.step(1.0, 0.5, decay_steps),
-    schedules.exponential_decay(1.0, 0.5, decay_steps, staircase=True),
+    policies.step(1.0, 0.5, decay_steps),
+    policies.exponential_decay(1.0, 0.5, decay_steps, staircase=True),
   ):
     rates = np.asarray(jax.jit(jax.vmap(schedule))(counts))
     np.testing.assert_array_equal(
@@ -148,12 +148,12 @@ def test_staircase_drops_at_its_update_in_float32_too(decay_steps):
 def test_poly_ends_at_zero_and_stays_for_every_length():
   # Even powers rise again in Caffe; a rounded 1 - T / T leaves a rest.
   for decay_steps in range(1, 120):
-    schedule = schedules.poly(0.2, 2.0, decay_steps)
+    schedule = policies.poly(0.2, 2.0, decay_steps)
     rates = short(schedule)
     assert (rates[:decay_steps] > 0).all()
     assert (rates[decay_steps:] == 0).all()
   for decay_steps in (41, 49, 98):
-    jitted = jax.jit(schedules.poly(0.2, 2.0, decay_steps))
+    jitted = jax.jit(policies.poly(0.2, 2.0, decay_steps))
     assert float(jitted(decay_steps)) == float(jitted(decay_steps + 9)) == 0
 
 
@@ -176,9 +176,9 @@ def test_step_and_exponential_decay_for_any_setting(lr, factor, period):
     return start * (log * t).exp()
 
   for schedule, formula in (
-    (schedules.step(lr, factor, period), stairs),
-    (schedules.exponential_decay(lr, factor, period, True), stairs),
-    (schedules.exponential_decay(lr, factor, period), smooth),
+    (policies.step(lr, factor, period), stairs),
+    (policies.exponential_decay(lr, factor, period, True), stairs),
+    (policies.exponential_decay(lr, factor, period), smooth),
   ):
     assert ulps(short(schedule), formula)[0].max() <= 0.5 + 1e-4
 
@@ -194,7 +194,7 @@ def test_step_and_exponential_decay_for_any_setting(lr, factor, period):
 def test_exp_and_multistep_for_any_setting(lr, factor, boundaries):
   start, base = Decimal(lr), Decimal(factor)
   boundaries = sorted(boundaries)
-  multistep = schedules.multistep(lr, factor, boundaries)
+  multistep = policies.multistep(lr, factor, boundaries)
   assert (
     ulps(
       short(multistep),
@@ -202,7 +202,7 @@ def test_exp_and_multistep_for_any_setting(lr, factor, boundaries):
     )[0].max()
     <= 0.5 + 1e-4
   )
-  exp = short(schedules.exp(lr, factor))
+  exp = short(policies.exp(lr, factor))
   assert ulps(exp, lambda t: start * base**t)[0].max() <= 0.5 + 1e-4
 
 
@@ -210,10 +210,10 @@ def test_exp_and_multistep_for_any_setting(lr, factor, boundaries):
 @given(lr=rates, gamma=st.floats(1e-7, 10), power=powers, period=periods)
 def test_inv_and_poly_for_any_setting(lr, gamma, power, period):
   start, slope = Decimal(lr), Decimal(gamma)
-  inv = short(schedules.inv(lr, gamma, float(power)))
+  inv = short(policies.inv(lr, gamma, float(power)))
   errors = ulps(inv, lambda t: start / (1 + slope * t) ** power)[0]
   assert errors.max() <= 0.5 + 1e-4
-  poly = short(schedules.poly(lr, float(power), period))
+  poly = short(policies.poly(lr, float(power), period))
   errors = ulps(
     poly, lambda t: start * max(1 - Decimal(t) / period, Decimal(0)) ** power
   )[0]
@@ -224,29 +224,29 @@ def test_inv_and_poly_for_any_setting(lr, gamma, power, period):
 
 
 def test_join_restarts_each_count_or_keeps_it():
-  parts = [schedules.exp(0.5, 0.9), schedules.poly(0.3, 1.0, 50)]
-  parts.append(schedules.inv(0.1, 0.5, 1.0))
+  parts = [policies.exp(0.5, 0.9), policies.poly(0.3, 1.0, 50)]
+  parts.append(policies.inv(0.1, 0.5, 1.0))
   alone = [short(part) for part in parts]
-  restarted = short(schedules.join(parts, [20, 60]))
+  restarted = short(policies.join(parts, [20, 60]))
   np.testing.assert_array_equal(restarted[:20], alone[0][:20])
   np.testing.assert_array_equal(restarted[20:60], alone[1][:40])
   np.testing.assert_array_equal(restarted[60:], alone[2][: SHORT - 60])
-  kept = short(schedules.join(parts, [20, 60], restart=False))
+  kept = short(policies.join(parts, [20, 60], restart=False))
   np.testing.assert_array_equal(kept[:20], alone[0][:20])
   np.testing.assert_array_equal(kept[20:60], alone[1][20:60])
   np.testing.assert_array_equal(kept[60:], alone[2][60:])
 
 
 def test_warmup_rises_by_equal_amounts_to_the_schedules_first_rate():
-  schedule = schedules.step(0.5, 0.1, 30)
-  rates = short(schedules.with_warmup(schedule, 4))
+  schedule = policies.step(0.5, 0.1, 30)
+  rates = short(policies.with_warmup(schedule, 4))
   np.testing.assert_allclose(rates[:5], [0.1, 0.2, 0.3, 0.4, 0.5], rtol=1e-7)
   np.testing.assert_array_equal(rates[4:], short(schedule)[:-4])
 
 
 def test_warmup_without_restart_leaves_the_boundaries_in_place():
-  schedule = schedules.multistep(0.5, 0.1, [2, 30])
-  rates = short(schedules.with_warmup(schedule, 4, restart=False))
+  schedule = policies.multistep(0.5, 0.1, [2, 30])
+  rates = short(policies.with_warmup(schedule, 4, restart=False))
   expected = [0.1, 0.2, 0.03, 0.04]
   np.testing.assert_allclose(rates[:4], expected, rtol=1e-7)
   np.testing.assert_array_equal(rates[4:], short(schedule)[4:])
@@ -254,7 +254,7 @@ def test_warmup_without_restart_leaves_the_boundaries_in_place():
 
 def test_a_join_makes_no_nan_on_the_way():
   # inv before its turn would be a power of a negative number.
-  schedule = schedules.with_warmup(schedules.inv(0.1, 1.0, 0.5), 10)
+  schedule = policies.with_warmup(policies.inv(0.1, 1.0, 0.5), 10)
   with jax.debug_nans(True):
     assert np.isfinite(short(schedule)).all()
 
@@ -262,7 +262,7 @@ def test_a_join_makes_no_nan_on_the_way():
 # --- tables and optimisers ---------------------------------------------------
 
 
-def updates_of(schedule: schedules.Schedule, num_steps: int) -> np.ndarray:
+def updates_of(schedule: policies.Schedule, num_steps: int) -> np.ndarray:
   """Minus what SGD adds to a parameter whose gradient is 1, under jit."""
   tx = optax.sgd(schedule)
   param = jnp.float32(0)
@@ -282,17 +282,17 @@ def updates_of(schedule: schedules.Schedule, num_steps: int) -> np.ndarray:
 @pytest.mark.parametrize("name", CASES)
 def test_every_policy_drives_an_optax_optimiser(name):
   schedule, _ = CASES[name]
-  table = schedules.tabulate(schedule, 12)
+  table = policies.tabulate(schedule, 12)
   np.testing.assert_allclose(updates_of(schedule, 12), table, rtol=2e-5)
   np.testing.assert_array_equal(
-    updates_of(schedules.from_table(table), 12), table
+    updates_of(policies.from_table(table), 12), table
   )
 
 
 def test_a_table_read_back_is_itself_and_nan_outside():
-  rates = schedules.tabulate(schedules.exp(0.3, 0.97), 20)
-  schedule = schedules.from_table(rates)
-  np.testing.assert_array_equal(schedules.tabulate(schedule, 20), rates)
+  rates = policies.tabulate(policies.exp(0.3, 0.97), 20)
+  schedule = policies.from_table(rates)
+  np.testing.assert_array_equal(policies.tabulate(schedule, 20), rates)
   assert np.isnan(float(jax.jit(schedule)(20)))
   assert np.isnan(float(jax.jit(schedule)(-1)))
   rates[0] = 9  # the schedule keeps its own copy
@@ -303,19 +303,19 @@ def test_tabulate_takes_any_optax_schedule_and_leaves_no_mode_behind(
   strict_promotion,
 ):
   cosine = optax.warmup_cosine_decay_schedule(0.0, 0.5, 10, 100)
-  rates = schedules.tabulate(cosine, 100)
+  rates = policies.tabulate(cosine, 100)
   t = np.arange(90)
   expected = 0.25 * (1 + np.cos(np.pi * t / 90))
   np.testing.assert_allclose(rates[10:], expected, rtol=1e-6, atol=1e-9)
   assert jnp.arange(3.0).dtype == jnp.float32
   for name in ("step", "multistep", "poly"):
-    schedules.tabulate(CASES[name][0], 10)
+    policies.tabulate(CASES[name][0], 10)
 
 
 def test_tabulate_asks_for_no_update_past_the_last():
-  schedule = schedules.from_table(np.full(20, 0.1, np.float32))
+  schedule = policies.from_table(np.full(20, 0.1, np.float32))
   with jax.debug_nans(True):  # there it is NaN
-    assert (schedules.tabulate(schedule, 20) == np.float32(0.1)).all()
+    assert (policies.tabulate(schedule, 20) == np.float32(0.1)).all()
 
 
 @pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf"), 1e39])
@@ -323,27 +323,27 @@ def test_tabulate_refuses_rates_that_are_none(bad):
   schedule = optax.piecewise_constant_schedule(0.1, {})
   joined = optax.join_schedules([schedule, lambda count: bad], [7])
   with pytest.raises(InputError, match="at update 7: expected a finite"):
-    schedules.tabulate(joined, 10)
+    policies.tabulate(joined, 10)
 
 
 @pytest.mark.parametrize("num_steps", [0, -3])
 def test_tabulate_refuses_an_empty_run(num_steps):
   with pytest.raises(InputError, match=f"--num_steps={num_steps}"):
-    schedules.tabulate(schedules.fixed(0.1), num_steps)
+    policies.tabulate(policies.fixed(0.1), num_steps)
 
 
 # --- degenerate settings -----------------------------------------------------
 
 NAN, INF = float("nan"), float("inf")
 POLICIES_OF_RATE = [
-  schedules.fixed,
-  lambda lr: schedules.step(lr, 0.5, 3),
-  lambda lr: schedules.multistep(lr, 0.5, [3]),
-  lambda lr: schedules.exp(lr, 0.5),
-  lambda lr: schedules.inv(lr, 0.5, 1.0),
-  lambda lr: schedules.poly(lr, 1.0, 3),
-  lambda lr: schedules.exponential_decay(lr, 0.5, 3),
-  lambda lr: schedules.exponential_decay(lr, 0.5, 3, True),
+  policies.fixed,
+  lambda lr: policies.step(lr, 0.5, 3),
+  lambda lr: policies.multistep(lr, 0.5, [3]),
+  lambda lr: policies.exp(lr, 0.5),
+  lambda lr: policies.inv(lr, 0.5, 1.0),
+  lambda lr: policies.poly(lr, 1.0, 3),
+  lambda lr: policies.exponential_decay(lr, 0.5, 3),
+  lambda lr: policies.exponential_decay(lr, 0.5, 3, True),
 ]
 
 
@@ -357,54 +357,54 @@ def test_rate_must_be_a_positive_float32(policy, lr):
 @pytest.mark.parametrize("bad", [0.0, -0.5, 1.0, 1.5, NAN, INF])
 def test_decay_factor_must_be_inside_zero_and_one(bad):
   for policy in (
-    lambda: schedules.step(0.1, bad, 3),
-    lambda: schedules.multistep(0.1, bad, [3]),
-    lambda: schedules.exp(0.1, bad),
+    lambda: policies.step(0.1, bad, 3),
+    lambda: policies.multistep(0.1, bad, [3]),
+    lambda: policies.exp(0.1, bad),
   ):
     with pytest.raises(InputError, match="--gamma="):
       policy()
   for staircase in (False, True):
     with pytest.raises(InputError, match="--decay_rate="):
-      schedules.exponential_decay(0.1, bad, 3, staircase)
+      policies.exponential_decay(0.1, bad, 3, staircase)
 
 
 @pytest.mark.parametrize("bad", [0, -5, 2**31])
 def test_durations_must_be_at_least_one_update(bad):
   for policy in (
-    lambda: schedules.step(0.1, 0.5, bad),
-    lambda: schedules.poly(0.1, 1.0, bad),
-    lambda: schedules.exponential_decay(0.1, 0.5, bad),
-    lambda: schedules.exponential_decay(0.1, 0.5, bad, True),
+    lambda: policies.step(0.1, 0.5, bad),
+    lambda: policies.poly(0.1, 1.0, bad),
+    lambda: policies.exponential_decay(0.1, 0.5, bad),
+    lambda: policies.exponential_decay(0.1, 0.5, bad, True),
   ):
     with pytest.raises(InputError, match=f"--decay_steps={bad}: expected"):
       policy()
   with pytest.raises(InputError, match=f"--warmup_steps={bad}: expected"):
-    schedules.with_warmup(schedules.fixed(0.1), bad)
+    policies.with_warmup(policies.fixed(0.1), bad)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, NAN, INF])
 def test_inv_and_poly_need_positive_finite_settings(bad):
   with pytest.raises(InputError, match="--gamma="):
-    schedules.inv(0.1, bad, 1.0)
+    policies.inv(0.1, bad, 1.0)
   with pytest.raises(InputError, match="--power="):
-    schedules.inv(0.1, 1.0, bad)
+    policies.inv(0.1, 1.0, bad)
   with pytest.raises(InputError, match="--power="):
-    schedules.poly(0.1, bad, 3)
+    policies.poly(0.1, bad, 3)
 
 
 @pytest.mark.parametrize("bad", [[], [0, 3], [-1], [5, 3], [3, 3], [3, 2**31]])
 def test_boundaries_must_increase_from_one(bad):
   with pytest.raises(InputError, match="--boundaries="):
-    schedules.multistep(0.1, 0.5, bad)
+    policies.multistep(0.1, 0.5, bad)
   if bad:
-    parts = [schedules.fixed(0.1)] * (len(bad) + 1)
+    parts = [policies.fixed(0.1)] * (len(bad) + 1)
     with pytest.raises(InputError, match="--boundaries="):
-      schedules.join(parts, bad)
+      policies.join(parts, bad)
 
 
 def test_join_needs_one_boundary_between_two():
-  for parts, boundaries in (([], []), ([schedules.fixed(0.1)] * 2, [])):
+  for parts, boundaries in (([], []), ([policies.fixed(0.1)] * 2, [])):
     with pytest.raises(InputError, match="one fewer than schedules"):
-      schedules.join(parts, boundaries)
-  alone = schedules.join([schedules.fixed(0.5)], [])
+      policies.join(parts, boundaries)
+  alone = policies.join([policies.fixed(0.5)], [])
   assert float(alone(3)) == 0.5

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
+from mnist_jax.stats import effects
 
 # Student (1908), the paired data that the t test was published with: hours of
 # extra sleep of ten patients under two drugs. R's `t.test` on them prints
@@ -26,19 +26,19 @@ DARWIN = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48])
 
 
 def test_paired_t_on_students_own_data():
-  effect = statistics.paired_difference(SLEEP_B, SLEEP_A, seed=0)
+  effect = effects.paired_difference(SLEEP_B, SLEEP_A, seed=0)
   assert effect.estimate == pytest.approx(1.58)
   assert effect.estimate / effect.standard_error == pytest.approx(4.0621, 1e-4)
   assert effect.p_value == pytest.approx(0.002833, rel=1e-3)
-  student = statistics.student_interval(SLEEP_B - SLEEP_A)
+  student = effects.student_interval(SLEEP_B - SLEEP_A)
   assert student.low == pytest.approx(0.7001142, rel=1e-6)
   assert student.high == pytest.approx(2.4598858, rel=1e-6)
 
 
 def test_sign_flips_on_darwins_maize():
-  t = statistics.mean_interval(DARWIN, seed=0)
+  t = effects.mean_interval(DARWIN, seed=0)
   assert t.estimate / t.standard_error == pytest.approx(2.148, abs=5e-4)
-  flips = statistics.mean_interval(DARWIN, seed=0, test="sign-flip")
+  flips = effects.mean_interval(DARWIN, seed=0, test="sign-flip")
   # Four standard errors of twice a share estimated from 4,999 patterns.
   assert flips.p_value == pytest.approx(1726 / 32768, abs=0.018)
   assert flips.p_value != t.p_value
@@ -48,8 +48,8 @@ def test_sign_flips_on_darwins_maize():
 @pytest.mark.parametrize("n", [30, 50])
 def test_both_tests_of_a_mean_agree(n):
   d = np.random.default_rng(n).normal(0.35, 1.0, size=n)
-  t = statistics.mean_interval(d, seed=1)
-  flips = statistics.mean_interval(d, seed=1, test="sign-flip")
+  t = effects.mean_interval(d, seed=1)
+  flips = effects.mean_interval(d, seed=1, test="sign-flip")
   share = t.p_value / 2.0
   chance = 2.0 * math.sqrt(share * (1.0 - share) / 4_999)
   assert flips.p_value == pytest.approx(t.p_value, abs=4.0 * chance)
@@ -57,22 +57,22 @@ def test_both_tests_of_a_mean_agree(n):
 
 def test_interval_is_scipys_bca_at_the_widened_level():
   x = np.random.default_rng(3).gamma(2.0, size=40)
-  effect = statistics.mean_interval(x, seed=5)
+  effect = effects.mean_interval(x, seed=5)
   ends = stats.bootstrap(
     (x,),
     np.mean,
     n_resamples=4_999,
-    confidence_level=statistics.widened_level(0.95, 40),
+    confidence_level=effects.widened_level(0.95, 40),
     random_state=np.random.default_rng(5),
   ).confidence_interval
   assert (effect.low, effect.high) == pytest.approx(tuple(ends), rel=1e-12)
-  other = statistics.mean_interval(x, seed=6)
+  other = effects.mean_interval(x, seed=6)
   assert (other.low, other.high) != (effect.low, effect.high)
 
 
 @pytest.mark.parametrize("n", [10, 30, 50, 500])
 def test_widened_level_makes_the_normal_reach_as_far_as_t(n):
-  level = statistics.widened_level(0.95, n)
+  level = effects.widened_level(0.95, n)
   z = stats.norm.ppf(0.5 + level / 2.0)
   assert z * math.sqrt((n - 1) / n) == pytest.approx(stats.t.ppf(0.975, n - 1))
 
@@ -93,7 +93,7 @@ def test_widened_level_makes_the_normal_reach_as_far_as_t(n):
 def test_intervals_cover_at_their_rate(n, draw, mean, least):
   trials = 2_000
   x = draw(np.random.default_rng(n), (trials, n))
-  low, high = statistics.bootstrap_interval(x, seed=0, n_resamples=999)
+  low, high = effects.bootstrap_interval(x, seed=0, n_resamples=999)
   covered = ((low <= mean) & (mean <= high)).mean()
   chance = 3.0 * math.sqrt(0.95 * 0.05 / trials)
   assert least - chance < covered < 0.95 + chance
@@ -102,7 +102,7 @@ def test_intervals_cover_at_their_rate(n, draw, mean, least):
 @pytest.mark.parametrize("confidence", [0.8, 0.99])
 def test_other_levels_are_kept_too(confidence):
   x = np.random.default_rng(9).normal(size=(2_000, 40))
-  low, high = statistics.bootstrap_interval(
+  low, high = effects.bootstrap_interval(
     x, seed=0, n_resamples=1_999, confidence=confidence
   )
   covered = ((low <= 0.0) & (high >= 0.0)).mean()
@@ -112,11 +112,11 @@ def test_other_levels_are_kept_too(confidence):
 
 def test_few_seeds_get_students_interval():
   d = np.array([0.1, 0.3, 0.2])
-  effect = statistics.mean_interval(d, seed=0)
+  effect = effects.mean_interval(d, seed=0)
   expected = stats.ttest_1samp(d, 0.0).confidence_interval(0.95)
   assert (effect.low, effect.high) == pytest.approx(tuple(expected))
   assert effect.interval == "Student t interval"
-  ten = statistics.mean_interval(np.arange(10.0), seed=0)
+  ten = effects.mean_interval(np.arange(10.0), seed=0)
   assert ten.interval == "BCa bootstrap interval"
 
 
@@ -126,15 +126,15 @@ def test_few_seeds_get_students_interval():
 )
 def test_any_finite_data_give_a_finite_ordered_effect(values, shift):
   x = np.array(values)
-  effect = statistics.mean_interval(x, seed=0, n_resamples=199)
+  effect = effects.mean_interval(x, seed=0, n_resamples=199)
   assert effect.low <= effect.estimate <= effect.high
   assert 0.0 <= effect.p_value <= 1.0
   json.dumps(effect.to_dict(), allow_nan=False)
-  pair = statistics.paired_difference(
+  pair = effects.paired_difference(
     x + shift, np.full_like(x, shift), seed=0, n_resamples=199
   )
   assert pair.estimate == pytest.approx(effect.estimate, abs=1e-9)
-  back = statistics.paired_difference(
+  back = effects.paired_difference(
     np.full_like(x, shift), x + shift, seed=0, n_resamples=199
   )
   assert back.estimate == -pair.estimate
@@ -145,22 +145,22 @@ def test_pairing_removes_what_the_arms_share():
   rng = np.random.default_rng(0)
   shared = rng.normal(size=40)
   a = shared + 0.1 + 0.01 * rng.normal(size=40)
-  effect = statistics.paired_difference(a, shared, seed=0)
+  effect = effects.paired_difference(a, shared, seed=0)
   assert effect.p_value < 1e-6
-  broken = statistics.paired_difference(a, shared[::-1].copy(), seed=0)
+  broken = effects.paired_difference(a, shared[::-1].copy(), seed=0)
   assert broken.p_value > 0.05
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_difference_equal_in_all_seeds(dtype):
   b = np.linspace(0.1, 0.9, 30).astype(dtype)
-  same = statistics.paired_difference(b, b, seed=0)
+  same = effects.paired_difference(b, b, seed=0)
   assert (same.estimate, same.low, same.high) == (0.0, 0.0, 0.0)
   assert same.p_value == 1.0
   # In binary b + 0.1 - b is not the same number for each b.
   a = (b + dtype(0.1)).astype(dtype)
   assert np.ptp(a - b) > 0.0
-  moved = statistics.paired_difference(a, b, seed=0, test="sign-flip")
+  moved = effects.paired_difference(a, b, seed=0, test="sign-flip")
   assert moved.low == moved.high == moved.estimate
   assert moved.estimate == pytest.approx(0.1, rel=1e-5)
   assert moved.p_value == 2.0 * 0.5**30
@@ -168,16 +168,16 @@ def test_a_difference_equal_in_all_seeds(dtype):
 
 def test_a_degenerate_row_leaves_the_others_as_they_are():
   x = np.random.default_rng(1).normal(size=(3, 30))
-  expected = statistics.bootstrap_interval(x[[0, 2]], seed=4)
+  expected = effects.bootstrap_interval(x[[0, 2]], seed=4)
   x[1] = 7.0
-  low, high = statistics.bootstrap_interval(x, seed=4)
+  low, high = effects.bootstrap_interval(x, seed=4)
   assert (low[1], high[1]) == (7.0, 7.0)
   np.testing.assert_allclose(low[[0, 2]], expected[0])
   np.testing.assert_allclose(high[[0, 2]], expected[1])
 
 
 def test_the_books_wilson_interval():
-  book = statistics.wilson_interval(9_749, 10_000)
+  book = effects.wilson_interval(9_749, 10_000)
   # The formula by hand: (p + z2/2n -+ z sqrt(p q/n + z2/4n2)) / (1 + z2/n).
   assert book.low == pytest.approx(0.971647, abs=1e-6)
   assert book.high == pytest.approx(0.977788, abs=1e-6)
@@ -193,7 +193,7 @@ def test_the_books_wilson_interval():
   ],
 )
 def test_wilson_as_in_newcombes_table(successes, n, low, high):
-  effect = statistics.wilson_interval(successes, n)
+  effect = effects.wilson_interval(successes, n)
   assert effect.low == pytest.approx(low, abs=5e-5)
   assert effect.high == pytest.approx(high, abs=5e-5)
   assert effect.estimate == successes / n
@@ -203,32 +203,28 @@ def test_median_interval_is_the_order_statistics():
   # n = 10: from the second to the ninth value covers 97.9 %, third to eighth
   # only 89.1 % (binomial tables).
   x = np.random.default_rng(2).permutation(np.arange(1.0, 11.0))
-  effect = statistics.median_interval(x)
+  effect = effects.median_interval(x)
   assert (effect.low, effect.estimate, effect.high) == (2.0, 5.5, 9.0)
   assert effect.p_value == pytest.approx(2.0 * 0.5**10)
-  assert statistics.median_interval(np.arange(6.0)).high == 5.0
+  assert effects.median_interval(np.arange(6.0)).high == 5.0
   with pytest.raises(InputError, match="at least 6"):
-    statistics.median_interval(np.arange(5.0))
+    effects.median_interval(np.arange(5.0))
 
 
 def test_log_ratio_is_the_ratio_of_geometric_means():
   rng = np.random.default_rng(0)
   b = rng.lognormal(size=30)
   a = b * 1.5 * np.exp(0.01 * rng.normal(size=30))
-  ratio, low, high = statistics.as_ratio(
-    statistics.paired_log_ratio(a, b, seed=0)
-  )
+  ratio, low, high = effects.as_ratio(effects.paired_log_ratio(a, b, seed=0))
   assert ratio == pytest.approx(stats.gmean(a) / stats.gmean(b))
   assert low < ratio < high
   assert 1.49 < low < 1.5 < high < 1.51
   with pytest.raises(InputError, match=r"b has a value of 0\.0"):
-    statistics.paired_log_ratio(a, np.zeros(30), seed=0)
+    effects.paired_log_ratio(a, np.zeros(30), seed=0)
 
 
 def test_summary_has_the_sample_sd_and_prints_it():
-  result = statistics.summary(
-    np.array([2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0])
-  )
+  result = effects.summary(np.array([2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]))
   assert result.sd == pytest.approx(math.sqrt(32.0 / 7.0))
   assert str(result) == "5.0000 ± 2.1381 (n = 8)"
   assert result.to_dict() == {"mean": 5.0, "sd": result.sd, "n": 8}
@@ -236,11 +232,11 @@ def test_summary_has_the_sample_sd_and_prints_it():
 
 @pytest.mark.parametrize("effect_of", ["above", "below"])
 def test_one_sided_p_is_scipys(effect_of):
-  effect = statistics.mean_interval(SLEEP_A, seed=0)
+  effect = effects.mean_interval(SLEEP_A, seed=0)
   if effect_of == "above":
-    p, side = statistics.p_above(effect, 0.2), "greater"
+    p, side = effects.p_above(effect, 0.2), "greater"
   else:
-    p, side = statistics.p_below(effect, 0.2), "less"
+    p, side = effects.p_below(effect, 0.2), "less"
   assert p == pytest.approx(
     stats.ttest_1samp(SLEEP_A, 0.2, alternative=side)[1]
   )
@@ -251,32 +247,32 @@ def test_diverged_runs_are_refused_with_their_place():
   a[4] = np.nan
   a[7] = np.inf
   with pytest.raises(InputError, match=r"a has 2 of 30 .* first at \[4\]"):
-    statistics.paired_difference(a, b, seed=0)
+    effects.paired_difference(a, b, seed=0)
   with pytest.raises(InputError, match="b has 2 of 30"):
-    statistics.paired_difference(b, a, seed=0)
+    effects.paired_difference(b, a, seed=0)
 
 
 @pytest.mark.parametrize(
   ("call", "message"),
   [
-    (lambda: statistics.mean_interval(np.ones(1), seed=0), "at least 2 seeds"),
-    (lambda: statistics.summary(np.ones(0)), "at least 2 seeds"),
+    (lambda: effects.mean_interval(np.ones(1), seed=0), "at least 2 seeds"),
+    (lambda: effects.summary(np.ones(0)), "at least 2 seeds"),
     (
-      lambda: statistics.paired_difference(np.ones(3), np.ones(4), seed=0),
+      lambda: effects.paired_difference(np.ones(3), np.ones(4), seed=0),
       "b has 4 values, expected one per value of a, which has 3",
     ),
     (
-      lambda: statistics.mean_interval(np.ones(9), seed=0, confidence=95.0),
+      lambda: effects.mean_interval(np.ones(9), seed=0, confidence=95.0),
       r"confidence is 95.0, expected a number in \(0, 1\)",
     ),
     (
-      lambda: statistics.bootstrap_interval(np.ones((2, 9)), seed=0),
+      lambda: effects.bootstrap_interval(np.ones((2, 9)), seed=0),
       "9 seeds, expected at least 10",
     ),
-    (lambda: statistics.wilson_interval(3, 2), "3 successes of 2"),
-    (lambda: statistics.wilson_interval(0, 0), "0 successes of 0"),
+    (lambda: effects.wilson_interval(3, 2), "3 successes of 2"),
+    (lambda: effects.wilson_interval(0, 0), "0 successes of 0"),
     (
-      lambda: statistics.p_above(statistics.wilson_interval(1, 2), 0.0),
+      lambda: effects.p_above(effects.wilson_interval(1, 2), 0.0),
       "no standard error",
     ),
   ],
@@ -289,8 +285,8 @@ def test_bad_input_is_one_clear_line(call, message):
 
 def test_same_seed_same_effect():
   x = np.random.default_rng(0).normal(size=30)
-  first = statistics.mean_interval(x, seed=3, test="sign-flip")
+  first = effects.mean_interval(x, seed=3, test="sign-flip")
   np.random.default_rng().normal()
   assert asdict(first) == asdict(
-    statistics.mean_interval(x, seed=3, test="sign-flip")
+    effects.mean_interval(x, seed=3, test="sign-flip")
   )

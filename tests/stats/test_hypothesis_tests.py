@@ -10,21 +10,20 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
-from mnist_jax.stats import hypothesis_tests as decisions
+from mnist_jax.stats import effects, hypothesis_tests
 
 
-def effect_of(mean: float, sd: float, n: int) -> statistics.Effect:
+def effect_of(mean: float, sd: float, n: int) -> effects.Effect:
   """An effect with exactly this mean and sd."""
   x = np.arange(n) - (n - 1) / 2.0
   x = x / x.std(ddof=1)
-  return statistics.student_interval(mean + sd * x)
+  return effects.student_interval(mean + sd * x)
 
 
 def test_tost_is_two_one_sided_t_tests():
   rng = np.random.default_rng(0)
   a, b = rng.normal(size=(2, 40))
-  result = decisions.equivalence(a, b, 0.5)
+  result = hypothesis_tests.equivalence(a, b, 0.5)
   p = max(
     stats.ttest_rel(a, b - 0.5, alternative="greater").pvalue,
     stats.ttest_rel(a, b + 0.5, alternative="less").pvalue,
@@ -43,7 +42,7 @@ def test_tost_is_two_one_sided_t_tests():
 def test_equivalent_exactly_when_the_90_percent_interval_is_inside(
   mean, sd, n, margin
 ):
-  result = decisions.tost(effect_of(mean, sd, n), margin)
+  result = hypothesis_tests.tost(effect_of(mean, sd, n), margin)
   inside = -margin < result.low and result.high < margin
   assert result.equivalent == inside
   assert result.equivalent == (result.p_value < 0.05)
@@ -51,9 +50,9 @@ def test_equivalent_exactly_when_the_90_percent_interval_is_inside(
 
 def test_tost_around_a_target():
   effect = effect_of(1.02, 0.05, 30)
-  assert decisions.tost(effect, 0.1, target=1.0).equivalent
-  assert not decisions.tost(effect, 0.1).equivalent
-  assert not decisions.tost(effect, 0.01, target=1.0).equivalent
+  assert hypothesis_tests.tost(effect, 0.1, target=1.0).equivalent
+  assert not hypothesis_tests.tost(effect, 0.1).equivalent
+  assert not hypothesis_tests.tost(effect, 0.01, target=1.0).equivalent
 
 
 @pytest.mark.parametrize("n", [30, 50])
@@ -63,15 +62,15 @@ def test_at_the_margin_equivalence_is_wrong_5_percent_of_the_time(n, sign):
   d = np.random.default_rng(n).normal(sign * margin, 1.0, size=(trials, n))
   zero = np.zeros(n)
   share = np.mean(
-    [decisions.equivalence(x, zero, margin).equivalent for x in d]
+    [hypothesis_tests.equivalence(x, zero, margin).equivalent for x in d]
   )
   assert share == pytest.approx(0.05, abs=3.0 * math.sqrt(0.0475 / trials))
 
 
 def test_seeds_that_all_agree():
   same = np.linspace(0.0, 1.0, 30)
-  assert decisions.equivalence(same, same, 0.001).equivalent
-  assert not decisions.equivalence(same + 0.01, same, 0.001).equivalent
+  assert hypothesis_tests.equivalence(same, same, 0.001).equivalent
+  assert not hypothesis_tests.equivalence(same + 0.01, same, 0.001).equivalent
 
 
 @pytest.mark.parametrize(
@@ -85,14 +84,14 @@ def test_seeds_that_all_agree():
   ],
 )
 def test_holm_as_published(p, adjusted):
-  assert decisions.holm(p) == pytest.approx(adjusted)
+  assert hypothesis_tests.holm(p) == pytest.approx(adjusted)
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8))
 def test_holm_is_the_closure_of_bonferroni(p):
   # The definition it is derived from: a hypothesis is rejected at alpha when
   # every intersection that contains it is, each by Bonferroni.
-  for i, adjusted in enumerate(decisions.holm(p)):
+  for i, adjusted in enumerate(hypothesis_tests.holm(p)):
     others = [j for j in range(len(p)) if j != i]
     closure = max(
       (1 + size) * min([p[i], *(p[j] for j in rest)])
@@ -109,7 +108,7 @@ def test_holm_is_the_closure_of_bonferroni(p):
 )
 def test_groups_count_once_and_never_hurt(tests):
   p, groups = [t[0] for t in tests], [t[1] for t in tests]
-  grouped, plain = decisions.holm(p, groups), decisions.holm(p)
+  grouped, plain = hypothesis_tests.holm(p, groups), hypothesis_tests.holm(p)
   assert all(a <= b for a, b in zip(grouped, plain, strict=True))
   assert all(q >= raw for q, raw in zip(grouped, p, strict=True))
   first = int(np.argmin(p))
@@ -123,7 +122,7 @@ def test_holm_keeps_the_family_wise_error():
   x = rng.normal(size=(trials, n, 15)) + rng.normal(size=(trials, n, 1))
   x[:, :, :5] += 2.0
   p = stats.ttest_1samp(x, 0.0, axis=1).pvalue
-  rejected = np.array([decisions.holm(row) for row in p.tolist()]) < 0.05
+  rejected = np.array([hypothesis_tests.holm(row) for row in p.tolist()]) < 0.05
   errors = rejected[:, 5:].any(axis=1).mean()
   assert errors <= 0.05 + 3.0 * math.sqrt(0.0475 / trials)
   assert rejected[:, :5].mean() > 0.95
@@ -140,12 +139,14 @@ def test_holm_keeps_the_family_wise_error():
   ],
 )
 def test_seeds_to_tell_a_difference_as_in_power_tables(d, n):
-  assert decisions.seeds_to_decide(effect_of(d, 1.0, 40)) == n
+  assert hypothesis_tests.seeds_to_decide(effect_of(d, 1.0, 40)) == n
 
 
 def test_power_counts_are_those_simulation_needs():
   rng = np.random.default_rng(1)
-  n = decisions.seeds_to_decide(effect_of(0.1, 1.0, 40), "same", margin=0.6)
+  n = hypothesis_tests.seeds_to_decide(
+    effect_of(0.1, 1.0, 40), "same", margin=0.6
+  )
   assert n is not None
   x = rng.normal(0.1, 1.0, size=(4_000, n))
   error = x.std(axis=1, ddof=1) / math.sqrt(n)
@@ -156,59 +157,70 @@ def test_power_counts_are_those_simulation_needs():
 
 def test_an_effect_of_nothing_is_not_decided_by_any_number():
   nothing = effect_of(1e-9, 1.0, 40)
-  assert decisions.seeds_to_decide(nothing) is None
+  assert hypothesis_tests.seeds_to_decide(nothing) is None
   # ... but a margin can be ruled out, and sameness shown.
-  ruled_out = decisions.seeds_to_decide(nothing, margin=0.5)
+  ruled_out = hypothesis_tests.seeds_to_decide(nothing, margin=0.5)
   assert ruled_out == 27  # one-sided, d = 0.5: R gives 26.14
-  assert decisions.seeds_to_decide(nothing, "same", margin=0.5) == 36
+  assert hypothesis_tests.seeds_to_decide(nothing, "same", margin=0.5) == 36
   at_margin = effect_of(0.5, 1.0, 40)
-  assert decisions.seeds_to_decide(at_margin, "same", margin=0.5) is None
+  assert hypothesis_tests.seeds_to_decide(at_margin, "same", margin=0.5) is None
 
 
 def test_seeds_needed_turn_with_the_claim():
   effect = effect_of(-0.4, 1.0, 40)
   mirrored = effect_of(0.4, 1.0, 40)
-  assert decisions.seeds_to_decide(
+  assert hypothesis_tests.seeds_to_decide(
     effect, "less", margin=0.9
-  ) == decisions.seeds_to_decide(mirrored, "greater", margin=0.9)
-  assert decisions.seeds_to_decide(
+  ) == hypothesis_tests.seeds_to_decide(mirrored, "greater", margin=0.9)
+  assert hypothesis_tests.seeds_to_decide(
     effect_of(1.4, 1.0, 40), target=1.0
-  ) == decisions.seeds_to_decide(mirrored)
+  ) == hypothesis_tests.seeds_to_decide(mirrored)
 
 
 def test_more_is_needed_for_more():
   effect = effect_of(0.3, 1.0, 40)
-  base = decisions.seeds_to_decide(effect)
+  base = hypothesis_tests.seeds_to_decide(effect)
   assert base is not None
-  assert decisions.seeds_to_decide(effect, power=0.95) > base
-  assert decisions.seeds_to_decide(effect, alpha=0.005) > base
-  assert decisions.seeds_to_decide(effect, cap=base) == base
-  assert decisions.seeds_to_decide(effect, cap=base - 1) is None
+  assert hypothesis_tests.seeds_to_decide(effect, power=0.95) > base
+  assert hypothesis_tests.seeds_to_decide(effect, alpha=0.005) > base
+  assert hypothesis_tests.seeds_to_decide(effect, cap=base) == base
+  assert hypothesis_tests.seeds_to_decide(effect, cap=base - 1) is None
 
 
 def test_seeds_that_agree_need_no_more():
-  agreed = statistics.student_interval(np.full(30, 0.1))
-  assert decisions.seeds_to_decide(agreed) == 2
+  agreed = effects.student_interval(np.full(30, 0.1))
+  assert hypothesis_tests.seeds_to_decide(agreed) == 2
 
 
 @pytest.mark.parametrize(
   ("call", "message"),
   [
-    (lambda: decisions.tost(effect_of(0.0, 1.0, 9), 0.0), "margin is 0.0"),
-    (lambda: decisions.tost(effect_of(0.0, 1.0, 9), math.inf), "margin is inf"),
-    (lambda: decisions.holm([0.1, math.nan]), r"expected all in \[0, 1\]"),
-    (lambda: decisions.holm([1.1]), r"expected all in \[0, 1\]"),
-    (lambda: decisions.holm([0.1], groups=[1, 2]), "2 groups"),
     (
-      lambda: decisions.seeds_to_decide(effect_of(0.0, 1.0, 9), "same"),
+      lambda: hypothesis_tests.tost(effect_of(0.0, 1.0, 9), 0.0),
+      "margin is 0.0",
+    ),
+    (
+      lambda: hypothesis_tests.tost(effect_of(0.0, 1.0, 9), math.inf),
+      "margin is inf",
+    ),
+    (
+      lambda: hypothesis_tests.holm([0.1, math.nan]),
+      r"expected all in \[0, 1\]",
+    ),
+    (lambda: hypothesis_tests.holm([1.1]), r"expected all in \[0, 1\]"),
+    (lambda: hypothesis_tests.holm([0.1], groups=[1, 2]), "2 groups"),
+    (
+      lambda: hypothesis_tests.seeds_to_decide(effect_of(0.0, 1.0, 9), "same"),
       "margin is None",
     ),
     (
-      lambda: decisions.seeds_to_decide(statistics.wilson_interval(1, 2)),
+      lambda: hypothesis_tests.seeds_to_decide(effects.wilson_interval(1, 2)),
       "no standard error",
     ),
     (
-      lambda: decisions.seeds_to_decide(effect_of(0.0, 1.0, 9), power=1.0),
+      lambda: hypothesis_tests.seeds_to_decide(
+        effect_of(0.0, 1.0, 9), power=1.0
+      ),
       "power is 1.0",
     ),
   ],

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import plan as sweep_plan
+from mnist_jax.sweep import plan
 from mnist_jax.sweep.plan import Budget, Target, cell_key, product
 from mnist_jax.training.settings import Settings
 
@@ -53,7 +53,7 @@ def test_axes_of_tuples_may_have_none_and_nothing_in_them():
   cells = product(multistep, boundaries=[(10,), (10, 20.5)])
   assert [c.boundaries for c in cells] == [(10,), (10, 20.5)]
   assert product(boundaries=None)[0].boundaries is None
-  assert sweep_plan._values("boundaries", [None, (1, 2)]) == [None, (1, 2)]
+  assert plan._values("boundaries", [None, (1, 2)]) == [None, (1, 2)]
   no_hidden = product(hidden_sizes=(), activations=())
   assert no_hidden[0].train_config().sizes == (784, 10)
 
@@ -112,9 +112,9 @@ ONE = Budget(epochs=1)
 )
 def test_cells_that_cannot_be_run_are_found_before_any_is(cells, message):
   with pytest.raises(InputError, match=message) as caught:
-    sweep_plan.check_cells(cells, ONE, 500)
+    plan.check_cells(cells, ONE, 500)
   assert "\n" not in str(caught.value)
-  sweep_plan.check_cells(product(seed=range(5)), ONE, 500)
+  plan.check_cells(product(seed=range(5)), ONE, 500)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_cells_that_cannot_be_run_are_found_before_any_is(cells, message):
 )
 def test_a_wrong_budget_is_one_line(fields, message):
   with pytest.raises(InputError, match=message) as caught:
-    sweep_plan.budget_from_dict(fields)
+    plan.budget_from_dict(fields)
   assert "\n" not in str(caught.value)
 
 
@@ -182,7 +182,7 @@ def budget_fields(draw):
 @given(budget_fields(), st.integers(1, 500))
 @settings(max_examples=60)
 def test_points_rise_from_the_start_to_the_end(fields, per_epoch):
-  budget = sweep_plan.budget_from_dict(fields)
+  budget = plan.budget_from_dict(fields)
   points = budget.points(per_epoch)
   total = budget.total(per_epoch)
   assert points[0] == 0
@@ -204,9 +204,9 @@ def test_points_rise_from_the_start_to_the_end(fields, per_epoch):
 @given(budget_fields())
 @settings(max_examples=60)
 def test_a_budget_comes_back_from_json(fields):
-  budget = sweep_plan.budget_from_dict(fields)
+  budget = plan.budget_from_dict(fields)
   text = json.dumps(budget.to_dict())
-  assert sweep_plan.budget_from_dict(json.loads(text)) == budget
+  assert plan.budget_from_dict(json.loads(text)) == budget
 
 
 def test_points_by_example():
@@ -319,7 +319,7 @@ def test_what_shares_a_program():
     Settings(learning_rate=1, seed=3, schedule="poly"),
     Settings(order_seed=9),
   ]
-  assert len({sweep_plan.group_of(cell) for cell in same}) == 1
+  assert len({plan.group_of(cell) for cell in same}) == 1
   apart = [
     Settings(batch_size=64),
     Settings(num_train=500),
@@ -327,9 +327,9 @@ def test_what_shares_a_program():
     Settings(hidden_sizes=(32, 16)),
     Settings(optimizer="adam"),
   ]
-  assert len({sweep_plan.group_of(cell) for cell in [*same, *apart]}) == 6
+  assert len({plan.group_of(cell) for cell in [*same, *apart]}) == 6
   shared = Settings(l2=0.1), Settings(l2=0.2, seed=2)
-  assert len(set(map(sweep_plan.group_of, shared))) == 1
+  assert len(set(map(plan.group_of, shared))) == 1
 
 
 @st.composite
@@ -347,7 +347,7 @@ def grids(draw):
 @settings(max_examples=60)
 def test_blocks_hold_every_cell_once(fields, devices, max_members):
   cells = [Settings(**each) for each in fields]
-  blocks = sweep_plan.blocks(cells, devices, max_members)
+  blocks = plan.blocks(cells, devices, max_members)
   held = collections.Counter(c for block in blocks for c in block.cells)
   assert held == collections.Counter(cells)
   shapes = collections.defaultdict(set)
@@ -357,32 +357,32 @@ def test_blocks_hold_every_cell_once(fields, devices, max_members):
     assert height % devices == 0
     assert height // devices * width <= max_members
     shapes[block.group].add((height, width))
-    assert {sweep_plan.group_of(cell) for cell in block.cells} == {block.group}
+    assert {plan.group_of(cell) for cell in block.cells} == {block.group}
     for row in block.rows:
       assert len({cell.order for cell in row if cell is not None}) <= 1
     assert block.cells
   assert all(len(found) == 1 for found in shapes.values())
-  assert sweep_plan.blocks(cells, devices, max_members) == blocks
+  assert plan.blocks(cells, devices, max_members) == blocks
 
 
 def test_members_of_one_order_lie_side_by_side():
   cells = product(order_seed=[0, 1], seed=range(4))
-  (block,) = sweep_plan.blocks(cells, devices=2, max_members=16)
+  (block,) = plan.blocks(cells, devices=2, max_members=16)
   assert [[cell.order for cell in row] for row in block.rows] == [
     [0] * 4,
     [1] * 4,
   ]
   own = product(seed=range(4))
-  (block,) = sweep_plan.blocks(own, devices=2, max_members=16)
+  (block,) = plan.blocks(own, devices=2, max_members=16)
   assert [len(row) for row in block.rows] == [1] * 4
   one_order = product(order_seed=[0], seed=range(8))
-  (block,) = sweep_plan.blocks(one_order, devices=2, max_members=16)
+  (block,) = plan.blocks(one_order, devices=2, max_members=16)
   assert [len(row) for row in block.rows] == [4, 4]
 
 
 def test_only_keeps_the_places():
   cells = product(order_seed=[0, 1], seed=range(4))
-  (block,) = sweep_plan.blocks(cells, devices=2, max_members=16)
+  (block,) = plan.blocks(cells, devices=2, max_members=16)
   some = [cells[1], cells[6]]
   left = block.only(some)
   assert left.cells == tuple(some)
@@ -392,9 +392,9 @@ def test_only_keeps_the_places():
 
 
 def test_the_training_set_of_a_group(mnist):
-  whole = sweep_plan.group_of(Settings())
-  assert sweep_plan.training_set(mnist, whole) is mnist
-  some = sweep_plan.group_of(Settings(num_train=300))
-  taken = sweep_plan.training_set(mnist, some)
+  whole = plan.group_of(Settings())
+  assert plan.training_set(mnist, whole) is mnist
+  some = plan.group_of(Settings(num_train=300))
+  taken = plan.training_set(mnist, some)
   assert len(taken.train.labels) == 300
   assert taken.dev is mnist.dev

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 
 from mnist_jax import data
-from mnist_jax.runtime import devices as sharding
+from mnist_jax.runtime import devices
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.sweep import _program as sweep_program
 from mnist_jax.sweep import _run as sweep
-from mnist_jax.sweep import store as sweep_results
+from mnist_jax.sweep import store
 from mnist_jax.sweep._run import Budget, Target, product
-from mnist_jax.training import loop as train
+from mnist_jax.training import loop
 from mnist_jax.training.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -46,19 +46,19 @@ def small(mnist):
 
 
 def single(cell, epochs, dataset):
-  """The rows of `train.epochs` for the cell, and its last state."""
+  """The rows of `loop.epochs` for the cell, and its last state."""
   if cell.num_train is not None:
     dataset = data.take(dataset, cell.num_train)
   count = len(dataset.train.labels)
   total = cell.updates_per_epoch(count) * epochs
   config = cell.train_config()
   rows = []
-  for row, after in train.epochs(
+  for row, after in loop.epochs(
     config,
     dataset,
     cell.hparams(),
     cell.learning_rates(count, total),
-    train.init_state(config, cell.seed),
+    loop.init_state(config, cell.seed),
     seed=cell.order,
     last=epochs,
   ):
@@ -69,7 +69,7 @@ def single(cell, epochs, dataset):
 
 def rows_of(table, cell):
   """A cell's rows of a table, that are found by its settings alone."""
-  wanted = sweep_results.setting_columns(cell)
+  wanted = store.setting_columns(cell)
   matches = np.ones(len(table), bool)
   for name, value in wanted.items():
     same = table[name].isna() if value is None else table[name] == value
@@ -137,16 +137,16 @@ def state_after(cell, dataset, updates):
   config = cell.train_config()
   count = len(dataset.train.labels)
   rates = cell.learning_rates(count, 1000)
-  state, objectives = train.init_state(config, cell.seed), []
-  on = train.to_device(dataset)
+  state, objectives = loop.init_state(config, cell.seed), []
+  on = loop.to_device(dataset)
   for epoch in itertools.count():
-    plan = train.plan_epoch(
+    plan = loop.plan_epoch(
       config, cell.order, epoch, count, rates, len(objectives)
     )
     left = updates - len(objectives)
-    plan = train.EpochPlan(*(array[:left] for array in plan))
+    plan = loop.EpochPlan(*(array[:left] for array in plan))
     if left:
-      state, losses = train.train_epoch(
+      state, losses = loop.train_epoch(
         config, state, on.train, plan, cell.hparams()
       )
       objectives += np.asarray(losses).tolist()
@@ -183,7 +183,7 @@ TAME = dataclasses.replace(RELU, learning_rate=0.1)
 def test_a_diverged_member_stays_at_its_last_finite_state(small):
   broken = {}
   for cell in WILD:
-    with pytest.raises(train.NonFiniteError) as caught:
+    with pytest.raises(loop.NonFiniteError) as caught:
       single(cell, 2, small)
     broken[cell] = caught.value.step
   late = broken[WILD[2]]
@@ -205,7 +205,7 @@ def test_a_diverged_member_stays_at_its_last_finite_state(small):
       assert rows["diverged_step"].notna().equals(after), (at, cell)
       assert set(rows["diverged_step"].dropna()) == {step}
       state, objectives = state_after(cell, small, step - 1)
-      last = train.evaluate(cell.activations, state.params, small.dev)
+      last = loop.evaluate(cell.activations, state.params, small.dev)
       np.testing.assert_allclose(
         rows["dev_loss"][after], float(last.loss), rtol=1e-4
       )
@@ -276,7 +276,7 @@ def test_final_splits_are_of_the_last_state(small):
   table = sweep.run([SMALL], budget, dataset=small)
   _, state = single(SMALL, 1, small)
   for name in ("train", "dev", "test"):
-    expected = train.evaluate(
+    expected = loop.evaluate(
       SMALL.activations, state.params, getattr(small, name)
     )
     last = table.iloc[-1]
@@ -310,7 +310,7 @@ def test_a_group_compiles_once(small, monkeypatch, tmp_path):
   budget = Budget(epochs=2.5, evaluate_every=0.3)
   sweep.run(cells, budget, dataset=small, workdir=tmp_path, max_members=4)
   assert traced == [20, 60]
-  notes = sweep_results.read_blocks(tmp_path / "blocks")
+  notes = store.read_blocks(tmp_path / "blocks")
   assert sum(note["members"] for note in notes) == len(cells)
   counts = sorted(note["compiles"] for note in notes)
   # init, advance and evaluate of each group; nothing for its other blocks.
@@ -415,7 +415,7 @@ def test_progress_rises_to_all(small):
 
 
 def test_commands_name_the_module_data_and_budget(small):
-  digest = sweep_results.data_digest(small)
+  digest = store.data_digest(small)
   table = sweep.run(
     [SMALL],
     Budget(updates=1),
@@ -434,7 +434,7 @@ DEVICES = """
 import dataclasses, sys
 import numpy as np
 from mnist_jax import data
-from mnist_jax.runtime import devices as sharding
+from mnist_jax.runtime import devices
 from mnist_jax import sweep
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
@@ -448,7 +448,7 @@ cells += sweep.product(base, learning_rate=0.2, seed=[5])
 budget = sweep.Budget(epochs=2, evaluate_every=1,
   target=sweep.Target("dev_loss", 2.0))
 for count in (1, 2):
-  mesh = sharding.mesh(count)
+  mesh = devices.mesh(count)
   assert mesh.size == count
   table = sweep.run(cells, budget, dataset=small, mesh=mesh,
     workdir=f"{sys.argv[1]}/{count}")
@@ -472,14 +472,14 @@ def test_two_devices_give_what_one_does(tmp_path):
   assert one["diverged_step"].notna().any()
   assert one["reached"].any()
   pd.testing.assert_frame_equal(one, two, rtol=CLOSE)
-  (note,) = sweep_results.read_blocks(tmp_path / "2" / "blocks")
+  (note,) = store.read_blocks(tmp_path / "2" / "blocks")
   assert note["devices"] == 2
   assert note["rows"] * note["members_per_row"] > note["members"] == 5
 
 
 def test_rows_that_are_done_cost_nothing(small):
   """A row without a member to train is left as it is."""
-  mesh = sharding.mesh()
+  mesh = devices.mesh()
   programs = sweep_program.programs(SMALL.train_config(), mesh)
   state, hparams = programs.init(
     np.zeros((3, 1), np.uint32), None, np.full((3, 1), 0.9, np.float32)
@@ -494,9 +494,9 @@ def test_rows_that_are_done_cost_nothing(small):
       ),
       np.array([[10], [0], [4]], np.int32),
     ),
-    sharding.spread(mesh),
+    devices.spread(mesh),
   )
-  split = jax.device_put(small.train, sharding.copied(mesh))
+  split = jax.device_put(small.train, devices.copied(mesh))
   after = programs.advance(state, split, plan, hparams, stop, 0, 10)
   assert after.train.step.tolist() == [[10], [0], [4]]
   before, now = (np.asarray(s.train.params[0].w) for s in (state, after))

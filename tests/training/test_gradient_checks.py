@@ -9,12 +9,9 @@ from test_events import points, read
 
 from mnist_jax import data
 from mnist_jax.model import mlp
-from mnist_jax.training import gradient_checks as training_checks
-from mnist_jax.training import loop as train
-from mnist_jax.training import run_directory as records
-from mnist_jax.training import runner
+from mnist_jax.training import gradient_checks, loop, run_directory, runner
 
-CONFIG = train.TrainConfig(
+CONFIG = loop.TrainConfig(
   sizes=(784, 5, 4, 10), activations=("sigmoid", "tanh"), batch_size=40
 )
 EPOCHS, UPDATES = 2, 5
@@ -37,13 +34,13 @@ def finished(
 ):
   spec = runner.RunSpec(
     config,
-    train.make_hparams(0, l2=l2),
+    loop.make_hparams(0, l2=l2),
     np.full(EPOCHS * UPDATES, 0.3, np.float32),
     seed=0,
     epochs=EPOCHS,
     check_gradients_every=every,
   )
-  with records.open_run(path, {"flags": {"epochs": EPOCHS}}) as directory:
+  with run_directory.open_run(path, {"flags": {"epochs": EPOCHS}}) as directory:
     outcome = runner.run(spec, small, directory, should_stop=stop)
     return outcome, directory.rows()
 
@@ -89,13 +86,13 @@ def test_leaves_no_trace_in_a_run_that_is_gone_on_with(small, tmp_path):
 
 def test_reaches_the_states_of_training_again(small):
   rates = np.full(UPDATES, 0.3, np.float32)
-  plan = train.plan_epoch(CONFIG, 0, 0, 200, rates, 0)
-  state, hparams = train.init_state(CONFIG, 0), train.make_hparams(0)
-  whole, _ = train.scan_epoch(CONFIG, state, small.train, plan, hparams)
-  half = training_checks.advance(
+  plan = loop.plan_epoch(CONFIG, 0, 0, 200, rates, 0)
+  state, hparams = loop.init_state(CONFIG, 0), loop.make_hparams(0)
+  whole, _ = loop.scan_epoch(CONFIG, state, small.train, plan, hparams)
+  half = gradient_checks.advance(
     CONFIG, state, small.train, plan, hparams, 0, 2
   )
-  again = training_checks.advance(
+  again = gradient_checks.advance(
     CONFIG, half, small.train, plan, hparams, 2, UPDATES
   )
   assert int(half.step) == 2

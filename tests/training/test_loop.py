@@ -10,11 +10,10 @@ from jax import export
 
 from mnist_jax import data
 from mnist_jax.model import mlp, objective
-from mnist_jax.runtime import compile_log as compilation
-from mnist_jax.training import loop as train
-from mnist_jax.training import metrics
+from mnist_jax.runtime import compile_log
+from mnist_jax.training import loop, metrics
 
-SMALL = train.TrainConfig(
+SMALL = loop.TrainConfig(
   sizes=(784, 8, 6, 10), activations=("sigmoid", "tanh"), batch_size=32
 )
 
@@ -34,10 +33,10 @@ def small(mnist):
 def run(config, dataset, epochs, *, seed=0, rate=0.2, state=None, first=None):
   steps = data.updates_per_epoch(210, config.batch_size, config.drop_last)
   rates = np.full(steps * epochs, rate, np.float32)
-  state = state or train.init_state(config, seed)
-  hparams = train.make_hparams(seed)
+  state = state or loop.init_state(config, seed)
+  hparams = loop.make_hparams(seed)
   rows = []
-  arrived = train.epochs(
+  arrived = loop.epochs(
     config, dataset, hparams, rates, state, seed=seed, first=first, last=epochs
   )
   for row, newest in arrived:
@@ -52,8 +51,8 @@ def flat(tree):
 
 def test_a_step_is_the_chapters_formula(small):
   config = dataclasses.replace(SMALL, batch_size=4)
-  state = train.init_state(config, 0)
-  batch = train.gather_batch(
+  state = loop.init_state(config, 0)
+  batch = loop.gather_batch(
     small.train, jnp.arange(4), jnp.ones(4, jnp.float32)
   )
   gradient = jax.grad(objective.make_objective(config.activations))
@@ -62,8 +61,8 @@ def test_a_step_is_the_chapters_formula(small):
     state.params,
     gradient(state.params, batch, jnp.float32(0), None),
   )
-  after, _ = train.train_step(
-    config, state, batch, jnp.float32(0.3), train.make_hparams(0)
+  after, _ = loop.train_step(
+    config, state, batch, jnp.float32(0.3), loop.make_hparams(0)
   )
   np.testing.assert_allclose(flat(after.params), flat(expected), atol=1e-7)
   assert after.step == 1
@@ -76,36 +75,36 @@ def test_hand_and_autodiff_walk_the_same_way(small, float64, dropout):
     config = dataclasses.replace(
       SMALL, grad=grad, dropout_rate=dropout, batch_size=16
     )
-    state = train.init_state(config, 0, jnp.float64)
-    hparams = train.make_hparams(0, l2=1e-3, dtype=jnp.float64)
-    step = jax.jit(functools.partial(train.train_step, config))
+    state = loop.init_state(config, 0, jnp.float64)
+    hparams = loop.make_hparams(0, l2=1e-3, dtype=jnp.float64)
+    step = jax.jit(functools.partial(loop.train_step, config))
     order = data.epoch_order(0, 0, 210)
     for t in range(100):
       rows = jnp.asarray(order[np.arange(16 * t, 16 * t + 16) % 210])
-      batch = train.gather_batch(small.train, rows, jnp.ones(16, jnp.float64))
+      batch = loop.gather_batch(small.train, rows, jnp.ones(16, jnp.float64))
       state, _ = step(state, batch, jnp.float64(0.2), hparams)
     ends.append(flat(state.params))
   assert ends[0].dtype == np.float64
   np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-10)
-  start = flat(train.init_state(SMALL, 0).params)
+  start = flat(loop.init_state(SMALL, 0).params)
   assert np.abs(ends[0] - start).max() > 0.01
 
 
 def test_short_last_batch_counts_with_its_true_mean(small):
   config = dataclasses.replace(SMALL, batch_size=200)
-  plan = train.plan_epoch(config, 0, 0, 210, np.full(2, 0.5, np.float32), 0)
-  state = train.init_state(config, 0)
-  state, _ = train.scan_epoch(
-    config, state, small.train, plan, train.make_hparams(0)
+  plan = loop.plan_epoch(config, 0, 0, 210, np.full(2, 0.5, np.float32), 0)
+  state = loop.init_state(config, 0)
+  state, _ = loop.scan_epoch(
+    config, state, small.train, plan, loop.make_hparams(0)
   )
   order = data.epoch_order(0, 0, 210)
-  by_hand = train.init_state(config, 0)
+  by_hand = loop.init_state(config, 0)
   for rows in (order[:200], order[200:]):
-    batch = train.gather_batch(
+    batch = loop.gather_batch(
       small.train, jnp.asarray(rows), jnp.ones(len(rows), jnp.float32)
     )
-    by_hand, _ = train.train_step(
-      config, by_hand, batch, jnp.float32(0.5), train.make_hparams(0)
+    by_hand, _ = loop.train_step(
+      config, by_hand, batch, jnp.float32(0.5), loop.make_hparams(0)
     )
   np.testing.assert_allclose(
     flat(state.params), flat(by_hand.params), atol=1e-6
@@ -130,37 +129,37 @@ def test_resumed_anywhere_is_bit_for_bit_the_same(small):
 
 
 def test_seeds_differ_in_weights_order_and_dropout():
-  first, second = (train.init_state(SMALL, seed) for seed in (0, 1))
+  first, second = (loop.init_state(SMALL, seed) for seed in (0, 1))
   assert not np.array_equal(flat(first.params), flat(second.params))
-  keys = [train.make_hparams(seed).dropout_key for seed in (0, 1)]
+  keys = [loop.make_hparams(seed).dropout_key for seed in (0, 1)]
   assert keys[0] != keys[1]
 
 
 def test_one_compile_per_configuration(small):
   config = dataclasses.replace(SMALL, batch_size=31)
-  dataset = train.to_device(small)
+  dataset = loop.to_device(small)
   run(config, dataset, 1)
-  with compilation.watch() as log:
+  with compile_log.watch() as log:
     run(config, dataset, 3, seed=5, rate=0.7)
   # Other rates, seeds and lengths are data. What is left to compile is the
   # drawing of initial weights' keys and such, never a scan.
   assert log.count == 0
-  with compilation.watch() as log:
+  with compile_log.watch() as log:
     run(dataclasses.replace(config, optimizer="adam"), dataset, 1)
   assert log.count >= 1
 
 
 def test_learns(mnist):
-  config = train.TrainConfig()
-  dataset = train.to_device(mnist)
+  config = loop.TrainConfig()
+  dataset = loop.to_device(mnist)
   steps = data.updates_per_epoch(55_000, 128)
   rates = np.full(steps * 2, 0.5, np.float32)
-  arrived = train.epochs(
+  arrived = loop.epochs(
     config,
     dataset,
-    train.make_hparams(0),
+    loop.make_hparams(0),
     rates,
-    train.init_state(config, 0),
+    loop.init_state(config, 0),
     seed=0,
     last=2,
   )
@@ -173,7 +172,7 @@ def test_learns(mnist):
 @pytest.mark.parametrize("rate", [3e38, 1e30])
 def test_broken_loss_names_the_update(small, rate):
   config = dataclasses.replace(SMALL, sizes=(784, 8, 10), activations=("relu",))
-  with pytest.raises(train.NonFiniteError, match=r"update [12], learning rate"):
+  with pytest.raises(loop.NonFiniteError, match=r"update [12], learning rate"):
     run(config, small, 1, rate=rate)
 
 
@@ -187,7 +186,7 @@ def test_evaluation_counts_every_example_once(count, chunk):
     rng.integers(0, 10, count).astype(np.int32),
   )
   params = mlp.init(jax.random.key(0), (784, 10))
-  result = train.evaluate_params((), params, split, chunk)
+  result = loop.evaluate_params((), params, split, chunk)
   logits = mlp.apply(params, (), data.to_float(split.images))
   each = -jax.nn.log_softmax(logits)[np.arange(count), split.labels]
   whole = metrics.measure(
@@ -200,27 +199,27 @@ def test_evaluation_counts_every_example_once(count, chunk):
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_epoch_lowers_for_every_platform(small, platform):
-  config = train.TrainConfig(dropout_rate=0.1, optimizer="adam", batch_size=64)
-  plan = train.plan_epoch(config, 0, 0, 210, np.full(4, 0.1, np.float32), 0)
-  program = jax.jit(functools.partial(train.scan_epoch, config))
+  config = loop.TrainConfig(dropout_rate=0.1, optimizer="adam", batch_size=64)
+  plan = loop.plan_epoch(config, 0, 0, 210, np.full(4, 0.1, np.float32), 0)
+  program = jax.jit(functools.partial(loop.scan_epoch, config))
   exported = export.export(program, platforms=[platform])(
-    train.init_state(config, 0),
-    train.to_device(small).train,
+    loop.init_state(config, 0),
+    loop.to_device(small).train,
     plan,
-    train.make_hparams(0),
+    loop.make_hparams(0),
   )
   assert exported.platforms == (platform,)
   assert "dot_general" in exported.mlir_module()
 
 
 def test_trajectory_of_the_numpy_transcription(small, float64):
-  state = train.init_state(SMALL, 0, jnp.float64)
-  hparams = train.make_hparams(0, dtype=jnp.float64)
+  state = loop.init_state(SMALL, 0, jnp.float64)
+  hparams = loop.make_hparams(0, dtype=jnp.float64)
   weights = [np.atleast_2d(np.array(x)) for x in jax.tree.leaves(state.params)]
-  step = jax.jit(functools.partial(train.train_step, SMALL))
+  step = jax.jit(functools.partial(loop.train_step, SMALL))
   for epoch in range(5):
     for rows in np.split(data.epoch_order(0, epoch, 210)[:200], 10):
-      batch = train.gather_batch(small.train, jnp.asarray(rows), jnp.ones(20))
+      batch = loop.gather_batch(small.train, jnp.asarray(rows), jnp.ones(20))
       _, grads = chapter.batch_gradients(
         weights, np.asarray(batch.images), np.asarray(batch.labels)
       )

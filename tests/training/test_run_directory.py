@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mnist_jax.runtime import environment
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.training import run_directory as records
+from mnist_jax.training import run_directory
 from mnist_jax.training.run_directory import open_run, read_run
 
 ROOT = Path(__file__).parents[2]
@@ -345,8 +345,8 @@ def run_python(script, *args):
 def test_reading_needs_no_jax(workdir):
   script = """
 import sys
-from mnist_jax.training import run_directory as records
-print(len(records.read_run(sys.argv[1]).rows), "jax" in sys.modules)
+from mnist_jax.training import run_directory
+print(len(run_directory.read_run(sys.argv[1]).rows), "jax" in sys.modules)
 """
   assert run_python(script, workdir).stdout == "3 False\n"
 
@@ -397,12 +397,12 @@ path = Path(path)
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(address, 2, int(process))
 from jax.experimental import multihost_utils
-from mnist_jax.training import run_directory as records
+from mnist_jax.training import run_directory
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training.run_directory import open_run
 if process == "1":  # slow to read, so that process 0 could be ahead of it
-  read = records._read_rows
-  records._read_rows = lambda path: (time.sleep(1), read(path))[1]
+  read = run_directory._read_rows
+  run_directory._read_rows = lambda path: (time.sleep(1), read(path))[1]
 with open_run(path, {"flags": {"x": 1}}) as run:
   run.append_row({"epoch": 0})
   run.write_bytes(f"by_{process}.bin", b"")
@@ -433,4 +433,4 @@ def test_process_0_writes_and_all_are_refused_together(tmp_path):
 
 
 def test_environment_keys_are_those_that_may_differ():
-  assert set(environment.describe()) == set(records.ENVIRONMENT)
+  assert set(environment.describe()) == set(run_directory.ENVIRONMENT)

@@ -11,8 +11,7 @@ import pytest
 from experiments import train as train_experiment
 from mnist_jax import data
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.training import loop as train
-from mnist_jax.training import settings
+from mnist_jax.training import loop, settings
 
 
 def test_defaults_are_those_of_the_flags():
@@ -24,7 +23,7 @@ def test_defaults_are_those_of_the_flags():
 
 def test_default_is_the_books_run():
   chosen = settings.Settings()
-  assert chosen.train_config() == train.TrainConfig()
+  assert chosen.train_config() == loop.TrainConfig()
   assert chosen.updates_per_epoch(55_000) == 430
   rates = chosen.learning_rates(55_000, 5)
   np.testing.assert_array_equal(rates, np.full(5, 0.2, np.float32))
@@ -169,16 +168,16 @@ def test_unknown_names_get_the_nearest():
 
 
 def test_order_seed_alone_changes_the_order(mnist):
-  small = train.to_device(data.take(mnist, 256))
+  small = loop.to_device(data.take(mnist, 256))
 
   def weights(**fields):
     chosen = settings.Settings(batch_size=64, **fields)
     rates = chosen.learning_rates(256, 4)
-    plan = train.plan_epoch(
+    plan = loop.plan_epoch(
       chosen.train_config(), chosen.order, 0, 256, rates, 0
     )
-    state = train.init_state(chosen.train_config(), chosen.seed)
-    state, _ = train.train_epoch(
+    state = loop.init_state(chosen.train_config(), chosen.seed)
+    state, _ = loop.train_epoch(
       chosen.train_config(), state, small.train, plan, chosen.hparams()
     )
     return np.asarray(state.params[0].w)

@@ -5,8 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from mnist_jax import data
-from mnist_jax.training import loop as train
+from mnist_jax import data, training
 from mnist_jax.training import trajectory
 
 
@@ -15,7 +14,7 @@ def test_states_are_those_of_the_trainer(mnist):
   small = dataclasses.replace(
     mnist, train=data.Split(*(x[:1100] for x in mnist.train))
   )
-  config = train.TrainConfig(batch_size=batch_size)
+  config = training.TrainConfig(batch_size=batch_size)
   split = jax.device_put(small.train)
   found = {
     epoch: jax.tree.map(np.asarray, params)
@@ -23,12 +22,12 @@ def test_states_are_those_of_the_trainer(mnist):
   }
   assert list(found) == [0, 2]
   updates = 2 * data.updates_per_epoch(1100, batch_size)
-  run = train.epochs(
+  run = training.epochs(
     config,
     small,
-    train.make_hparams(3),
+    training.make_hparams(3),
     np.full(updates, rate, np.float32),
-    train.init_state(config, 3),
+    training.init_state(config, 3),
     seed=3,
     last=2,
   )

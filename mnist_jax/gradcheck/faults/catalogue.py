@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from mnist_jax.gradcheck._report import Report, TensorReport
-from mnist_jax.gradcheck.faults import terms as fault_terms
+from mnist_jax.gradcheck.faults import terms
 from mnist_jax.gradcheck.faults.backward import (
   Formulas,
   altered,
@@ -93,22 +93,22 @@ class Fault:
 
 def _rows(
   activations: tuple[mlp.Activation, ...],
-) -> Iterator[tuple[str, str, str, int | None, fault_terms.Row]]:
+) -> Iterator[tuple[str, str, str, int | None, terms.Row]]:
   """(name before "_", what stands left of "=", site, layer, row)."""
   last = len(activations)
-  for row in fault_terms.residual(last + 1):
+  for row in terms.residual(last + 1):
     yield f"dz{last + 1}", f"dZ{last + 1}", "residual", None, row
-  for row in fault_terms.SHARES:
+  for row in terms.SHARES:
     yield "mean", "each example's share", "shares", None, row
   for i in reversed(range(last + 1)):
     k = i + 1
-    for row in (*fault_terms.ANY_TERM, *fault_terms.dw(k)):
+    for row in (*terms.ANY_TERM, *terms.dw(k)):
       yield f"dw{k}", f"dW{k}", "dw", i, row
-    for row in (*fault_terms.ANY_TERM, *fault_terms.DB):
+    for row in (*terms.ANY_TERM, *terms.DB):
       yield f"db{k}", f"dB{k}", "db", i, row
-    for row in fault_terms.L2:
+    for row in terms.L2:
       yield f"l2w{k}", f"L2 term of dW{k}", "penalty_w", i, row
-    bias: fault_terms.Row = (
+    bias: terms.Row = (
       "added",
       f"l2 B{k}",
       lambda v, at, i, l2: l2 * at.params[i].b,
@@ -117,23 +117,23 @@ def _rows(
     yield f"l2b{k}", f"L2 term of dB{k}", "penalty_b", i, bias
     if i == 0:
       continue
-    for row in fault_terms.da(k):
+    for row in terms.da(k):
       yield f"da{i}", f"dA{i}", "da", i, row
-    for row in fault_terms.MASK:
+    for row in terms.MASK:
       yield f"mask{i}", f"dA{i} before dropout", "mask", i - 1, row
-    for row in fault_terms.derivative(activations[i - 1]):
+    for row in terms.derivative(activations[i - 1]):
       yield f"dz{i}", f"dZ{i} := dA{i} *", "derivative", i - 1, row
-  every: fault_terms.Row = (
+  every: terms.Row = (
     "missing",
     "0 in all layers",
-    fault_terms.scaled(0.0),
-    fault_terms.L2[0][3],
+    terms.scaled(0.0),
+    terms.L2[0][3],
   )
   yield "l2", "L2 term", "penalty_w", None, every
-  short: fault_terms.Row = (
+  short: terms.Row = (
     "float32",
     "all rounded to float32",
-    fault_terms.short,
+    terms.short,
     "float32",
   )
   yield "all", "the gradient", "result", None, short
@@ -158,7 +158,7 @@ def _catalogue(activations: tuple[mlp.Activation, ...]) -> dict[str, Fault]:
     activations
   ):
     name = f"{prefix}_{suffix}"
-    modelled = cause == fault_terms.MODELLED
+    modelled = cause == terms.MODELLED
     faults[name] = Fault(
       name,
       f"{left} {text.format(left)}"

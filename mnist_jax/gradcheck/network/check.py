@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax.gradcheck import _check as gradcheck
-from mnist_jax.gradcheck.network import differences as network_differences
+from mnist_jax.gradcheck.network import differences
 from mnist_jax.gradcheck.network.differences import L2, numeric_gradient
 from mnist_jax.model import losses, mlp, objective
 from mnist_jax.runtime import precision
@@ -151,14 +151,14 @@ def check_network(
       "cannot be checked (section 12.3); expected frozen masks, one per hidden "
       "layer"
     )
-  network_differences.require_network(params, activations, batch, masks)
+  differences.require_network(params, activations, batch, masks)
   names = tuple(activations)
   if value_and_grad is None:
     value_and_grad = value_and_grad_of("hand", names)
   with precision.float64():
-    wide = network_differences.float64_batch(batch)
-    strength = None if l2 is None else network_differences.float64_copy(l2)
-    terms = _terms(wide, strength, network_differences.float64_copy(masks))
+    wide = differences.float64_batch(batch)
+    strength = None if l2 is None else differences.float64_copy(l2)
+    terms = _terms(wide, strength, differences.float64_copy(masks))
   return {
     name: _check_term(
       Subject(params, names, *args),
@@ -191,10 +191,10 @@ class Subject:
   ) -> None:
     self.activations = tuple(activations)
     with precision.float64():
-      self.params = network_differences.float64_copy(params)
-      wide = network_differences.float64_batch(batch)
-      strength = None if l2 is None else network_differences.float64_copy(l2)
-      self.args = wide, strength, network_differences.float64_copy(masks)
+      self.params = differences.float64_copy(params)
+      wide = differences.float64_batch(batch)
+      strength = None if l2 is None else differences.float64_copy(l2)
+      self.args = wide, strength, differences.float64_copy(masks)
     self._found: dict[float, mlp.Params] = {}
 
   def numeric(self, step: float) -> mlp.Params:

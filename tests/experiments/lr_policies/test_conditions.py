@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.lr_policies import conditions as robbins_monro
-from experiments.lr_policies import parity as policy_parity
+from experiments.lr_policies import conditions, parity
 from mnist_jax import schedules
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.schedules import config as schedule_config
 from mnist_jax.schedules.config import ScheduleConfig
 
 LONG = 1 << 17
@@ -18,7 +16,7 @@ LONG = 1 << 17
 
 def partial_sums(config, num_steps=LONG):
   """Both sums over the first updates, by the schedule itself."""
-  schedule = schedule_config.from_config(config, num_steps, num_steps)
+  schedule = schedules.from_config(config, num_steps, num_steps)
   rates = schedules.tabulate(schedule, num_steps).astype(float)
   return np.cumsum(rates), np.cumsum(rates**2)
 
@@ -53,7 +51,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_table_says_what_the_partial_sums_do(name):
-  found = robbins_monro.conditions(CASES[name])
+  found = conditions.conditions(CASES[name])
   expected = EXPECTED.get(name, (False, True))
   assert (found.reaches_anywhere, found.noise_dies_out) == expected
   sums = partial_sums(CASES[name])
@@ -74,13 +72,13 @@ def test_the_table_says_what_the_partial_sums_do(name):
 @given(st.floats(0.05, 3.0))
 def test_inv_meets_both_between_a_half_and_one(power):
   config = ScheduleConfig("inv", 0.2, gamma=0.1, power=power)
-  assert robbins_monro.conditions(config).both == (0.5 < power <= 1)
+  assert conditions.conditions(config).both == (0.5 < power <= 1)
 
 
 def test_of_the_chapters_six_inv_alone_meets_both():
-  configs = policy_parity.studied_policies()
+  configs = parity.studied_policies()
   table = {
-    name: robbins_monro.conditions(config) for name, config in configs.items()
+    name: conditions.conditions(config) for name, config in configs.items()
   }
   assert [name for name, found in table.items() if found.both] == ["inv"]
   shown = json.loads(
@@ -96,4 +94,4 @@ def test_what_is_no_formula_in_updates_is_refused():
     ScheduleConfig("exp", 0.2, gamma=0.9, unit="epochs"),
   ):
     with pytest.raises(InputError, match="in updates with all settings"):
-      robbins_monro.conditions(config)
+      conditions.conditions(config)

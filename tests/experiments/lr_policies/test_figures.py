@@ -1,16 +1,14 @@
 import numpy as np
 import pytest
 
-from experiments.lr_policies import figures as policy_figures
-from experiments.lr_policies import parity as policy_parity
-from mnist_jax.plotting import axes as plots
+from experiments.lr_policies import figures, parity
+from mnist_jax import plotting, schedules
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.schedules import config as schedule_config
 
 
 def test_each_policy_is_a_line_with_its_formula():
-  configs = policy_parity.studied_policies(0.2, 400)
-  figure = policy_figures.policies(configs, 400)
+  configs = parity.studied_policies(0.2, 400)
+  figure = figures.policies(configs, 400)
   linear, log = figure.axes
   (legend,) = figure.legends
   assert [text.get_text() for text in legend.get_texts()] == [
@@ -18,23 +16,23 @@ def test_each_policy_is_a_line_with_its_formula():
   ]
   assert (linear.get_yscale(), log.get_yscale()) == ("linear", "log")
   for line, config in zip(linear.lines, configs.values(), strict=True):
-    exact = policy_parity.exact_rates(config, 400)
+    exact = parity.exact_rates(config, 400)
     np.testing.assert_allclose(
       line.get_ydata(), np.array(exact, float), rtol=1e-6
     )
   looks = {(line.get_color(), str(line.get_linestyle())) for line in log.lines}
   assert len(looks) == len(configs)
-  assert plots.render(figure, "png").startswith(b"\x89PNG")
+  assert plotting.render(figure, "png").startswith(b"\x89PNG")
 
 
 def test_a_rate_of_zero_is_left_out_of_the_log_axis_alone():
-  config = schedule_config.ScheduleConfig("poly", 0.2, decay_steps=50)
-  figure = policy_figures.policies({"poly": config}, 100)
+  config = schedules.ScheduleConfig("poly", 0.2, decay_steps=50)
+  figure = figures.policies({"poly": config}, 100)
   linear, log = (ax.lines[0].get_ydata() for ax in figure.axes)
   assert np.isnan(log).sum() == (linear == 0).sum() == 50
 
 
 def test_a_policy_that_never_drops_is_refused():
-  config = schedule_config.ScheduleConfig("multistep", 0.2, boundaries=(500,))
+  config = schedules.ScheduleConfig("multistep", 0.2, boundaries=(500,))
   with pytest.raises(InputError, match="never reached"):
-    policy_figures.policies({"multistep": config}, 100)
+    figures.policies({"multistep": config}, 100)

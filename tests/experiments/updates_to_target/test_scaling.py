@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 
 from experiments._shared import checks
-from experiments.updates_to_target import roughness, target_runs
-from experiments.updates_to_target import scaling as batch_scaling
+from experiments.updates_to_target import roughness, scaling, target_runs
+from mnist_jax import stats
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
 from mnist_jax.sweep import rate_tuning
 
 BATCHES = 2.0 ** np.arange(14)
@@ -26,7 +25,7 @@ def curves(critical, spread=0.02, seeds=30):
 
 def test_tradeoff_is_recovered():
   exact = 150 + 22_000 / BATCHES
-  found = batch_scaling.tradeoff(BATCHES, exact)
+  found = scaling.tradeoff(BATCHES, exact)
   assert found.least_updates == pytest.approx(150, rel=1e-4)
   assert found.critical_batch == pytest.approx(22_000 / 150, rel=1e-4)
   np.testing.assert_allclose(found.updates(BATCHES), exact, rtol=1e-4)
@@ -37,7 +36,7 @@ def test_tradeoff_is_recovered():
 
 
 def test_critical_batch_over_seeds():
-  effect = batch_scaling.critical_batch(BATCHES, curves(200))
+  effect = scaling.critical_batch(BATCHES, curves(200))
   assert effect.low < math.log(200) < effect.high
   assert effect.high - effect.low < 0.1
 
@@ -47,26 +46,26 @@ def test_critical_batch_over_seeds():
 )
 def test_tradeoff_refuses(updates, message):
   with pytest.raises(InputError, match=message):
-    batch_scaling.tradeoff(np.array([1.0, 2, 4]), np.array(updates))
+    scaling.tradeoff(np.array([1.0, 2, 4]), np.array(updates))
 
 
 def test_regions_of_a_tradeoff():
-  found = batch_scaling.local_slopes(BATCHES, curves(200, spread=0.001))
+  found = scaling.local_slopes(BATCHES, curves(200, spread=0.001))
   assert len(found) == 12
   # The slope -(c / B) / (1 + c / B) is -0.9 at c / 9 = 22, -0.1 at 9 c = 1800.
-  regions = batch_scaling.regions(BATCHES, found)
-  assert regions == batch_scaling.Regions(16.0, 2048.0)
+  regions = scaling.regions(BATCHES, found)
+  assert regions == scaling.Regions(16.0, 2048.0)
   names = [regions.name(size) for size in (1, 16, 32, 1024, 2048, 8192)]
   assert names == ["perfect"] * 2 + ["diminishing"] * 2 + ["none"] * 2
 
 
 def test_regions_that_are_not_there():
-  slopes = batch_scaling.local_slopes(BATCHES, 1e4 * curves(0) / BATCHES**0.5)
-  assert batch_scaling.regions(BATCHES, slopes) == (None, None)
+  slopes = scaling.local_slopes(BATCHES, 1e4 * curves(0) / BATCHES**0.5)
+  assert scaling.regions(BATCHES, slopes) == (None, None)
   # One slope in between that is perfect is no region: it must be the first.
   dip = 1000 / np.where(BATCHES < 64, 1, np.where(BATCHES < 1024, BATCHES, 9))
-  slopes = batch_scaling.local_slopes(BATCHES, np.stack([dip, 2 * dip]))
-  assert batch_scaling.regions(BATCHES, slopes).perfect_to is None
+  slopes = scaling.local_slopes(BATCHES, np.stack([dip, 2 * dip]))
+  assert scaling.regions(BATCHES, slopes).perfect_to is None
 
 
 def test_roughness_leaves_the_trend_out():
@@ -152,12 +151,12 @@ def test_score_ranks_rates_that_fall_short():
 
 
 def test_regions_reach_as_far_as_the_intervals_do():
-  middle = statistics.mean_interval(np.array([-0.7, -0.3]), seed=0)
+  middle = stats.mean_interval(np.array([-0.7, -0.3]), seed=0)
   wide = [dataclasses.replace(middle, low=-0.95, high=-0.05)] * 3
   batches = np.array([1.0, 2, 4, 8, 16])
-  assert batch_scaling.regions(batches, wide) == (8.0, 2.0)
+  assert scaling.regions(batches, wide) == (8.0, 2.0)
   short = [dataclasses.replace(middle, low=-0.85, high=-0.15)] * 3
-  assert batch_scaling.regions(batches, short) == (None, None)
+  assert scaling.regions(batches, short) == (None, None)
 
 
 @pytest.mark.parametrize("given", [(), (2, 1), (1, 1), (0, 1), (1,)])
