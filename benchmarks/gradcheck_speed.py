@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks.training_speed import ratio_interval
-from experiments._shared import common
+from experiments._shared import app
 from mnist_jax import data, gradcheck
 from mnist_jax.gradcheck import _differences as finite_differences
 from mnist_jax.gradcheck.network import check
@@ -161,4 +161,4 @@ def report(
 
 if __name__ == "__main__":
   define_flags()
-  common.run(main, __doc__)
+  app.run(main, __doc__)

@@ -27,7 +27,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import training_speed
-from experiments._shared import common
+from experiments._shared import app
 from mnist_jax import data, runtime, sweep
 from mnist_jax.runtime import environment
 from mnist_jax.training import loop
@@ -244,4 +244,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
   define_flags()
-  common.run(main, __doc__)
+  app.run(main, __doc__)

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments._shared import common
+from experiments._shared import app
 from mnist_jax import data
 from mnist_jax.model import losses, mlp
 from mnist_jax.runtime import environment
@@ -133,4 +133,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  common.run(main, __doc__)
+  app.run(main, __doc__)

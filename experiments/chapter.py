@@ -23,7 +23,8 @@ from pathlib import Path
 from absl import flags
 
 from experiments import claims
-from experiments._shared import common
+from experiments._shared import app
+from experiments._shared import flags as shared
 from mnist_jax import data
 from mnist_jax.runtime import code, files
 from mnist_jax.runtime.errors import InputError
@@ -64,7 +65,7 @@ _SMALL = (
 
 
 def define_flags() -> None:
-  common.use("preset", "workdir")
+  shared.use("preset", "workdir")
   flags.DEFINE_list("only", None, "these studies, separated by commas")
   flags.DEFINE_boolean(
     "publish", False, "copy verdicts, tables and figures to results/"
@@ -146,7 +147,7 @@ def run_study(study: str, digest: str) -> bool:
     code = process.wait()
     signal.signal(signal.SIGINT, before)
   if code in (_STOPPED, -signal.SIGINT):
-    common.fail(f"stopped in {study}; the same command goes on", _STOPPED)
+    app.fail(f"stopped in {study}; the same command goes on", _STOPPED)
   if code:
     print(f"{study} failed with exit code {code}", file=sys.stderr)
     return False
@@ -237,9 +238,9 @@ def main(_: list[str]) -> None:
       publish(study, ROOT / "results")
     print("published to results/; next: python -m experiments.claims --write")
   if failed:
-    common.fail(f"failed: {', '.join(failed)}", 1)
+    app.fail(f"failed: {', '.join(failed)}", 1)
 
 
 if __name__ == "__main__":
   define_flags()
-  common.run(main, __doc__)
+  app.run(main, __doc__)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from absl import flags
 
-from experiments._shared import common
+from experiments._shared import app
 from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
 
@@ -277,4 +277,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
   define_flags()
-  common.run(main, __doc__)
+  app.run(main, __doc__)

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from experiments._shared import common
+from experiments._shared import app
+from experiments._shared import flags as shared
 from mnist_jax import data, plotting
 from mnist_jax.range_test import curve as range_curve
 from mnist_jax.range_test import figures, rules
@@ -54,7 +55,7 @@ flags.DEFINE_float("smoothing", range_curve.SMOOTHING, "of the loss, in [0, 1)")
 flags.DEFINE_float(
   "divergence", range_curve.DIVERGENCE_FACTOR, "stop at so often the best loss"
 )
-common.use(
+shared.use(
   "batch_size",
   "hidden_sizes",
   "activations",
@@ -65,7 +66,7 @@ common.use(
   "momentum",
   "grad",
   "seed",
-  *common.DATA_FLAGS,
+  *shared.DATA_FLAGS,
   "workdir",
   "overwrite",
 )
@@ -87,7 +88,7 @@ def measure(dataset: data.Dataset) -> rules.RangeTest:
   Raises:
     InputError: flags out of range, or that do not go together.
   """
-  asked = settings.from_values(common.flag_values())
+  asked = settings.from_values(shared.flag_values())
   # Tried on nothing, so that a wrong value costs no wait.
   range_curve.smooth(np.ones(1), FLAGS.smoothing)
   range_curve.check_factor(FLAGS.divergence)
@@ -174,12 +175,12 @@ def report(path: Path, test: rules.RangeTest) -> None:
 
 
 def main(_: list[str]) -> None:
-  dataset = common.load_dataset()
+  dataset = shared.load_dataset()
   test = measure(dataset)
   recorded = {
     "flags": {
       **{name: FLAGS[name].value for name in _OWN},
-      **common.flag_values(without=_UNCOMPARED),
+      **shared.flag_values(without=_UNCOMPARED),
     },
     "seed": FLAGS.seed,
     "data_digest": dataset.digest,
@@ -203,4 +204,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  common.run(main, __doc__)
+  app.run(main, __doc__)

@@ -16,9 +16,10 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float, UInt8
 
-from experiments._shared import common
+from experiments._shared import app
 from mnist_jax.data import picture
 from mnist_jax.runtime.errors import InputError
+from mnist_jax.training import runner
 
 FLAGS = flags.FLAGS
 
@@ -97,7 +98,7 @@ def main(argv: list[str]) -> None:
   images = {
     name: picture.read(name) for name in names if not os.path.isdir(name)
   }
-  predict = common.load_model(FLAGS.run)
+  predict = runner.load_model(FLAGS.run)
   for i, name in enumerate(names):
     if i and name in images:
       print()
@@ -108,4 +109,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  common.run(main, __doc__, arguments=True)
+  app.run(main, __doc__, arguments=True)

@@ -20,7 +20,8 @@ from pathlib import Path
 import pandas as pd
 from absl import flags
 
-from experiments._shared import common, progress
+from experiments._shared import app, progress
+from experiments._shared import flags as shared
 from mnist_jax import data, runtime, sweep
 from mnist_jax.data import sparse
 from mnist_jax.runtime.errors import InputError
@@ -30,7 +31,7 @@ from mnist_jax.training import settings
 FLAGS = flags.FLAGS
 _ACCURACY_FACTOR = 20
 
-common.use(
+shared.use(
   "learning_rate",
   "batch_size",
   "batch_schedule",
@@ -45,8 +46,8 @@ common.use(
   "drop_last",
   "seed",
   "order_seed",
-  *common.SCHEDULE_FLAGS,
-  *common.DATA_FLAGS,
+  *shared.SCHEDULE_FLAGS,
+  *shared.DATA_FLAGS,
 )
 
 
@@ -101,7 +102,7 @@ def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
   """
   if FLAGS.sparse_lowest is not None:
     dataset = sparse.sparsify(
-      common.load_dataset(), FLAGS.sparse_lowest, FLAGS.sparse_seed or 0
+      shared.load_dataset(), FLAGS.sparse_lowest, FLAGS.sparse_seed or 0
     )
     cell = dataclasses.replace(cell, num_train=None)
   elif FLAGS.sparse_seed is not None:
@@ -109,7 +110,7 @@ def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
       f"--sparse_seed={FLAGS.sparse_seed}: expected --sparse_lowest with it"
     )
   else:
-    dataset = common.load_dataset(take=False)
+    dataset = shared.load_dataset(take=False)
   wanted = FLAGS.data_digest
   if wanted is not None:
     digests = [store.data_digest(some) for _, some in cuts(cell, dataset)]
@@ -180,7 +181,7 @@ def differences(now: pd.DataFrame, then: pd.DataFrame) -> pd.Series:
 
 def main(_: list[str]) -> None:
   runtime.use_all_cores()
-  values = common.flag_values()
+  values = shared.flag_values()
   cell, dataset = load(settings.from_values(values))
   length = budget()
   then = None
@@ -206,4 +207,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
   define_flags()
-  common.run(main, __doc__)
+  app.run(main, __doc__)

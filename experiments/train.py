@@ -19,7 +19,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments._shared import common, progress
+from experiments._shared import app, progress
+from experiments._shared import flags as shared
 from mnist_jax import data, plotting, range_test, training
 from mnist_jax.model import mlp
 from mnist_jax.plotting import run as run_figures
@@ -32,8 +33,8 @@ RUNS = Path("runs/train")
 # What may differ between two calls of the same run.
 _UNCOMPARED = ("workdir", "overwrite", "checkpoint_every", "data_dir")
 
-common.use_rate_or_auto()
-common.use(
+shared.use_rate_or_auto()
+shared.use(
   "batch_size",
   "batch_schedule",
   "epochs",
@@ -50,8 +51,8 @@ common.use(
   "check_gradients_every",
   "seed",
   "order_seed",
-  *common.SCHEDULE_FLAGS,
-  *common.DATA_FLAGS,
+  *shared.SCHEDULE_FLAGS,
+  *shared.DATA_FLAGS,
   "workdir",
   "overwrite",
   "checkpoint_every",
@@ -212,7 +213,7 @@ def fit(
   except training.NonFiniteError as error:
     step = max(checkpoint.steps(run.checkpoints))
     last = run.checkpoints / str(step)
-    common.fail(f"{error}; the last good checkpoint is {last}", 3)
+    app.fail(f"{error}; the last good checkpoint is {last}", 3)
   finally:
     shown.close()
 
@@ -245,7 +246,7 @@ def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
   Raises:
     InputError: it has no suggestion.
   """
-  values = common.flag_values() | {"learning_rate": 1.0}
+  values = shared.flag_values() | {"learning_rate": 1.0}
   rough = settings.from_values(values)
   rate, reason = range_test.choose(
     rough.train_config(),
@@ -261,10 +262,10 @@ def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
 
 
 def main(_: list[str]) -> None:
-  values = common.flag_values()
-  dataset = common.load_dataset()
+  values = shared.flag_values()
+  dataset = shared.load_dataset()
   why = {}
-  if values["learning_rate"] == common.AUTO:
+  if values["learning_rate"] == shared.AUTO:
     values["learning_rate"], reason = choose_rate(dataset)
     why = {"learning_rate_chosen": reason}
   chosen = settings.from_values(values)
@@ -287,7 +288,7 @@ def main(_: list[str]) -> None:
       outcome = fit(spec, dataset, run, stops)
       if outcome.ended == "stopped":
         name = signal.Signals(stops[0]).name
-        common.fail(
+        app.fail(
           f"stopped by {name} after epoch {outcome.epochs}, which is saved; "
           f"to go on: the same command with --workdir={workdir}",
           128 + stops[0],
@@ -297,4 +298,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  common.run(main, __doc__)
+  app.run(main, __doc__)

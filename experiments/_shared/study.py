@@ -27,7 +27,8 @@ from typing import Any, NoReturn
 import pandas as pd
 from absl import flags
 
-from experiments._shared import common, progress
+from experiments._shared import app, progress
+from experiments._shared import flags as shared
 from mnist_jax import data, plotting, runtime, sweep
 from mnist_jax.runtime import environment, files
 from mnist_jax.runtime.errors import InputError
@@ -80,7 +81,7 @@ class Setting:
       flags.DEFINE_integer(self.name, None, text, lower_bound=1)
     else:
       flags.DEFINE_float(self.name, None, text, lower_bound=0)
-    common.list_in_help(self.name)
+    shared.list_in_help(self.name)
 
 
 def _shown(value: Value) -> str:
@@ -334,7 +335,7 @@ def _main(study: Study) -> None:
   workdir = Path(FLAGS.workdir or f"runs/{study.name}/{FLAGS.preset}")
   if study.reads_data:
     lab = Lab(
-      common.load_dataset(), workdir, FLAGS.overwrite, common.data_flags()
+      shared.load_dataset(), workdir, FLAGS.overwrite, shared.data_flags()
     )
   else:
     lab = Lab(None, workdir, overwrite=False)
@@ -354,14 +355,14 @@ def define(study: Study) -> None:
   for setting in study.settings:
     if setting.name not in FLAGS:
       setting.define()
-  common.use("preset")
+  shared.use("preset")
   if study.reads_data:
-    common.use(*common.DATA_FLAGS, "workdir", "overwrite")
+    shared.use(*shared.DATA_FLAGS, "workdir", "overwrite")
   else:  # no sweep, so nothing is kept that could be in the way
-    common.use("workdir")
+    shared.use("workdir")
 
 
 def main(study: Study, doc: str | None) -> NoReturn:
   """Runs a study as a program; `doc` is its module's docstring."""
   define(study)
-  common.run(lambda _: _main(study), doc)
+  app.run(lambda _: _main(study), doc)

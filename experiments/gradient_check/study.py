@@ -21,7 +21,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments._shared import common, study
+from experiments._shared import flags as shared
+from experiments._shared import study
 from experiments.gradient_check import figures, judge
 from experiments.gradient_check import measure as check_study
 from mnist_jax import data, gradcheck, plotting
@@ -45,11 +46,11 @@ _FAILED = (gradcheck.Verdict.WRONG, gradcheck.Verdict.NOT_FINITE)
 
 
 def define_flags() -> None:
-  common.use("preset")
+  shared.use("preset")
   flags.DEFINE_string("inject", None, "a fault to plant, or list")
-  common.use(
+  shared.use(
     *("hidden_sizes", "activations", "initializer", "l2", "dropout"),
-    *("learning_rate", "batch_size", "seed", *common.DATA_FLAGS),
+    *("learning_rate", "batch_size", "seed", *shared.DATA_FLAGS),
     *("workdir", "overwrite"),
   )
   FLAGS.set_default("batch_size", 32)
@@ -283,7 +284,7 @@ def main(_: list[str]) -> None:
   config = loop.TrainConfig(
     (784, *map(int, FLAGS.hidden_sizes), 10), names, FLAGS.initializer
   )
-  dataset = common.load_dataset()
+  dataset = shared.load_dataset()
   batch = check_study.draw_batch(dataset.train, FLAGS.batch_size, FLAGS.seed)
   params = loop.init_state(config, FLAGS.seed).params
   masks = None
@@ -291,7 +292,7 @@ def main(_: list[str]) -> None:
     key = jax.random.key(FLAGS.seed)
     masks = mlp.dropout_masks(key, params, FLAGS.batch_size, FLAGS.dropout)
   recorded = {
-    "flags": common.flag_values(without=("workdir", "overwrite", "data_dir"))
+    "flags": shared.flag_values(without=("workdir", "overwrite", "data_dir"))
     | {"preset": FLAGS.preset, "inject": FLAGS.inject},
     "seed": FLAGS.seed,
     "data_digest": dataset.digest,

@@ -1,8 +1,8 @@
 """`python -m experiments.mutation_score`."""
 
-from experiments._shared import common
+from experiments._shared import app
 from experiments.mutation_score import study
 
 if __name__ == "__main__":
   study.define_flags()
-  common.run(study.main, study.__doc__)
+  app.run(study.main, study.__doc__)

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments._shared import common, study
+from experiments._shared import flags as shared
+from experiments._shared import study
 from experiments.mutation_score import cases as mutation_score
 from experiments.mutation_score import judge
 from mnist_jax import data, plotting
@@ -46,7 +47,7 @@ _FIRST_FAULT, _FIRST_CORRECT = 100, 10_000  # seeds
 
 
 def define_flags() -> None:
-  common.use("preset", "workdir")
+  shared.use("preset", "workdir")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

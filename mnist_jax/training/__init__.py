@@ -21,7 +21,7 @@ from mnist_jax.training.loop import (
   train_step,
 )
 from mnist_jax.training.run_directory import read_run
-from mnist_jax.training.runner import run
+from mnist_jax.training.runner import load_model, run
 from mnist_jax.training.settings import Settings
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
   "epochs",
   "evaluate",
   "init_state",
+  "load_model",
   "make_hparams",
   "read_run",
   "run",

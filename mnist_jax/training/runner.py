@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ from mnist_jax.training import (
   gradient_checks,
   loop,
   run_directory,
+  settings,
 )
 
 Row = dict[str, Any]
@@ -303,3 +305,21 @@ def load_params(
     raise InputError(f"{directory}: no checkpoint, expected one of the run")
   (part,) = restored.tree.values()
   return part["params"]
+
+
+def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
+  """The network of a run: uint8 [N, 784] -> probabilities [N, 10].
+
+  Raises:
+    InputError: no run of experiments.train there, or no sound checkpoint.
+  """
+  run = run_directory.read_run(Path(run_dir))
+  values = run.config["flags"]
+  config = settings.from_values(values).train_config()
+  params = load_params(run, config, values["patience"])
+
+  def predict(images: np.ndarray) -> np.ndarray:
+    logits = mlp.apply(params, config.activations, data.to_float(images))
+    return np.asarray(jax.nn.softmax(logits, axis=1))
+
+  return predict

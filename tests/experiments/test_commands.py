@@ -18,7 +18,7 @@ EXPERIMENTS = sorted(
   path.stem if path.stem != "__main__" else path.parent.name
   for pattern in ("*.py", "*/__main__.py")
   for path in (ROOT / "experiments").glob(pattern)
-  if re.search(r"common\.run\(|study\.main\(", path.read_text())
+  if re.search(r"app\.run\(|study\.main\(", path.read_text())
 )
 # The least of a study that leaves nothing out (adaptive_rates compiles long).
 TINY = {

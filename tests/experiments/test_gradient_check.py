@@ -20,11 +20,11 @@ SMALL = (
 )
 # The whole study, in small.
 TINY = """
-from experiments._shared import common
+from experiments._shared import app
 from experiments.gradient_check import study as g
 g.PRESETS["quick"] = {"seeds": 2, "depths": (1, 2), "epochs": (0, 1)}
 g.define_flags()
-common.run(g.main, g.__doc__)
+app.run(g.main, g.__doc__)
 """
 
 

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from experiments import train
-from experiments._shared import common
+from experiments._shared import flags as shared
 from mnist_jax import data, sweep, training
 from mnist_jax.runtime import compile_log
 from mnist_jax.runtime.errors import InputError
@@ -302,7 +302,7 @@ def test_the_flags_make_the_run():
   given = {"batch_schedule": "0:50,2:150", "epochs": "3", "patience": "2"}
   given |= {"checkpoint_every": "1", "check_gradients_every": "9"}
   with flagsaver.as_parsed(**given):
-    chosen = from_values(common.flag_values())
+    chosen = from_values(shared.flag_values())
     spec = train.run_spec(chosen, 300)
   assert len(spec.learning_rates) == 6 + 6 + 2
   assert [spec.config_at(epoch).batch_size for epoch in range(3)] == [
@@ -310,7 +310,7 @@ def test_the_flags_make_the_run():
     50,
     150,
   ]
-  assert "batch_schedule" not in common.flag_values()  # as in older records
+  assert "batch_schedule" not in shared.flag_values()  # as in older records
 
 
 def test_both_flags_are_one_line():
@@ -319,4 +319,4 @@ def test_both_flags_are_one_line():
     flagsaver.as_parsed(batch_schedule="0:64", batch_size="128"),
     pytest.raises(InputError, match=both),
   ):
-    common.flag_values()
+    shared.flag_values()

@@ -121,7 +121,7 @@ def assert_same(workdir, undisturbed):
 KILLED = """
 import itertools, os, signal, sys, time, traceback, warnings
 from pathlib import Path
-from experiments._shared import common
+from experiments._shared import app
 from experiments import train
 warnings.filterwarnings("ignore", message=".*fork")
 workdir, cache, argv = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
@@ -147,7 +147,7 @@ def session(moment=None, name=None, seconds=None):
     kill_at(moment, name)
     sys.argv = ["train", *argv]
     try:
-      common.run(train.main, "")
+      app.run(train.main, "")
     except BaseException:
       traceback.print_exc()
     finally:

@@ -1,28 +1,18 @@
-"""The shared flags, defined once, and how every experiment starts and fails.
-
-Exit codes: 0 done; 2 a wrong flag, file or directory (one line says which);
-3 the loss stopped being finite; 128 + signal when stopped by SIGTERM or SIGINT.
-"""
+"""The flags that experiments share, each defined once."""
 
 import math
-import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import jax
-import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
-from mnist_jax import data, schedules, training
+from mnist_jax import data, schedules
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import errors
-from mnist_jax.training import optimizers, runner, settings
+from mnist_jax.training import optimizers
 
 FLAGS = flags.FLAGS
 AUTO = "auto"  # a learning rate that the range test chooses
-HELP_FLAGS = ("--help", "-h", "-help", "--helpshort", "-helpshort", "-?")
 
 
 def _number(
@@ -265,78 +255,14 @@ def data_flags() -> list[str]:
   return [f"--{f.name}={f.value}" for f in given if f.value != f.default]
 
 
+def shown() -> list[str]:
+  """The names that the help of an experiment lists after its own flags."""
+  return [*_listed, *_used]
+
+
 def list_in_help(name: str) -> None:
   """Shows a flag that another module than the experiment's own defined."""
   _listed.append(name)
-
-
-def fail(message: str, code: int = 2) -> NoReturn:
-  """Ends the program with one line on stderr."""
-  logging.flush()
-  print(f"error: {message}", file=sys.stderr)
-  sys.exit(code)
-
-
-def _help_line(name: str) -> str:
-  flag = FLAGS[name]
-  default = flag.default
-  if isinstance(default, list):
-    default = ",".join(default)
-  if isinstance(default, bool):
-    default = str(default).lower()
-  shown = f"--{name}" if default is None else f"--{name}={default}"
-  choices = getattr(flag.parser, "enum_values", None)
-  text = flag.help
-  if choices:  # absl begins the help of a choice with <first|second|...>:
-    text = f"{text.partition('>: ')[2]}: {', '.join(choices)}"
-  return f"  {shown:<27} {text}"
-
-
-def help_text(doc: str) -> str:
-  """The experiment's docstring, then one line for each of its flags."""
-  own = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
-  names = [*(flag.name for flag in own), *_listed, *_used]
-  return "\n".join([doc.strip(), "", *map(_help_line, names)])
-
-
-def _parse(argv: Sequence[str], doc: str, arguments: bool) -> list[str]:
-  if any(arg in HELP_FLAGS for arg in argv[1:]):
-    print(help_text(doc))
-    sys.exit(0)
-  try:
-    rest = FLAGS(argv)
-  except flags.Error as error:
-    fail(str(error).replace("\n", " "))
-  if rest[1:] and not arguments:
-    fail(f"unexpected argument {rest[1]!r}; every setting is a --flag=value")
-  return rest
-
-
-def run(
-  main: Callable[[list[str]], None], doc: str | None, *, arguments: bool = False
-) -> NoReturn:
-  """Parses flags, runs `main(argv)`, and turns a user's mistake into one line.
-
-  Args:
-    doc: the experiment's docstring, shown by --help.
-    arguments: whether it takes arguments that are not flags.
-  """
-
-  def guarded(argv: list[str]) -> None:
-    logging.set_verbosity(logging.ERROR)
-    try:
-      main(argv)
-    except errors.InputError as error:
-      fail(str(error))
-    except OSError as error:
-      if error.filename is None:
-        raise
-      fail(f"{error.filename}: {error.strerror}")
-    except KeyboardInterrupt:
-      fail("stopped", 128 + signal.SIGINT)
-
-  app.run(guarded, flags_parser=lambda argv: _parse(argv, doc or "", arguments))
-  raise AssertionError("app.run returned")
 
 
 def load_dataset(*, take: bool = True) -> data.Dataset:
@@ -379,21 +305,3 @@ def flag_values(*, without: Sequence[str] = ()) -> dict[str, Any]:
       f"--batch_schedule={FLAGS.batch_schedule}: expected one of the two"
     )
   return values
-
-
-def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
-  """The network of a run: uint8 [N, 784] -> probabilities [N, 10].
-
-  Raises:
-    InputError: no run of experiments.train there, or no sound checkpoint.
-  """
-  run = training.read_run(Path(run_dir))
-  values = run.config["flags"]
-  config = settings.from_values(values).train_config()
-  params = runner.load_params(run, config, values["patience"])
-
-  def predict(images: np.ndarray) -> np.ndarray:
-    logits = mlp.apply(params, config.activations, data.to_float(images))
-    return np.asarray(jax.nn.softmax(logits, axis=1))
-
-  return predict

@@ -1,0 +1,87 @@
+"""How every experiment starts, shows its help and fails.
+
+Exit codes: 0 done; 2 a wrong flag, file or directory (one line says which);
+3 the loss stopped being finite; 128 + signal when stopped by SIGTERM or SIGINT.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from experiments._shared import flags as shared
+from mnist_jax.runtime import errors
+
+FLAGS = flags.FLAGS
+HELP_FLAGS = ("--help", "-h", "-help", "--helpshort", "-helpshort", "-?")
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+  """Ends the program with one line on stderr."""
+  logging.flush()
+  print(f"error: {message}", file=sys.stderr)
+  sys.exit(code)
+
+
+def _help_line(name: str) -> str:
+  flag = FLAGS[name]
+  default = flag.default
+  if isinstance(default, list):
+    default = ",".join(default)
+  if isinstance(default, bool):
+    default = str(default).lower()
+  shown = f"--{name}" if default is None else f"--{name}={default}"
+  choices = getattr(flag.parser, "enum_values", None)
+  text = flag.help
+  if choices:  # absl begins the help of a choice with <first|second|...>:
+    text = f"{text.partition('>: ')[2]}: {', '.join(choices)}"
+  return f"  {shown:<27} {text}"
+
+
+def help_text(doc: str) -> str:
+  """The experiment's docstring, then one line for each of its flags."""
+  own = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+  names = [*(flag.name for flag in own), *shared.shown()]
+  return "\n".join([doc.strip(), "", *map(_help_line, names)])
+
+
+def _parse(argv: Sequence[str], doc: str, arguments: bool) -> list[str]:
+  if any(arg in HELP_FLAGS for arg in argv[1:]):
+    print(help_text(doc))
+    sys.exit(0)
+  try:
+    rest = FLAGS(argv)
+  except flags.Error as error:
+    fail(str(error).replace("\n", " "))
+  if rest[1:] and not arguments:
+    fail(f"unexpected argument {rest[1]!r}; every setting is a --flag=value")
+  return rest
+
+
+def run(
+  main: Callable[[list[str]], None], doc: str | None, *, arguments: bool = False
+) -> NoReturn:
+  """Parses flags, runs `main(argv)`, and turns a user's mistake into one line.
+
+  Args:
+    doc: the experiment's docstring, shown by --help.
+    arguments: whether it takes arguments that are not flags.
+  """
+
+  def guarded(argv: list[str]) -> None:
+    logging.set_verbosity(logging.ERROR)
+    try:
+      main(argv)
+    except errors.InputError as error:
+      fail(str(error))
+    except OSError as error:
+      if error.filename is None:
+        raise
+      fail(f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+      fail("stopped", 128 + signal.SIGINT)
+
+  app.run(guarded, flags_parser=lambda argv: _parse(argv, doc or "", arguments))
+  raise AssertionError("app.run returned")
