@@ -45,11 +45,11 @@ GRIDS = {  # decades apart where little is known, factors of 2 to 3 else
 }
 ADAPTIVE = ("adagrad", "rmsprop", "adam")
 
-SETTINGS = (
-  study.Setting("epochs", 1, 10, "epochs of each run"),
-  study.Setting("seeds", 2, 30, "fresh seeds of each arm"),
-  study.Setting("tuning_seeds", 1, 3, "seeds of each tuned rate"),
-  study.Setting("lowest", 0.01, 0.01, "share in which a pixel may be shown"),
+OPTIONS = (
+  study.Option("epochs", 1, 10, "epochs of each run"),
+  study.Option("seeds", 2, 30, "fresh seeds of each arm"),
+  study.Option("tuning_seeds", 1, 3, "seeds of each tuned rate"),
+  study.Option("lowest", 0.01, 0.01, "share in which a pixel may be shown"),
 )
 
 
@@ -193,15 +193,14 @@ def draw(
         if name == "sparse"
         else "MNIST as it is"
       )
-  with plotting.style():
-    figure.suptitle(
-      f"Each method at its tuned rate, batch 128, {values.seeds} seeds, mean "
-      "and 95 % band"
-    )
+  figure.suptitle(
+    f"Each method at its tuned rate, batch 128, {values.seeds} seeds, mean "
+    "and 95 % band"
+  )
   return {"adaptive_rates": figure}
 
 
-STUDY = study.Study("adaptive_rates", SETTINGS, measure, judge, draw, summarise)
+STUDY = study.Study("adaptive_rates", OPTIONS, measure, judge, draw, summarise)
 
 if __name__ == "__main__":
   study.main(STUDY, __doc__)

@@ -46,16 +46,16 @@ ARMS = tuple(GROWN)
 FACTOR = 5  # of Smith et al.
 TUNING_SEED = 1000
 
-SETTINGS = (
-  study.Setting("epochs", 3, 12, "epochs of each run"),
-  study.Setting("boundaries", (1, 2), (6, 9), "epochs of the two changes"),
-  study.Setting("seeds", 3, 40, "fresh seeds of each arm"),
-  study.Setting("tuning_seeds", 1, 3, "seeds of each rate"),
-  study.Setting(
+OPTIONS = (
+  study.Option("epochs", 3, 12, "epochs of each run"),
+  study.Option("boundaries", (1, 2), (6, 9), "epochs of the two changes"),
+  study.Option("seeds", 3, 40, "fresh seeds of each arm"),
+  study.Option("tuning_seeds", 1, 3, "seeds of each rate"),
+  study.Option(
     "rates", (0.5, 1.2), (0.3, 0.5, 0.8, 1.2, 1.8, 2.7), "to choose from"
   ),
-  study.Setting("base", 128, 128, "batch size at the start"),
-  study.Setting("large_base", 640, 640, "that of where it should break"),
+  study.Option("base", 128, 128, "batch size at the start"),
+  study.Option("large_base", 640, 640, "that of where it should break"),
 )
 
 
@@ -299,13 +299,12 @@ def _draw_curves(
         plotting.log_axis(ax, "y")
     for boundary in values.boundaries:
       axes[row, 0].axvline(boundary, color="black", linestyle=":", linewidth=1)
-  with plotting.style():
-    axes[0, 0].legend(fontsize=8)
-    figure.suptitle(
-      f"Rate {measured['rates'][base]:g} decayed, or batch {base} grown, "
-      f"×{FACTOR} at the dotted epochs; {values.seeds} seeds, mean and 95 % "
-      "band"
-    )
+  axes[0, 0].legend(fontsize=8)
+  figure.suptitle(
+    f"Rate {measured['rates'][base]:g} decayed, or batch {base} grown, "
+    f"×{FACTOR} at the dotted epochs; {values.seeds} seeds, mean and 95 % "
+    "band"
+  )
   return figure
 
 
@@ -337,14 +336,12 @@ def _draw_differences(
       plotting.integer_ticks(ax.xaxis)
       low, high = ax.get_ylim()
       ax.set_ylim(low, high + 0.4 * (high - low))  # room for the legend
-      with plotting.style():
-        ax.legend(fontsize=8, loc="upper left")
-  with plotting.style():
-    figure.suptitle(
-      f"A growing batch less a decaying rate, paired over {values.seeds} "
-      "seeds, 95 % intervals;\nabove as claimed, below beyond a tenth of the "
-      "training set"
-    )
+      ax.legend(fontsize=8, loc="upper left")
+  figure.suptitle(
+    f"A growing batch less a decaying rate, paired over {values.seeds} "
+    "seeds, 95 % intervals;\nabove as claimed, below beyond a tenth of the "
+    "training set"
+  )
   return figure
 
 
@@ -359,7 +356,7 @@ def draw(
 
 
 STUDY = study.Study(
-  "grow_batch", SETTINGS, measure, judge, draw, summarise, check
+  "grow_batch", OPTIONS, measure, judge, draw, summarise, check
 )
 
 if __name__ == "__main__":

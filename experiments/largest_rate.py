@@ -50,12 +50,12 @@ SHARP_RATES = (0.2, 1.0)
 SHARP_EPOCHS = (0, 1, 2, 5)  # those within --epochs
 TOLERANCE = 1e-3
 
-SETTINGS = (
-  study.Setting("batch_sizes", (16, 256), (16, 64, 256, 1024), "of the limit"),
-  study.Setting("updates", 50, 200, "of each run of the limit"),
-  study.Setting("epochs", 2, 5, "at rates 0.5 and 1.5"),
-  study.Setting("seeds", 2, 30, "seeds of all"),
-  study.Setting("examples", 1000, 5000, "of the Hessian"),
+OPTIONS = (
+  study.Option("batch_sizes", (16, 256), (16, 64, 256, 1024), "of the limit"),
+  study.Option("updates", 50, 200, "of each run of the limit"),
+  study.Option("epochs", 2, 5, "at rates 0.5 and 1.5"),
+  study.Option("seeds", 2, 30, "seeds of all"),
+  study.Option("examples", 1000, 5000, "of the Hessian"),
 )
 
 
@@ -268,34 +268,30 @@ def _draw_limits(
     found, _ = largest(measured["table"], size)
     mean, low, high = stats.as_ratio(_log_mean(found))
     first = size == values.batch_sizes[0]
-    with plotting.style():
-      ax.plot(
-        size * spread,
-        found,
-        linestyle="none",
-        marker=".",
-        color="#777777",
-        label="each seed" if first else None,
-      )
-      ax.errorbar(
-        [size],
-        [mean],
-        yerr=[[mean - low], [high - mean]],
-        capsize=4,
-        color=look["color"],
-        marker=look["marker"],
-        linestyle="none",
-        label="largest stable rate, 95 %" if first else None,
-      )
-  with plotting.style():
-    ax.axhline(
-      LIMIT, color="black", linewidth=1, label="the claim's limit, 1.0"
+    ax.plot(
+      size * spread,
+      found,
+      linestyle="none",
+      marker=".",
+      color="#777777",
+      label="each seed" if first else None,
     )
-    plotting.log_axis(ax, "x", values.batch_sizes)
-    plotting.log_axis(ax, "y")
-    ax.set_xlabel("batch size")
-    ax.set_ylabel("learning rate")
-    ax.legend(fontsize=8)
+    ax.errorbar(
+      [size],
+      [mean],
+      yerr=[[mean - low], [high - mean]],
+      capsize=4,
+      color=look["color"],
+      marker=look["marker"],
+      linestyle="none",
+      label="largest stable rate, 95 %" if first else None,
+    )
+  ax.axhline(LIMIT, color="black", linewidth=1, label="the claim's limit, 1.0")
+  plotting.log_axis(ax, "x", values.batch_sizes)
+  plotting.log_axis(ax, "y")
+  ax.set_xlabel("batch size")
+  ax.set_ylabel("learning rate")
+  ax.legend(fontsize=8)
 
 
 def _draw_by_rate(
@@ -310,23 +306,19 @@ def _draw_by_rate(
     least = min(least, losses.min())
     name = f"batch {size}"
     plotting.bands(loss, rates, losses, name, index=i)
-    with plotting.style():
-      share.plot(
-        rates, 100 * lost.mean(axis=0), label=name, **plotting.series(i)
-      )
-  with plotting.style():
-    loss.axhline(
-      tables.GUESSING, color="black", linestyle=":", label="guessing, ln 10"
-    )
-    plotting.log_axis(loss, "y")
-    loss.set_ylim(bottom=least / 2)
-    figures.metric_axis(loss, "dev_loss")
-    share.set_ylabel("diverged (% of seeds)")
-    for ax in (loss, share):
-      plotting.log_axis(ax, "x")
-      ax.axvline(LIMIT, color="black", linewidth=1)
-      ax.set_xlabel(f"learning rate, {values.updates} updates")
-      ax.legend(fontsize=8)
+    share.plot(rates, 100 * lost.mean(axis=0), label=name, **plotting.series(i))
+  loss.axhline(
+    tables.GUESSING, color="black", linestyle=":", label="guessing, ln 10"
+  )
+  plotting.log_axis(loss, "y")
+  loss.set_ylim(bottom=least / 2)
+  figures.metric_axis(loss, "dev_loss")
+  share.set_ylabel("diverged (% of seeds)")
+  for ax in (loss, share):
+    plotting.log_axis(ax, "x")
+    ax.axvline(LIMIT, color="black", linewidth=1)
+    ax.set_xlabel(f"learning rate, {values.updates} updates")
+    ax.legend(fontsize=8)
 
 
 def _draw_curvature(ax: plotting.Axes, sharpness: pd.DataFrame) -> None:
@@ -335,20 +327,18 @@ def _draw_curvature(ax: plotting.Axes, sharpness: pd.DataFrame) -> None:
     line = plotting.bands(
       ax, curves.points, curves.arm(rate), f"2 / λ at rate {rate:g}", index=i
     )
-    with plotting.style():
-      ax.axhline(
-        rate,
-        color=line.get_color(),
-        linewidth=1,
-        linestyle=line.get_linestyle(),
-        label=f"the rate, {rate:g}",
-      )
+    ax.axhline(
+      rate,
+      color=line.get_color(),
+      linewidth=1,
+      linestyle=line.get_linestyle(),
+      label=f"the rate, {rate:g}",
+    )
   plotting.log_axis(ax, "y")
   plotting.integer_ticks(ax.xaxis)
-  with plotting.style():
-    ax.set_xlabel(f"epoch, at batch {BATCH}")
-    ax.set_ylabel("2 / λ, λ the largest curvature")
-    ax.legend(fontsize=8)
+  ax.set_xlabel(f"epoch, at batch {BATCH}")
+  ax.set_ylabel("2 / λ, λ the largest curvature")
+  ax.legend(fontsize=8)
 
 
 def draw(
@@ -365,18 +355,16 @@ def draw(
       ax, curves, metric, "rate {:g}".format, since=EARLY_POINTS[0]
     )
   n = values.seeds
-  with plotting.style():
-    panels[0, 0].axhline(REACHED, color="black", linestyle=":")
-    limits.suptitle(f"The largest stable learning rate, {n} seeds")
-    above.suptitle(
-      f"Below and above rate 1.0 at batch {BATCH}, {n} seeds, mean and 95 % "
-      "band"
-    )
+  panels[0, 0].axhline(REACHED, color="black", linestyle=":")
+  limits.suptitle(f"The largest stable learning rate, {n} seeds")
+  above.suptitle(
+    f"Below and above rate 1.0 at batch {BATCH}, {n} seeds, mean and 95 % band"
+  )
   return {"largest_rate": limits, "above_one": above}
 
 
 STUDY = study.Study(
-  "largest_rate", SETTINGS, measure, judge, draw, summarise, check
+  "largest_rate", OPTIONS, measure, judge, draw, summarise, check
 )
 
 if __name__ == "__main__":

@@ -156,48 +156,47 @@ def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
 def _draw_batch(ax: plotting.Axes, name: str) -> None:
   xs, batch = BATCHES[name], fit(BATCHES[name])
   reach = [-2.6, 2.6]
-  with plotting.style():
-    ax.axhline(0, color="#888888", linewidth=1, label="best line, w = 0")
-    ax.plot(
-      reach,
-      [float(SLOPE) * x for x in reach],
-      color="#B00020",
-      label=f"line at work, w = {float(SLOPE)}",
-    )
-    for group, colour, label in (
-      (THREE, plotting.COLOURS[0], "three points"),
-      (sorted(set(xs) - set(THREE)), plotting.COLOURS[4], "two points more"),
-    ):
-      if group:
-        ax.plot(
-          list(group),
-          [0] * len(group),
-          linestyle="none",
-          marker="o",
-          markersize=9,
-          color=colour,
-          label=label,
-          zorder=3,
-        )
-    for x in xs:
-      end = float(SLOPE * x)
-      if x:
-        ax.plot([x, x], [0, end], color="black", linestyle=":", linewidth=1.2)
-        ax.annotate(
-          f"{abs(end):g}",
-          (x, end / 2),
-          textcoords="offset points",
-          xytext=(7, 0),
-          va="center",
-        )
-    ax.set_title(
-      f"m = {len(xs)}: J = {batch.loss}, w / J = {float(batch.text_rate):g}\n"
-      f"by the gradient: 1 / mean(x²) = {float(batch.descent_rate):g}"
-    )
-    ax.set_xlabel("x")
-    ax.set_ylabel("y")
-    ax.set_ylim(-1.6, 1.6)
-    ax.legend(loc="upper left")
+  ax.axhline(0, color="#888888", linewidth=1, label="best line, w = 0")
+  ax.plot(
+    reach,
+    [float(SLOPE) * x for x in reach],
+    color="#B00020",
+    label=f"line at work, w = {float(SLOPE)}",
+  )
+  for group, colour, label in (
+    (THREE, plotting.COLOURS[0], "three points"),
+    (sorted(set(xs) - set(THREE)), plotting.COLOURS[4], "two points more"),
+  ):
+    if group:
+      ax.plot(
+        list(group),
+        [0] * len(group),
+        linestyle="none",
+        marker="o",
+        markersize=9,
+        color=colour,
+        label=label,
+        zorder=3,
+      )
+  for x in xs:
+    end = float(SLOPE * x)
+    if x:
+      ax.plot([x, x], [0, end], color="black", linestyle=":", linewidth=1.2)
+      ax.annotate(
+        f"{abs(end):g}",
+        (x, end / 2),
+        textcoords="offset points",
+        xytext=(7, 0),
+        va="center",
+      )
+  ax.set_title(
+    f"m = {len(xs)}: J = {batch.loss}, w / J = {float(batch.text_rate):g}\n"
+    f"by the gradient: 1 / mean(x²) = {float(batch.descent_rate):g}"
+  )
+  ax.set_xlabel("x")
+  ax.set_ylabel("y")
+  ax.set_ylim(-1.6, 1.6)
+  ax.legend(loc="upper left")
 
 
 def draw(
@@ -206,10 +205,9 @@ def draw(
   figure, axes = plotting.panels(1, 2, (11, 4.6))
   for ax, name in zip(axes[0], ("three points", "five points"), strict=True):
     _draw_batch(ax, name)
-  with plotting.style():
-    figure.suptitle(
-      "The line y = 0.5 x and what it misses, for batches of three and five"
-    )
+  figure.suptitle(
+    "The line y = 0.5 x and what it misses, for batches of three and five"
+  )
   return {"line_fit": figure}
 
 

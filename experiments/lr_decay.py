@@ -17,6 +17,7 @@ Cost on two cores: full (40 seeds and 5 to tune with, 30 epochs) about 10
 minutes.
 """
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,93 +25,74 @@ import numpy as np
 import pandas as pd
 
 from experiments._shared import study
-from mnist_jax import plotting, stats, sweep
+from experiments._shared.metric import ACCURACY, BOTH, LOSS, spread
+from mnist_jax import plotting, sweep
 from mnist_jax.stats import verdicts
 from mnist_jax.sweep import figures, tables
 
-MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
 ARMS = ("decayed", "best fixed", "large alone", "small alone")
-TUNING_SEED = 1000
 CHOICE = ["learning_rate", "gamma", "boundaries"]
 
-SETTINGS = (
-  study.Setting("epochs", 4, 30, "epochs of each run"),
-  study.Setting("seeds", 3, 40, "fresh seeds of each arm"),
-  study.Setting("tuning_seeds", 1, 5, "seeds of each tuned setting"),
-  study.Setting(
+OPTIONS = (
+  study.Option("epochs", 4, 30, "epochs of each run"),
+  study.Option("seeds", 3, 40, "fresh seeds of each arm"),
+  study.Option("tuning_seeds", 1, 5, "seeds of each tuned setting"),
+  study.Option(
     "rates", (0.2, 0.5, 0.8), (0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 1.8), "fixed rates"
   ),
-  study.Setting("first_rates", (0.8,), (0.5, 0.8, 1.2, 1.8), "before the drop"),
-  study.Setting("factors", (0.2,), (0.1, 0.3), "of the rate at the drop"),
-  study.Setting(
-    "drops", (0.5,), (0.4, 0.7), "share of the run before the drop"
-  ),
+  study.Option("first_rates", (0.8,), (0.5, 0.8, 1.2, 1.8), "before the drop"),
+  study.Option("factors", (0.2,), (0.1, 0.3), "of the rate at the drop"),
+  study.Option("drops", (0.5,), (0.4, 0.7), "share of the run before the drop"),
 )
 
 
-def _decays(values: SimpleNamespace, seeds: range) -> list[sweep.Settings]:
-  base = sweep.Settings(
-    schedule="multistep",
-    schedule_unit="epochs",
-    boundaries=(1.0,),
-  )
-  return sweep.product(
-    base,
-    learning_rate=values.first_rates,
-    gamma=values.factors,
-    boundaries=[(round(d * values.epochs, 3),) for d in values.drops],
-    seed=seeds,
-  )
-
-
-def _arms(choice: dict[str, Any], seeds: range) -> dict[str, Any]:
-  """The cells of each arm."""
-  large, factor = choice["learning_rate"], choice["gamma"]
-  decayed = sweep.Settings(
+def _two_rates(large: float, factor: float, epoch: float) -> sweep.Settings:
+  """A rate, and from an epoch on so many times it."""
+  return sweep.Settings(
     learning_rate=large,
     gamma=factor,
-    boundaries=choice["boundaries"],
+    boundaries=(epoch,),
     schedule="multistep",
     schedule_unit="epochs",
   )
-  rates = {
-    "best fixed": choice["fixed"],
-    "large alone": large,
-    "small alone": large * factor,
-  }
-  arms = {"decayed": sweep.product(decayed, seed=seeds)}
-  return arms | {
-    name: sweep.product(learning_rate=rate, seed=seeds)
-    for name, rate in rates.items()
-  }
 
 
 def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
-  tuning = range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
-  at_end = sweep.Budget(epochs=values.epochs)
-  fixed = lab.sweep(
-    sweep.product(learning_rate=values.rates, seed=tuning), at_end
-  )
-  decays = lab.sweep(_decays(values, tuning), at_end)
-  large, factor, boundary = tables.best_arm(decays, CHOICE, "dev_accuracy")
-  choice = {
-    "fixed": float(tables.best_arm(fixed, "learning_rate", "dev_accuracy")),
-    "learning_rate": float(large),
-    "gamma": float(factor),
-    "boundaries": (float(boundary),),
+  drops = [round(share * values.epochs, 3) for share in values.drops]
+  families = {
+    "fixed": sweep.product(learning_rate=values.rates),
+    "decayed": list(
+      itertools.starmap(
+        _two_rates, itertools.product(values.first_rates, values.factors, drops)
+      )
+    ),
   }
-  arms = _arms(choice, range(values.seeds))
-  # An arm may be another's rate: each cell is run once and serves both.
-  cells = list(dict.fromkeys(cell for some in arms.values() for cell in some))
-  budget = sweep.Budget(epochs=values.epochs, evaluate_every=1)
-  table = lab.sweep(cells, budget)
-  keyed = []
-  for arm, some in arms.items():
-    keys = [sweep.cell_key(cell, budget) for cell in some]
-    keyed.append(table[table["cell"].isin(keys)].assign(arm=arm))
+  tuned = lab.tune(
+    families, values.tuning_seeds, sweep.Budget(epochs=values.epochs)
+  )
+  fixed, decayed = tuned.best["fixed"], tuned.best["decayed"]
+  large, factor = decayed.learning_rate, decayed.gamma
+  assert factor is not None
+  arms = {
+    "decayed": decayed,
+    "best fixed": fixed,
+    "large alone": sweep.Settings(learning_rate=large),
+    "small alone": sweep.Settings(learning_rate=large * factor),
+  }
+  seeds = range(values.seeds)
+  table = lab.sweep(
+    {arm: sweep.product(base, seed=seeds) for arm, base in arms.items()},
+    sweep.Budget(epochs=values.epochs, evaluate_every=1),
+  )
+  choice = {
+    "fixed": fixed.learning_rate,
+    "learning_rate": large,
+    "gamma": factor,
+    "boundaries": decayed.boundaries,
+  }
   return {
-    "table": pd.concat(keyed, ignore_index=True),
-    "tuning": pd.concat([fixed, decays], ignore_index=True),
+    "table": table,
+    "tuning": tuned.table.drop(columns="arm"),
     "choice": choice,
   }
 
@@ -119,21 +101,19 @@ def judge(
   measured: dict[str, Any], values: SimpleNamespace
 ) -> list[verdicts.Part]:
   questions = []
-  for metric, margin in MARGINS.items():
-    ends = tables.curves(measured["table"], "arm", metric).values[:, :, -1]
-    sign = 1 if metric == "dev_accuracy" else -1
-    for arm, other in zip(ARMS[1:], ends[1:], strict=True):
-      questions.append(
-        verdicts.Question(
-          "L5",
-          f"against {arm}, {metric.removeprefix('dev_')}",
-          f"large then small does better than the {arm}",
-          stats.mean_interval(sign * (ends[0] - other), seed=0),
-          "greater",
-          margin=margin,
-          note=_choice_text(measured["choice"]),
-        )
+  for metric in BOTH:
+    curves = sweep.curves(measured["table"], "arm", metric.column)
+    decayed, *others = curves.values[:, :, -1]
+    questions += [
+      metric.question(
+        "L5",
+        f"against {arm}",
+        f"large then small does better than the {arm}",
+        metric.gain(decayed, other),
+        note=_choice_text(measured["choice"]),
       )
+      for arm, other in zip(ARMS[1:], others, strict=True)
+    ]
   return verdicts.judge(questions)
 
 
@@ -154,10 +134,7 @@ def summarise(
   last = table[table["step"] == table["step"].max()]
   both = pd.concat([last, ends], ignore_index=True)
   both["gamma"] = both["gamma"].astype(float)
-  grouped = both.groupby(["arm", *CHOICE], sort=False, dropna=False)
-  result = grouped[list(MARGINS)].agg(["mean", "std", "count"])
-  result.columns = ["_".join(names) for names in result.columns]
-  return result.reset_index()
+  return spread(both, ["arm", *CHOICE])
 
 
 def draw(
@@ -172,44 +149,38 @@ def draw(
     "large alone": f"large alone, {large:g}",
     "small alone": f"small alone, {large * choice['gamma']:g}",
   }
-  for i, metric in enumerate(("dev_loss", "dev_accuracy")):
-    curves = tables.curves(measured["table"], "arm", metric)
-    ax = axes[0, i]
+  for i, metric in enumerate((LOSS, ACCURACY)):
+    curves = sweep.curves(measured["table"], "arm", metric.column)
+    above, below = axes[:, i]
     figures.draw_curves(
-      ax, curves, metric, lambda arm: names[str(arm)], since=1
+      above, curves, metric.column, lambda arm: names[str(arm)], since=1
     )
-    if metric == "dev_loss":
-      plotting.log_axis(ax, "y")
-    scale = 100 if metric == "dev_accuracy" else 1
-    ax = axes[1, i]
+    if not metric.is_accuracy:
+      plotting.log_axis(above, "y")
+    less = metric.scale * (curves.arm("decayed")[None] - curves.values)
     for k, arm in enumerate(ARMS[1:]):
       # Set apart a little, so that the intervals do not hide each other.
       figures.draw_differences(
-        ax,
+        below,
         curves.points[1:] + 0.2 * (k - 1),
-        scale * (curves.arm("decayed") - curves.arm(arm))[:, 1:],
+        less[k + 1, :, 1:],
         f"less {names[arm]}",
         index=k,
-        margin=scale * MARGINS[metric] if k == 0 else None,
+        margin=metric.scale * metric.margin if k == 0 else None,
       )
-    ax.set_xlabel("epoch")
-    unit = "points of accuracy" if scale > 1 else "nats"
-    ax.set_ylabel(f"decayed less the others ({unit})")
-    shown = np.abs(
-      scale * (curves.arm("decayed")[None] - curves.values)[:, :, -1].mean(1)
-    ).max()
-    ax.set_ylim(-4 * shown, 4 * shown)
-    with plotting.style():
-      ax.legend(fontsize=8)
-  with plotting.style():
-    figure.suptitle(
-      f"Large rate, then small, at batch 128; {values.seeds} seeds, mean and "
-      "95 % band"
-    )
+    below.set_xlabel("epoch")
+    below.set_ylabel(f"decayed less the others ({metric.unit})")
+    shown = np.abs(less[:, :, -1].mean(1)).max()
+    below.set_ylim(-4 * shown, 4 * shown)
+    below.legend(fontsize=8)
+  figure.suptitle(
+    f"Large rate, then small, at batch 128; {values.seeds} seeds, mean and "
+    "95 % band"
+  )
   return {"decay": figure}
 
 
-STUDY = study.Study("lr_decay", SETTINGS, measure, judge, draw, summarise)
+STUDY = study.Study("lr_decay", OPTIONS, measure, judge, draw, summarise)
 
 if __name__ == "__main__":
   study.main(STUDY, __doc__)

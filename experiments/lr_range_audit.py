@@ -42,20 +42,20 @@ FIRST_SEED = 100
 L1_BATCH = 128
 L1_EVALUATIONS = 20  # at the end of the epoch, ten updates apart
 
-SETTINGS = (
-  study.Setting(
+OPTIONS = (
+  study.Option(
     "batch_sizes", (128, 1024), (16, 32, 64, 128, 256, 512, 1024), "audited"
   ),
-  study.Setting("seeds", 2, 30, "fresh seeds"),
-  study.Setting("tuning_seeds", 1, 4, "seeds of the grid"),
-  study.Setting("epochs", 1, 5, "epochs of each run"),
-  study.Setting(
+  study.Option("seeds", 2, 30, "fresh seeds"),
+  study.Option("tuning_seeds", 1, 4, "seeds of the grid"),
+  study.Option("epochs", 1, 5, "epochs of each run"),
+  study.Option(
     "rates",
     (0.2, 0.5, 1.0, 2.0),
     (0.05, 0.075, 0.11, 0.17, 0.25, 0.38, 0.57, 0.85, 1.3, 1.9, 2.9, 4.3),
     "the grid",
   ),
-  study.Setting("decades", 3, 6, "of rates of L1, up to 100"),
+  study.Option("decades", 3, 6, "of rates of L1, up to 100"),
 )
 
 
@@ -303,52 +303,49 @@ def _draw_regret(measured: dict[str, Any], values: Any) -> plotting.Figure:
   figure, axes = plotting.panels(1, 2, (12, 4.8))
   rates, regret = axes[0]
   table = summarise(measured, values)
-  with plotting.style():
-    for i, rule in enumerate(range_rules.RULES):
-      own = table[table["rule"] == rule]
-      x = own["batch_size"].to_numpy() * 1.06 ** (i - 2)
-      look = plotting.series(i)
-      for ax, middle, low, high in (
-        (rates, "rate_median", "rate_low", "rate_high"),
-        (regret, "regret_mean", "regret_mean_low", "regret_mean_high"),
-      ):
-        values_ = own[middle].to_numpy()
-        ax.errorbar(
-          x,
-          values_,
-          yerr=[
-            (values_ - own[low].to_numpy()).tolist(),
-            (own[high].to_numpy() - values_).tolist(),
-          ],
-          label=rule,
-          capsize=2,
-          **look,
-        )
-    best = table.drop_duplicates("batch_size")
-    rates.plot(
-      best["batch_size"],
-      best["grid_best"],
-      "k*",
-      markersize=11,
-      label="best of the grid",
-    )
-    plotting.log_axis(rates, "y")
-    rates.set_ylabel("suggested rate (median, least to largest seed)")
-    regret.axhline(
-      100 * MARGIN, color="black", linestyle=":", label="0.15 point"
-    )
-    regret.axhline(0, color="black", linewidth=1)
-    regret.set_yscale("symlog", linthresh=0.2)
-    regret.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
-    regret.set_ylabel("regret (points of dev accuracy, mean, 95 %)")
-    for ax in (rates, regret):
-      plotting.log_axis(ax, "x", values.batch_sizes)
-      ax.set_xlabel("batch size")
-      ax.legend(fontsize=8)
-    figure.suptitle(
-      f"Range-test rules against real grids, {values.seeds} seeds, "
-      f"{values.epochs} epoch{'s' if values.epochs > 1 else ''}"
-    )
+  for i, rule in enumerate(range_rules.RULES):
+    own = table[table["rule"] == rule]
+    x = own["batch_size"].to_numpy() * 1.06 ** (i - 2)
+    look = plotting.series(i)
+    for ax, middle, low, high in (
+      (rates, "rate_median", "rate_low", "rate_high"),
+      (regret, "regret_mean", "regret_mean_low", "regret_mean_high"),
+    ):
+      values_ = own[middle].to_numpy()
+      ax.errorbar(
+        x,
+        values_,
+        yerr=[
+          (values_ - own[low].to_numpy()).tolist(),
+          (own[high].to_numpy() - values_).tolist(),
+        ],
+        label=rule,
+        capsize=2,
+        **look,
+      )
+  best = table.drop_duplicates("batch_size")
+  rates.plot(
+    best["batch_size"],
+    best["grid_best"],
+    "k*",
+    markersize=11,
+    label="best of the grid",
+  )
+  plotting.log_axis(rates, "y")
+  rates.set_ylabel("suggested rate (median, least to largest seed)")
+  regret.axhline(100 * MARGIN, color="black", linestyle=":", label="0.15 point")
+  regret.axhline(0, color="black", linewidth=1)
+  regret.set_yscale("symlog", linthresh=0.2)
+  regret.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+  regret.set_ylabel("regret (points of dev accuracy, mean, 95 %)")
+  for ax in (rates, regret):
+    plotting.log_axis(ax, "x", values.batch_sizes)
+    ax.set_xlabel("batch size")
+    ax.legend(fontsize=8)
+  figure.suptitle(
+    f"Range-test rules against real grids, {values.seeds} seeds, "
+    f"{values.epochs} epoch{'s' if values.epochs > 1 else ''}"
+  )
   return figure
 
 
@@ -364,22 +361,19 @@ def _draw_rates(measured: dict[str, Any]) -> plotting.Figure:
   )
   rates = np.array(curves.arms, np.float64)
   loss, share = axes[0]
-  with plotting.style():
-    plotting.bands(loss, rates, ends.T, "after one epoch")
-    loss.axhline(
-      tables.GUESSING, color="black", linestyle=":", label="guessing"
-    )
-    plotting.log_axis(loss, "y")
-    figures.metric_axis(loss, "dev_loss")
-    share.plot(rates, 100 * lost.mean(axis=1), **plotting.series(1))
-    share.set_ylabel("diverged (% of seeds):\nloss above ln 10 and its start")
-    for ax in (loss, share):
-      plotting.log_axis(ax, "x")
-      ax.set_xlabel("learning rate")
-    loss.legend()
-    figure.suptitle(
-      f"Loss against rate at batch {L1_BATCH}, one epoch, {ends.shape[1]} seeds"
-    )
+  plotting.bands(loss, rates, ends.T, "after one epoch")
+  loss.axhline(tables.GUESSING, color="black", linestyle=":", label="guessing")
+  plotting.log_axis(loss, "y")
+  figures.metric_axis(loss, "dev_loss")
+  share.plot(rates, 100 * lost.mean(axis=1), **plotting.series(1))
+  share.set_ylabel("diverged (% of seeds):\nloss above ln 10 and its start")
+  for ax in (loss, share):
+    plotting.log_axis(ax, "x")
+    ax.set_xlabel("learning rate")
+  loss.legend()
+  figure.suptitle(
+    f"Loss against rate at batch {L1_BATCH}, one epoch, {ends.shape[1]} seeds"
+  )
   return figure
 
 
@@ -392,7 +386,7 @@ def draw(
   }
 
 
-STUDY = study.Study("lr_range_audit", SETTINGS, measure, judge, draw, summarise)
+STUDY = study.Study("lr_range_audit", OPTIONS, measure, judge, draw, summarise)
 
 if __name__ == "__main__":
   study.main(STUDY, __doc__)

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from experiments._shared import study
+from experiments._shared.metric import BOTH, spread
 from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
@@ -31,10 +32,10 @@ BOOK = {"test_accuracy": 0.9749, "dev_accuracy": 0.9710, "dev_loss": 0.098}
 BOOK_EXAMPLES = {"test_accuracy": 10_000, "dev_accuracy": 5_000}
 LOSS_MARGIN = 0.01
 
-SETTINGS = (
-  study.Setting("seeds", 4, 30, "seeds of each width"),
-  study.Setting("epochs", 3, 40, "epochs of each run"),
-  study.Setting("widths", (64, 256), (64, 256), "first hidden layer: two"),
+OPTIONS = (
+  study.Option("seeds", 4, 30, "seeds of each width"),
+  study.Option("epochs", 3, 40, "epochs of each run"),
+  study.Option("widths", (64, 256), (64, 256), "first hidden layer: two"),
 )
 
 
@@ -91,19 +92,16 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
     )
     for metric, target in BOOK.items()
   ]
-  for metric, margin, sign in (
-    ("dev_accuracy", 0.001, 1),
-    ("dev_loss", 0.005, -1),
-  ):
-    narrow, wide = _ends(table, metric).values[:, :, 0]
+  for metric in BOTH:
+    narrow, wide = _ends(table, metric.column).values[:, :, 0]
     questions.append(
       verdicts.Question(
         "N2",
-        metric.replace("_", " "),
+        metric.column.replace("_", " "),
         f"{values.widths[1]} hidden units do better than {values.widths[0]}",
-        stats.mean_interval(sign * (wide - narrow), seed=0),
+        stats.mean_interval(metric.gain(wide, narrow), seed=0),
         "greater",
-        margin=margin,
+        margin=metric.margin,
       )
     )
   return verdicts.judge(questions)
@@ -111,12 +109,12 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
 
 def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
   """Mean and sd over seeds by width, at the last epoch."""
-  ends = tables.last_rows(table)
-  result = ends.groupby("hidden_sizes")[list(BOOK)].agg(
-    ["mean", "std", "min", "max", "count"]
+  return spread(
+    sweep.last_rows(table).sort_values("hidden_sizes", kind="stable"),
+    "hidden_sizes",
+    list(BOOK),
+    kinds=("mean", "std", "min", "max", "count"),
   )
-  result.columns = ["_".join(names) for names in result.columns]
-  return result.reset_index()
 
 
 def draw(
@@ -133,11 +131,10 @@ def draw(
       since=1,
     )
   _draw_tests(axes[0, 2], _ends(table, "test_accuracy"))
-  with plotting.style():
-    figure.suptitle(
-      f"The book's run over {values.seeds} seeds (rate 0.2, batch 128, "
-      f"{values.epochs} epochs)"
-    )
+  figure.suptitle(
+    f"The book's run over {values.seeds} seeds (rate 0.2, batch 128, "
+    f"{values.epochs} epochs)"
+  )
   return {"seeds": figure}
 
 
@@ -145,41 +142,40 @@ def _draw_tests(ax: plotting.Axes, ends: tables.Curves) -> None:
   """Every seed's test accuracy beside the book's one number."""
   interval = _book_interval("test_accuracy")
   assert interval is not None
-  with plotting.style():
-    ax.axhspan(
-      interval.low,
-      interval.high,
-      color="#888888",
-      alpha=0.2,
-      linewidth=0,
-      label="the book's 0.9749, Wilson 95 %",
+  ax.axhspan(
+    interval.low,
+    interval.high,
+    color="#888888",
+    alpha=0.2,
+    linewidth=0,
+    label="the book's 0.9749, Wilson 95 %",
+  )
+  ax.axhline(interval.estimate, color="black", linewidth=1)
+  for i, values in enumerate(ends.values[:, :, 0]):
+    look = plotting.series(i) | {"linestyle": "none"}
+    spread = [i + (s / len(values) - 0.5) / 2 for s in range(len(values))]
+    ax.plot(spread, values, **look, label=None, alpha=0.6)
+    effect = stats.mean_interval(values, seed=0)
+    ax.errorbar(
+      [i + 0.35],
+      [effect.estimate],
+      yerr=[
+        [effect.estimate - effect.low],
+        [effect.high - effect.estimate],
+      ],
+      color="black",
+      marker="_",
+      capsize=4,
+      label="mean, 95 % interval" if i == 0 else None,
     )
-    ax.axhline(interval.estimate, color="black", linewidth=1)
-    for i, values in enumerate(ends.values[:, :, 0]):
-      look = plotting.series(i) | {"linestyle": "none"}
-      spread = [i + (s / len(values) - 0.5) / 2 for s in range(len(values))]
-      ax.plot(spread, values, **look, label=None, alpha=0.6)
-      effect = stats.mean_interval(values, seed=0)
-      ax.errorbar(
-        [i + 0.35],
-        [effect.estimate],
-        yerr=[
-          [effect.estimate - effect.low],
-          [effect.high - effect.estimate],
-        ],
-        color="black",
-        marker="_",
-        capsize=4,
-        label="mean, 95 % interval" if i == 0 else None,
-      )
-    names = [str(arm).split(",")[0] for arm in ends.arms]
-    ax.set_xticks(range(len(names)), names)
-    ax.set_xlabel("hidden units of the first layer (each point a seed)")
-    figures.metric_axis(ax, "test_accuracy")
-    ax.legend()
+  names = [str(arm).split(",")[0] for arm in ends.arms]
+  ax.set_xticks(range(len(names)), names)
+  ax.set_xlabel("hidden units of the first layer (each point a seed)")
+  figures.metric_axis(ax, "test_accuracy")
+  ax.legend()
 
 
-STUDY = study.Study("seeds", SETTINGS, measure, judge, draw, summarise, check)
+STUDY = study.Study("seeds", OPTIONS, measure, judge, draw, summarise, check)
 
 if __name__ == "__main__":
   study.main(STUDY, __doc__)

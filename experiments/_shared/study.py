@@ -1,6 +1,6 @@
 """What every study shares: presets, the sweep with its progress, the results.
 
-A study is a file with `SETTINGS`, `measure`, `judge` and `draw`, put together
+A study is a file with `OPTIONS`, `measure`, `judge` and `draw`, put together
 as a `Study` and run by `main`. Its run directory then has
 
   verdict.json   each claim's parts: verdict, n, effect, interval, test; the
@@ -13,6 +13,7 @@ as a `Study` and run by `main`. Its run directory then has
 
 import dataclasses
 import datetime
+import itertools
 import json
 import os
 import shlex
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import pandas as pd
 from absl import flags
@@ -37,22 +38,29 @@ from mnist_jax.sweep import store
 
 FLAGS = flags.FLAGS
 PRESETS = ("quick", "full")
+TUNING_SEED = 1000
 
 Number = int | float
 Value = Number | str | tuple[Number, ...]
+Arms = Mapping[str, Sequence[sweep.Settings]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class Option:
   """A number, a word or a list of numbers that the presets fix.
 
   Each is a flag as well, which overrides the preset's value.
+
+  Attributes:
+    rises: For a list, the fewest numbers that it needs, which are above 0 and
+      rise; None where they need not.
   """
 
   name: str
   quick: Value
   full: Value
   help: str
+  rises: int | None = None
 
   def value(self, preset: str) -> Any:
     """The flag's value if it was given, else the preset's."""
@@ -60,15 +68,29 @@ class Setting:
     if given is None:
       return getattr(self, preset)
     if isinstance(self.full, tuple):
-      kind = int if all(isinstance(v, int) for v in self.full) else float
-      try:
-        return tuple(kind(v) for v in given)
-      except ValueError:
-        raise InputError(
-          f"--{self.name}={','.join(given)}: expected "
-          f"{'whole ' if kind is int else ''}numbers separated by commas"
-        ) from None
+      return self._numbers(given)
     return given
+
+  def _numbers(self, given: Sequence[str]) -> tuple[Number, ...]:
+    assert isinstance(self.full, tuple)
+    kind = int if all(isinstance(v, int) for v in self.full) else float
+    found = f"{self.name}={','.join(given)}"
+    try:
+      values = tuple(kind(v) for v in given)
+    except ValueError:
+      raise InputError(
+        f"{found}: expected {'whole ' if kind is int else ''}numbers "
+        "separated by commas"
+      ) from None
+    if self.rises is not None and (
+      len(values) < self.rises
+      or list(values) != sorted(set(values))
+      or values[0] <= 0
+    ):
+      raise InputError(
+        f"{found}: expected at least {self.rises} numbers above 0 that rise"
+      )
+    return values
 
   def define(self) -> None:
     """Defines the flag; without a value the preset decides."""
@@ -94,7 +116,8 @@ class Lab:
   """Where a study measures: its data, its directory, its devices.
 
   Attributes:
-    seconds: spent in sweeps, over all sessions of the study.
+    seconds: The time spent in sweeps, over all sessions of the study.
+    session_seconds: The same of this session alone.
   """
 
   def __init__(
@@ -107,7 +130,7 @@ class Lab:
     self._dataset = dataset
     self.workdir = workdir
     self.seconds = 0.0
-    self.sessions = 0.0  # of this session alone
+    self.session_seconds = 0.0
     self._overwrite = overwrite
     self._data_flags = data_flags  # that load the data set, for the replays
     self._mesh = runtime.mesh()
@@ -128,9 +151,50 @@ class Lab:
     """Of the data set; None where no data are read."""
     return None if self._dataset is None else self._dataset.digest
 
+  def tune(
+    self,
+    families: Arms,
+    seeds: int,
+    budget: sweep.Budget,
+    *,
+    metric: str = "dev_accuracy",
+    **where: Any,
+  ) -> "Tuned":
+    """The best candidate of each family at the end of its runs.
+
+    Args:
+      families: The candidates of each; the best mean over seeds is taken, the
+        first of equals.
+      seeds: How many, from TUNING_SEED on, so that no fresh run has them.
+      metric: A column of development data.
+      where: As in `sweep`: dataset, data_flags, name.
+    """
+    cells = {
+      family: [
+        cell
+        for candidate in some
+        for cell in sweep.product(candidate, seed=tuning_seeds(seeds))
+      ]
+      for family, some in families.items()
+    }
+    table = self.sweep(cells, budget, **where)
+    numbers = {
+      sweep.cell_key(cell, budget): at // seeds
+      for some in cells.values()
+      for at, cell in enumerate(some)
+    }
+    table = table.assign(candidate=table["cell"].map(numbers))
+    best = {
+      family: some[
+        sweep.best_arm(table[table["arm"] == family], "candidate", metric)
+      ]
+      for family, some in families.items()
+    }
+    return Tuned(best, table.drop(columns="candidate"))
+
   def sweep(
     self,
-    cells: Sequence[sweep.Settings],
+    cells: Sequence[sweep.Settings] | Arms,
     budget: sweep.Budget,
     *,
     dataset: data.Dataset | None = None,
@@ -140,14 +204,24 @@ class Lab:
     """`sweep.run` with its progress shown and its results filed.
 
     Args:
-      dataset: by default the study's; another needs another `name`.
-      data_flags: with which `experiments.replay` makes it from the study's.
-      name: of the directory inside the study's.
+      cells: The cells, or those of each arm by its name. A cell of two arms is
+        run once.
+      dataset: The study's by default; another needs another `name`.
+      data_flags: The flags with which `experiments.replay` makes it from the
+        study's.
+      name: The directory's inside the study's.
+
+    Returns:
+      The table, with the column `arm` where arms are given.
     """
+    if isinstance(cells, Mapping):
+      every = list(dict.fromkeys(itertools.chain(*cells.values())))
+    else:
+      every = list(cells)
     begun = time.monotonic()
     with progress.SweepProgress() as shown:
       table = sweep.run(
-        cells,
+        every,
         budget,
         dataset=dataset or self.dataset,
         data_flags=(*self._data_flags, *data_flags),
@@ -157,13 +231,43 @@ class Lab:
         on_progress=shown.show,
       )
     self._overwrite = False  # a second sweep adds to the first
-    self.sessions += time.monotonic() - begun
+    self.session_seconds += time.monotonic() - begun
     self.seconds = sum(
       block["seconds"]
       for folder in self.workdir.glob("*/blocks")
       for block in store.read_blocks(folder)
     )
+    if isinstance(cells, Mapping):
+      return by_arm(table, cells, budget)
     return table
+
+
+class Tuned(NamedTuple):
+  """What tuning chose.
+
+  Attributes:
+    best: The settings of each family; their seed is not one of the tuning's.
+    table: All runs that were made for it, with the column `arm`, the family.
+  """
+
+  best: dict[str, sweep.Settings]
+  table: pd.DataFrame
+
+
+def tuning_seeds(count: int) -> range:
+  """The seeds of tuning, apart from those of the fresh runs."""
+  return range(TUNING_SEED, TUNING_SEED + count)
+
+
+def by_arm(
+  table: pd.DataFrame, arms: Arms, budget: sweep.Budget
+) -> pd.DataFrame:
+  """The rows of each arm's cells, one arm after another, with its name."""
+  parts = []
+  for arm, cells in arms.items():
+    keys = {sweep.cell_key(cell, budget) for cell in cells}
+    parts.append(table[table["cell"].isin(keys)].assign(arm=arm))
+  return pd.concat(parts, ignore_index=True)
 
 
 def preset_values(study: "Study", preset: str) -> SimpleNamespace:
@@ -173,7 +277,7 @@ def preset_values(study: "Study", preset: str) -> SimpleNamespace:
     preset: "quick" or "full".
   """
   return SimpleNamespace(
-    **{setting.name: getattr(setting, preset) for setting in study.settings}
+    **{setting.name: getattr(setting, preset) for setting in study.options}
   )
 
 
@@ -186,7 +290,7 @@ class Study:
 
   Attributes:
     name: of the module in `experiments`.
-    settings: the preset's values, each a flag.
+    options: The preset's values, each a flag.
     measure: (lab, values) -> what was measured, a table or several.
     judge: (measured, values) -> the parts of the claims, judged.
     draw: (measured, values) -> figures by name.
@@ -197,13 +301,20 @@ class Study:
   """
 
   name: str
-  settings: tuple[Setting, ...]
+  options: tuple[Option, ...]
   measure: Callable[[Lab, SimpleNamespace], Tables]
   judge: Callable[[Tables, SimpleNamespace], list[verdicts.Part]]
   draw: Callable[[Tables, SimpleNamespace], Mapping[str, plotting.Figure]]
   summarise: Callable[[Tables, SimpleNamespace], pd.DataFrame]
   check: Callable[[SimpleNamespace], None] = lambda values: None
   reads_data: bool = True
+
+  def figures(
+    self, measured: Tables, values: SimpleNamespace
+  ) -> Mapping[str, plotting.Figure]:
+    """What `draw` gives, in the project's style."""
+    with plotting.style():
+      return self.draw(measured, values)
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -300,10 +411,10 @@ def _write(
     lab.workdir / "summary.csv",
     summary.to_csv(index=False, float_format="%.6g"),
   )
-  for name, figure in study.draw(measured, values).items():
+  for name, figure in study.figures(measured, values).items():
     plotting.save(figure, lab.workdir / f"{name}.png")
   # What this session did beside its sweeps, and all sessions' sweeps.
-  beside = time.monotonic() - begun - lab.sessions
+  beside = time.monotonic() - begun - lab.session_seconds
   write_verdict(
     lab.workdir / "verdict.json",
     parts,
@@ -329,7 +440,7 @@ def _main(study: Study) -> None:
   signal.signal(signal.SIGINT, _stop)
   runtime.use_all_cores()
   values = SimpleNamespace(
-    **{s.name: s.value(FLAGS.preset) for s in study.settings}
+    **{s.name: s.value(FLAGS.preset) for s in study.options}
   )
   study.check(values)
   workdir = Path(FLAGS.workdir or f"runs/{study.name}/{FLAGS.preset}")
@@ -352,7 +463,7 @@ def _main(study: Study) -> None:
 
 def define(study: Study) -> None:
   """Defines the study's flags; at its import, once."""
-  for setting in study.settings:
+  for setting in study.options:
     if setting.name not in FLAGS:
       setting.define()
   shared.use("preset")

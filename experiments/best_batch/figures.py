@@ -30,15 +30,12 @@ def draw_accuracy(
     # What fails at the small batches would flatten all the rest.
     ax.set_ylim(max(0.0, lowest - 0.12), min(1.0, ax.get_ylim()[1] + 0.005))
     figures.metric_axis(ax, "dev_accuracy")
-    with plotting.style():
-      ax.set_xlabel("batch size")
-      ax.set_title(name.partition(", ")[2])
-      ax.legend(loc="lower right", fontsize=9)
-  with plotting.style():
-    figure.suptitle(
-      "Accuracy against batch size at fixed rates, mean and 95 % band over "
-      "seeds"
-    )
+    ax.set_xlabel("batch size")
+    ax.set_title(name.partition(", ")[2])
+    ax.legend(loc="lower right", fontsize=9)
+  figure.suptitle(
+    "Accuracy against batch size at fixed rates, mean and 95 % band over seeds"
+  )
   return figure
 
 
@@ -73,19 +70,17 @@ def draw_best(table: pd.DataFrame, batches: Sequence[int]) -> plotting.Figure:
   for ax, own, label in zip(
     axes[0], ticks, ("learning rate", "training examples N"), strict=True
   ):
-    with plotting.style():
-      x = np.array(sorted(own), np.float64)
-      middle = np.sqrt(low * high / x[0] / x[-1]) * x
-      ax.plot(x, middle, "k:", linewidth=1.2, label="slope 1, as Smith & Le")
-      ax.set_xlabel(label)
-      ax.set_ylabel("best batch size (geometric mean, 95 %)")
-      ax.legend(fontsize=9, loc="upper left")
+    x = np.array(sorted(own), np.float64)
+    middle = np.sqrt(low * high / x[0] / x[-1]) * x
+    ax.plot(x, middle, "k:", linewidth=1.2, label="slope 1, as Smith & Le")
+    ax.set_xlabel(label)
+    ax.set_ylabel("best batch size (geometric mean, 95 %)")
+    ax.legend(fontsize=9, loc="upper left")
     plotting.log_axis(ax, "x", x)
     plotting.log_axis(ax, "y", batches)
     # Room above the largest batch for the legend.
     ax.set_ylim(low, high * (high / low) ** 0.45)
-  with plotting.style():
-    figure.suptitle("Best batch size of each seed, at fixed rates")
+  figure.suptitle("Best batch size of each seed, at fixed rates")
   return figure
 
 
@@ -119,18 +114,17 @@ def draw_collapse(
     noise.append(curve.noise_scale(best[-1]))
   plotting.log_axis(by_batch, "x", batches)
   plotting.log_axis(by_noise, "x")
-  with plotting.style():
-    by_batch.set_title(f"best batches {_spread(best)}")
-    by_noise.set_title(f"noise scales there {_spread(noise)}")
-    by_batch.set_xlabel("batch size")
-    by_noise.set_xlabel("noise scale ε / (1 − m) · (N / B − 1)")
-    for ax in (by_batch, by_noise):
-      ax.set_ylim(-6, 0.6)
-      ax.set_ylabel("accuracy less the curve's best (points)")
-    lines, names = by_batch.get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=9)
-    figure.suptitle(
-      "Do curves fall together at equal noise scale? Equal updates, mean and "
-      "95 % band"
-    )
+  by_batch.set_title(f"best batches {_spread(best)}")
+  by_noise.set_title(f"noise scales there {_spread(noise)}")
+  by_batch.set_xlabel("batch size")
+  by_noise.set_xlabel("noise scale ε / (1 − m) · (N / B − 1)")
+  for ax in (by_batch, by_noise):
+    ax.set_ylim(-6, 0.6)
+    ax.set_ylabel("accuracy less the curve's best (points)")
+  lines, names = by_batch.get_legend_handles_labels()
+  figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=9)
+  figure.suptitle(
+    "Do curves fall together at equal noise scale? Equal updates, mean and "
+    "95 % band"
+  )
   return figure

@@ -45,15 +45,15 @@ TUNING_SEED = 1000
 MOMENTUM = 0.9
 EPOCH_SMALLEST = 8  # batch, where the budget is an epoch
 
-SETTINGS = (
-  study.Setting("updates", 200, 1000, "of the equal updates"),
-  study.Setting(
+OPTIONS = (
+  study.Option("updates", 200, 1000, "of the equal updates"),
+  study.Option(
     "batches", (8, 32, 128), tuple(2**k for k in range(2, 10)), "grid"
   ),
-  study.Setting("rates", (0.1, 0.4), (0.1, 0.4, 1.6), "fixed, without tuning"),
-  study.Setting("sizes", (1000,), (1000, 4000, 15000), "N below all"),
-  study.Setting("seeds", 2, 30, "fresh seeds"),
-  study.Setting("tuning_seeds", 1, 3, "seeds that choose the batch"),
+  study.Option("rates", (0.1, 0.4), (0.1, 0.4, 1.6), "fixed, without tuning"),
+  study.Option("sizes", (1000,), (1000, 4000, 15000), "N below all"),
+  study.Option("seeds", 2, 30, "fresh seeds"),
+  study.Option("tuning_seeds", 1, 3, "seeds that choose the batch"),
 )
 
 
@@ -227,5 +227,5 @@ def draw(
 
 
 STUDY = study.Study(
-  "best_batch", SETTINGS, measure, judge, draw, summarise, check
+  "best_batch", OPTIONS, measure, judge, draw, summarise, check
 )

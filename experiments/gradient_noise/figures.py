@@ -39,30 +39,28 @@ def draw_scales(ax: plotting.Axes, scales: pd.DataFrame) -> None:
   ratios = [stats.as_ratio(mean_scale(scales, epoch)) for epoch in epochs]
   mean, low, high = np.array(ratios).T
   places = np.arange(len(mean))
-  with plotting.style():
-    ax.fill_between(
-      places, low, high, color=plotting.COLOURS[0], alpha=0.2, linewidth=0
-    )
+  ax.fill_between(
+    places, low, high, color=plotting.COLOURS[0], alpha=0.2, linewidth=0
+  )
+  ax.plot(
+    places, mean, **plotting.series(0), label="geometric mean, 95 % interval"
+  )
+  for place, epoch in zip(places, epochs, strict=True):
+    exact = at(scales, epoch, "noise_scale")
     ax.plot(
-      places, mean, **plotting.series(0), label="geometric mean, 95 % interval"
+      [place] * len(exact),
+      exact,
+      linestyle="none",
+      marker=".",
+      color="black",
+      alpha=0.4,
+      label="each seed" if place == 0 else None,
     )
-    for place, epoch in zip(places, epochs, strict=True):
-      exact = at(scales, epoch, "noise_scale")
-      ax.plot(
-        [place] * len(exact),
-        exact,
-        linestyle="none",
-        marker=".",
-        color="black",
-        alpha=0.4,
-        label="each seed" if place == 0 else None,
-      )
-    ax.set_xticks(places, [str(epoch) for epoch in epochs])
-    ax.set_xlabel("after epoch (not to scale)")
-    ax.set_ylabel("noise scale tr(Σ) / |G|² (examples)")
+  ax.set_xticks(places, [str(epoch) for epoch in epochs])
+  ax.set_xlabel("after epoch (not to scale)")
+  ax.set_ylabel("noise scale tr(Σ) / |G|² (examples)")
   plotting.log_axis(ax, "y")
-  with plotting.style():
-    ax.legend(loc="lower right")
+  ax.legend(loc="lower right")
 
 
 def draw_agreement(
@@ -74,36 +72,34 @@ def draw_agreement(
     batch_sizes: the two, for the label.
   """
   epochs = sorted(scales["epoch"].unique().tolist())
-  with plotting.style():
-    for i, epoch in enumerate(epochs):
-      exact, estimate, low, high = (
-        at(scales, epoch, name)
-        for name in ("noise_scale", "estimate", "low", "high")
-      )
-      known = np.isfinite(estimate)
-      holds, undefined = agreement(scales, epoch)
-      ax.errorbar(
-        exact[known],
-        estimate[known],
-        yerr=[
-          (estimate - low)[known].tolist(),
-          (high - estimate)[known].tolist(),
-        ],
-        linestyle="none",
-        marker=plotting.MARKERS[i],
-        color=plotting.COLOURS[i],
-        elinewidth=0.8,
-        alpha=0.8,
-        label=f"epoch {epoch}: {holds} of {len(exact)} hold it, "
-        f"{undefined} undefined",
-      )
-    ends = [scales["noise_scale"].min(), scales["noise_scale"].max()]
-    ax.plot(ends, ends, color="black", linewidth=1, label="equal")
-    ax.set_xlabel("exact noise scale (examples)")
-    ax.set_ylabel(
-      f"from batches of {batch_sizes[0]} and {batch_sizes[1]}, 95 % interval"
+  for i, epoch in enumerate(epochs):
+    exact, estimate, low, high = (
+      at(scales, epoch, name)
+      for name in ("noise_scale", "estimate", "low", "high")
     )
+    known = np.isfinite(estimate)
+    holds, undefined = agreement(scales, epoch)
+    ax.errorbar(
+      exact[known],
+      estimate[known],
+      yerr=[
+        (estimate - low)[known].tolist(),
+        (high - estimate)[known].tolist(),
+      ],
+      linestyle="none",
+      marker=plotting.MARKERS[i],
+      color=plotting.COLOURS[i],
+      elinewidth=0.8,
+      alpha=0.8,
+      label=f"epoch {epoch}: {holds} of {len(exact)} hold it, "
+      f"{undefined} undefined",
+    )
+  ends = [scales["noise_scale"].min(), scales["noise_scale"].max()]
+  ax.plot(ends, ends, color="black", linewidth=1, label="equal")
+  ax.set_xlabel("exact noise scale (examples)")
+  ax.set_ylabel(
+    f"from batches of {batch_sizes[0]} and {batch_sizes[1]}, 95 % interval"
+  )
   plotting.log_axis(ax, "x")
   plotting.log_axis(ax, "y")
-  with plotting.style():
-    ax.legend(loc="upper left", fontsize=9)
+  ax.legend(loc="upper left", fontsize=9)

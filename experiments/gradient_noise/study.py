@@ -51,11 +51,11 @@ EXAMPLES = 2048  # drawn for a small batch size, however few each batch has
 SAME_MARGIN, SLOPE_MARGIN = math.log(1.1), 0.05
 _DRAWS, _PAIRS = range(2)  # what a generator is for
 
-SETTINGS = (
-  study.Setting("seeds", 2, 30, "runs"),
-  study.Setting("epochs", (0, 1), (0, 1, 5, 20), "when to measure"),
-  study.Setting("draws", 8, 32, "fewest batches of each size"),
-  study.Setting("pairs", 16, 64, "batches of the two-batch estimate"),
+OPTIONS = (
+  study.Option("seeds", 2, 30, "runs"),
+  study.Option("epochs", (0, 1), (0, 1, 5, 20), "when to measure"),
+  study.Option("draws", 8, 32, "fewest batches of each size"),
+  study.Option("pairs", 16, 64, "batches of the two-batch estimate"),
 )
 
 
@@ -266,23 +266,21 @@ def _draw_variance(
       index=i,
     )
     exact = table[table["epoch"] == epoch].groupby("batch_size")["exact"].mean()
-    with plotting.style():
-      ax.plot(
-        exact.index,
-        exact,
-        color="black",
-        linewidth=0.8,
-        label="exact, from tr(Σ)" if i == len(values.epochs) - 1 else None,
-        zorder=3,
-      )
+    ax.plot(
+      exact.index,
+      exact,
+      color="black",
+      linewidth=0.8,
+      label="exact, from tr(Σ)" if i == len(values.epochs) - 1 else None,
+      zorder=3,
+    )
   plotting.log_axis(ax, "x", [1, 4, 16, 32, 128, 1024])
   plotting.log_axis(ax, "y")
-  with plotting.style():
-    for size in COMPARED:
-      ax.axvline(size, color="black", linestyle=":", linewidth=1)
-    ax.set_xlabel("batch size B (dotted: 16 and 32)")
-    ax.set_ylabel("variance of the gradient, E|g − G|²")
-    ax.legend(fontsize=9)
+  for size in COMPARED:
+    ax.axvline(size, color="black", linestyle=":", linewidth=1)
+  ax.set_xlabel("batch size B (dotted: 16 and 32)")
+  ax.set_ylabel("variance of the gradient, E|g − G|²")
+  ax.legend(fontsize=9)
 
 
 def draw(
@@ -292,14 +290,13 @@ def draw(
   _draw_variance(axes[0, 0], measured["table"], values)
   figures.draw_scales(axes[0, 1], measured["scales"])
   figures.draw_agreement(axes[0, 2], measured["scales"], PAIR)
-  with plotting.style():
-    figure.suptitle(
-      f"Gradient noise of the book's run, {values.seeds} seeds, mean and 95 % "
-      "band"
-    )
+  figure.suptitle(
+    f"Gradient noise of the book's run, {values.seeds} seeds, mean and 95 % "
+    "band"
+  )
   return {"gradient_noise": figure}
 
 
 STUDY = study.Study(
-  "gradient_noise", SETTINGS, measure, judge, draw, summarise, check
+  "gradient_noise", OPTIONS, measure, judge, draw, summarise, check
 )

@@ -58,24 +58,24 @@ PANEL_POINTS = (0.1, 0.25, 0.5)  # evaluated within the first epoch
 MARGINS = {"slope": 0.15, "small": 0.1, "ratio": math.log(1.1)}
 ACCURACY_MARGIN = 0.001
 
-SETTINGS = (
-  study.Setting(
+OPTIONS = (
+  study.Option(
     "batch_sizes",
     (16, 32, 128, 512, 1024),
     tuple(2**k for k in range(3, 13)),
     "of the map",
   ),
-  study.Setting(
+  study.Option(
     "rates",
     (0.25, 0.5, 1.0, 2.0, 4.0),
     tuple(2.0**k for k in range(-5, 4)),
     "coarse",
   ),
-  study.Setting("epochs", 0.2, 2.0, "of each run, equal epochs"),
-  study.Setting("updates", 40, 300, "of each run, equal updates"),
-  study.Setting("seeds", 2, 30, "fresh seeds"),
-  study.Setting("tuning_seeds", 2, 3, "seeds of the coarse map"),
-  study.Setting("panel_epochs", 1, 5, "of the chapter's panels"),
+  study.Option("epochs", 0.2, 2.0, "of each run, equal epochs"),
+  study.Option("updates", 40, 300, "of each run, equal updates"),
+  study.Option("seeds", 2, 30, "fresh seeds"),
+  study.Option("tuning_seeds", 2, 3, "seeds of the coarse map"),
+  study.Option("panel_epochs", 1, 5, "of the chapter's panels"),
 )
 
 
@@ -301,17 +301,16 @@ def _draw_map(
     figures.draw_map(ax, coarse, metric)
     figures.draw_on_map(ax, found)
   length = f"{getattr(values, kind):g} {kind}"
-  with plotting.style():
-    figure.legend(
-      *axes[0, 0].get_legend_handles_labels(),
-      loc="outside lower center",
-      ncols=5,
-      fontsize=9,
-    )
-    figure.suptitle(
-      f"Rate and batch, {BUDGETS[kind]} ({length}): map of "
-      f"{values.tuning_seeds} seeds, best rates of {values.seeds} others"
-    )
+  figure.legend(
+    *axes[0, 0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=5,
+    fontsize=9,
+  )
+  figure.suptitle(
+    f"Rate and batch, {BUDGETS[kind]} ({length}): map of "
+    f"{values.tuning_seeds} seeds, best rates of {values.seeds} others"
+  )
   return figure
 
 
@@ -322,14 +321,12 @@ def _draw_ridges(
   for ax, kind in zip(axes[0], BUDGETS, strict=True):
     found, edge = _ridge(measured["table"], kind, values)
     figures.draw_ridge(ax, found)
-    with plotting.style():
-      ax.set_title(
-        f"{BUDGETS[kind]}: {getattr(values, kind):g} {kind}; "
-        f"{np.count_nonzero(edge)} of {edge.size} censored"
-      )
-      ax.legend(fontsize=8)
-  with plotting.style():
-    figure.suptitle(f"Best rate of each batch size, {values.seeds} seeds")
+    ax.set_title(
+      f"{BUDGETS[kind]}: {getattr(values, kind):g} {kind}; "
+      f"{np.count_nonzero(edge)} of {edge.size} censored"
+    )
+    ax.legend(fontsize=8)
+  figure.suptitle(f"Best rate of each batch size, {values.seeds} seeds")
   return figure
 
 
@@ -344,13 +341,11 @@ def _draw_panels(
       study_figures.draw_curves(
         ax, curves, metric, "rate {:g}".format, since=PANEL_POINTS[0]
       )
-      with plotting.style():
-        ax.set_title(f"batch {size}; the chapter's best: {PANELS[size]:g}")
-  with plotting.style():
-    figure.suptitle(
-      f"The chapter's rates at batches 16 and 32, {values.seeds} seeds, mean "
-      "and 95 % band"
-    )
+      ax.set_title(f"batch {size}; the chapter's best: {PANELS[size]:g}")
+  figure.suptitle(
+    f"The chapter's rates at batches 16 and 32, {values.seeds} seeds, mean "
+    "and 95 % band"
+  )
   return figure
 
 
@@ -365,5 +360,5 @@ def draw(
 
 
 STUDY = study.Study(
-  "lr_batch_size", SETTINGS, measure, judge, draw, summarise, check
+  "lr_batch_size", OPTIONS, measure, judge, draw, summarise, check
 )

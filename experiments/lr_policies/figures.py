@@ -24,30 +24,29 @@ def policies(
     InputError: as `schedules.from_config`.
   """
   figure, axes = plotting.panels(1, 2, size=(11, 5.2))
-  with plotting.style():
-    for i, config in enumerate(configs.values()):
-      schedule = schedules.from_config(config, num_steps, num_steps)
-      rates = schedules.tabulate(schedule, num_steps).astype(np.float64)
-      steps = np.arange(num_steps)
-      for ax in axes[0]:
-        # A log axis has no place for a rate of 0.
-        shown = np.where(rates > 0, rates, np.nan)
-        ax.plot(
-          steps,
-          rates if ax is axes[0][0] else shown,
-          label=config.describe(),
-          # Apart from one another, where lines lie on each other.
-          markevery=(num_steps * (i + 1) // 70, max(1, num_steps // 8)),
-          **plotting.series(i),
-        )
-    for ax, title in zip(axes[0], ("linear", "logarithmic"), strict=True):
-      ax.set_xlabel("update t")
-      ax.set_ylabel("learning rate")
-      ax.set_title(f"{title} axis")
-    axes[0][0].set_ylim(bottom=0)
-    plotting.log_axis(axes[0][1], "y")
-    lowest = min(float(c.learning_rate) for c in configs.values()) / 1000
-    axes[0][1].set_ylim(bottom=lowest)
-    handles = axes[0][0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=2)
+  for i, config in enumerate(configs.values()):
+    schedule = schedules.from_config(config, num_steps, num_steps)
+    rates = schedules.tabulate(schedule, num_steps).astype(np.float64)
+    steps = np.arange(num_steps)
+    for ax in axes[0]:
+      # A log axis has no place for a rate of 0.
+      shown = np.where(rates > 0, rates, np.nan)
+      ax.plot(
+        steps,
+        rates if ax is axes[0][0] else shown,
+        label=config.describe(),
+        # Apart from one another, where lines lie on each other.
+        markevery=(num_steps * (i + 1) // 70, max(1, num_steps // 8)),
+        **plotting.series(i),
+      )
+  for ax, title in zip(axes[0], ("linear", "logarithmic"), strict=True):
+    ax.set_xlabel("update t")
+    ax.set_ylabel("learning rate")
+    ax.set_title(f"{title} axis")
+  axes[0][0].set_ylim(bottom=0)
+  plotting.log_axis(axes[0][1], "y")
+  lowest = min(float(c.learning_rate) for c in configs.values()) / 1000
+  axes[0][1].set_ylim(bottom=lowest)
+  handles = axes[0][0].get_legend_handles_labels()
+  figure.legend(*handles, loc="outside lower center", ncols=2)
   return figure

@@ -39,14 +39,14 @@ ONE_LAST_PLACE = 1.0
 CONVEX_RATE = 0.1
 SIX = ("fixed", "step", "multistep", "exp", "inv", "poly")
 
-SETTINGS = (
-  study.Setting("epochs", 2, 20, "epochs of each run"),
-  study.Setting("seeds", 2, 30, "fresh seeds of each policy"),
-  study.Setting("tuning_seeds", 1, 3, "seeds of each candidate"),
-  study.Setting("first_rates", (0.8,), (0.5, 0.8, 1.2, 1.8), "first rates"),
-  study.Setting("convex_updates", 1000, 20_000, "on the convex problem"),
-  study.Setting("convex_examples", 500, 5000, "of the convex problem"),
-  study.Setting("convex_seeds", 2, 30, "of the convex problem"),
+OPTIONS = (
+  study.Option("epochs", 2, 20, "epochs of each run"),
+  study.Option("seeds", 2, 30, "fresh seeds of each policy"),
+  study.Option("tuning_seeds", 1, 3, "seeds of each candidate"),
+  study.Option("first_rates", (0.8,), (0.5, 0.8, 1.2, 1.8), "first rates"),
+  study.Option("convex_updates", 1000, 20_000, "on the convex problem"),
+  study.Option("convex_examples", 500, 5000, "of the convex problem"),
+  study.Option("convex_seeds", 2, 30, "of the convex problem"),
 )
 
 
@@ -323,20 +323,18 @@ def _draw_trained(measured: dict[str, Any], values: Any) -> plotting.Figure:
     )
     if metric == "dev_loss":
       plotting.log_axis(ax, "y")
-    with plotting.style():
-      ax.legend(fontsize=7)
+    ax.legend(fontsize=7)
   against = _against_fixed(table)
   study_figures.draw_effects(
     axes[0, 2], list(against), list(against.values()), scale=100
   )
-  with plotting.style():
-    axes[0, 2].set_xlabel(
-      "over the tuned fixed rate (points of dev accuracy, 95 %)"
-    )
-    figure.suptitle(
-      f"Six policies with tuned constants, batch 128, {values.seeds} seeds "
-      "(e in epochs)"
-    )
+  axes[0, 2].set_xlabel(
+    "over the tuned fixed rate (points of dev accuracy, 95 %)"
+  )
+  figure.suptitle(
+    f"Six policies with tuned constants, batch 128, {values.seeds} seeds "
+    "(e in epochs)"
+  )
   return figure
 
 
@@ -349,16 +347,15 @@ def _draw_convex(measured: dict[str, Any], values: Any) -> plotting.Figure:
     plotting.bands(
       ax, curves.points, curves.arm(policy), configs[policy].describe(), index=i
     )
-  with plotting.style():
-    plotting.log_axis(ax, "x")
-    plotting.log_axis(ax, "y")
-    ax.set_xlabel("update t")
-    ax.set_ylabel("excess loss J − J* (nats)")
-    ax.legend(fontsize=8)
-    ax.set_title(
-      f"L2 softmax regression, {values.convex_examples} examples, batch "
-      f"{convex.BATCH_SIZE}, mean and 95 % band"
-    )
+  plotting.log_axis(ax, "x")
+  plotting.log_axis(ax, "y")
+  ax.set_xlabel("update t")
+  ax.set_ylabel("excess loss J − J* (nats)")
+  ax.legend(fontsize=8)
+  ax.set_title(
+    f"L2 softmax regression, {values.convex_examples} examples, batch "
+    f"{convex.BATCH_SIZE}, mean and 95 % band"
+  )
   return figure
 
 
@@ -373,4 +370,4 @@ def draw(
   }
 
 
-STUDY = study.Study("lr_policies", SETTINGS, measure, judge, draw, summarise)
+STUDY = study.Study("lr_policies", OPTIONS, measure, judge, draw, summarise)

@@ -50,13 +50,13 @@ SLOPE_MARGIN, FLAT_MARGIN = 0.05, 0.15
 KINDS = {"plain": "sgd", "momentum": "momentum", "adam": "adam"}
 _NEAR, _ON_IT = range(2)  # what a seed's keys are for
 
-SETTINGS = (
-  study.Setting("seeds", 4, 100, "seeds of each arm"),
-  study.Setting("most", 20_000, 20_000, "steps after which a run is given up"),
-  study.Setting(
+OPTIONS = (
+  study.Option("seeds", 4, 100, "seeds of each arm"),
+  study.Option("most", 20_000, 20_000, "steps after which a run is given up"),
+  study.Option(
     "noises", (1e-8, 1e-4, 1e-1), tuple(10.0**k for k in range(-8, 0)), "sd"
   ),
-  study.Setting(
+  study.Option(
     "curvatures", (0.05, 0.1, 0.5), (0.02, 0.05, 0.1, 0.2, 0.5), "c"
   ),
 )
@@ -283,40 +283,38 @@ def draw_paths() -> plotting.Figure:
   """The surface with a path of each kind, and |y| along it."""
   figure, axes = plotting.panels(1, 2, (12, 5))
   left, right = axes[0]
-  with plotting.style():
-    _draw_surface(left)
-    for i, (label, kind, y0, noise, steps) in enumerate(PATHS):
-      start = jnp.array([1.0, y0])
-      points = np.asarray(
-        surface.path(
-          kind,
-          _rate(kind),
-          start,
-          CURVATURE,
-          noise,
-          jax.random.key(i),
-          steps=steps,
-        )
+  _draw_surface(left)
+  for i, (label, kind, y0, noise, steps) in enumerate(PATHS):
+    start = jnp.array([1.0, y0])
+    points = np.asarray(
+      surface.path(
+        kind,
+        _rate(kind),
+        start,
+        CURVATURE,
+        noise,
+        jax.random.key(i),
+        steps=steps,
       )
-      look = plotting.series(i) | {"marker": None}
-      left.plot(*points.T, **look)
-      out = np.abs(points[:, 1])
-      if not out.any():
-        label += " (stays 0)"
-      right.plot(np.where(out > 0, out, np.nan), **look, label=label)
-    right.axhline(
-      surface.LEFT_AT, color="black", linewidth=1, linestyle=":", label="left"
     )
-    left.set_xlabel("x (rises from the saddle)")
-    left.set_ylabel("y (falls from it)")
-    left.set_title(f"f = x²/2 + {CURVATURE:g} (y⁴/4 − y²/2)")
-    left.legend(loc="lower right")
-    right.set_xlabel("step")
-    right.set_ylabel("|y|, distance from the saddle's ridge")
-    right.set_title("near the saddle |y| grows by a factor a step")
+    look = plotting.series(i) | {"marker": None}
+    left.plot(*points.T, **look)
+    out = np.abs(points[:, 1])
+    if not out.any():
+      label += " (stays 0)"
+    right.plot(np.where(out > 0, out, np.nan), **look, label=label)
+  right.axhline(
+    surface.LEFT_AT, color="black", linewidth=1, linestyle=":", label="left"
+  )
+  left.set_xlabel("x (rises from the saddle)")
+  left.set_ylabel("y (falls from it)")
+  left.set_title(f"f = x²/2 + {CURVATURE:g} (y⁴/4 − y²/2)")
+  left.legend(loc="lower right")
+  right.set_xlabel("step")
+  right.set_ylabel("|y|, distance from the saddle's ridge")
+  right.set_title("near the saddle |y| grows by a factor a step")
   plotting.log_axis(right, "y")
-  with plotting.style():
-    right.legend(loc="lower right", title="both pictures", fontsize=9)
+  right.legend(loc="lower right", title="both pictures", fontsize=9)
   return figure
 
 
@@ -325,16 +323,15 @@ def _draw_by_noise(ax: plotting.Axes, curves: tables.Curves) -> None:
   mean = curves.values[0].mean(axis=0)
   x = -np.log(curves.points)
   growth = math.log(surface.growth(CURVATURE, RATE))
-  with plotting.style():
-    ax.plot(
-      curves.points,
-      mean.mean() + (x - x.mean()) / growth,
-      color="black",
-      linewidth=1,
-      label="slope 1 / log(1 + rate c)",
-    )
-    ax.set_xlabel("sd of the gradient's noise")
-    ax.set_ylabel("steps to leave")
+  ax.plot(
+    curves.points,
+    mean.mean() + (x - x.mean()) / growth,
+    color="black",
+    linewidth=1,
+    label="slope 1 / log(1 + rate c)",
+  )
+  ax.set_xlabel("sd of the gradient's noise")
+  ax.set_ylabel("steps to leave")
   plotting.log_axis(ax, "x")
 
 
@@ -342,31 +339,29 @@ def _draw_by_curvature(ax: plotting.Axes, curves: tables.Curves) -> None:
   plotting.bands(ax, curves.points, curves.values[0], f"noise {FLAT_NOISE:g}")
   mean = curves.values[0].mean(axis=0)
   scale = math.exp(np.log(mean * curves.points).mean())
-  with plotting.style():
-    ax.plot(
-      curves.points,
-      scale / curves.points,
-      color="black",
-      linewidth=1,
-      label="slope −1",
-    )
-    ax.set_xlabel("curvature c of the saddle (flat to the left)")
-    ax.set_ylabel("steps to leave")
+  ax.plot(
+    curves.points,
+    scale / curves.points,
+    color="black",
+    linewidth=1,
+    label="slope −1",
+  )
+  ax.set_xlabel("curvature c of the saddle (flat to the left)")
+  ax.set_ylabel("steps to leave")
   plotting.log_axis(ax, "x", curves.points)
   plotting.log_axis(ax, "y")
 
 
 def _draw_arms(ax: plotting.Axes, table: pd.DataFrame) -> None:
   names = ("plain", "noisy", "momentum", "adam")
-  with plotting.style():
-    for i, name in enumerate(names):
-      steps = _steps(table, name)
-      places = i + (np.arange(len(steps)) / len(steps) - 0.5) / 2
-      look = plotting.series(i) | {"linestyle": "none"}
-      ax.plot(places, steps, **look, alpha=0.5)
-    ax.set_xticks(range(len(names)), names)
-    ax.set_xlabel("each point a seed")
-    ax.set_ylabel("steps to leave")
+  for i, name in enumerate(names):
+    steps = _steps(table, name)
+    places = i + (np.arange(len(steps)) / len(steps) - 0.5) / 2
+    look = plotting.series(i) | {"linestyle": "none"}
+    ax.plot(places, steps, **look, alpha=0.5)
+  ax.set_xticks(range(len(names)), names)
+  ax.set_xlabel("each point a seed")
+  ax.set_ylabel("steps to leave")
   plotting.log_axis(ax, "y")
 
 
@@ -377,15 +372,14 @@ def draw(
   _draw_by_noise(axes[0, 0], _by(table, "noise"))
   _draw_by_curvature(axes[0, 1], _by(table, "curvature"))
   _draw_arms(axes[0, 2], table)
-  with plotting.style():
-    for ax in axes[0, :2]:
-      ax.legend()
-    figure.suptitle(
-      f"Steps to leave the saddle, {values.seeds} seeds, mean and 95 % band"
-    )
+  for ax in axes[0, :2]:
+    ax.legend()
+  figure.suptitle(
+    f"Steps to leave the saddle, {values.seeds} seeds, mean and 95 % band"
+  )
   return {"saddle": draw_paths(), "steps": figure}
 
 
 STUDY = study.Study(
-  "saddle", SETTINGS, measure, judge, draw, summarise, reads_data=False
+  "saddle", OPTIONS, measure, judge, draw, summarise, reads_data=False
 )

@@ -45,37 +45,36 @@ def _mark_regions(ax: plotting.Axes, measured: Measured) -> None:
   regions = scaling.regions(batches, scaling.local_slopes(batches, updates))
   critical = stats.as_ratio(scaling.critical_batch(batches, updates))
   noise = stats.geometric_mean(measured["noise"]["noise_scale"].to_numpy())
-  with plotting.style():
-    if regions.perfect_to is not None:
-      ax.axvspan(
-        batches[0],
-        regions.perfect_to,
-        color="#888888",
-        alpha=0.22,
-        linewidth=0,
-        label="perfect scaling",
-      )
-    if regions.none_from is not None:
-      ax.axvspan(
-        regions.none_from,
-        batches[-1],
-        facecolor="none",
-        edgecolor="#888888",
-        hatch="//",
-        linewidth=0,
-        label="no scaling",
-      )
-    for (mean, low, high), name, style in (
-      (critical, "critical batch", "--"),
-      (noise, "noise scale", ":"),
-    ):
-      ax.axvline(
-        mean,
-        color="black",
-        linestyle=style,
-        linewidth=1.3,
-        label=f"{name} {mean:.3g} [{low:.3g}, {high:.3g}]",
-      )
+  if regions.perfect_to is not None:
+    ax.axvspan(
+      batches[0],
+      regions.perfect_to,
+      color="#888888",
+      alpha=0.22,
+      linewidth=0,
+      label="perfect scaling",
+    )
+  if regions.none_from is not None:
+    ax.axvspan(
+      regions.none_from,
+      batches[-1],
+      facecolor="none",
+      edgecolor="#888888",
+      hatch="//",
+      linewidth=0,
+      label="no scaling",
+    )
+  for (mean, low, high), name, style in (
+    (critical, "critical batch", "--"),
+    (noise, "noise scale", ":"),
+  ):
+    ax.axvline(
+      mean,
+      color="black",
+      linestyle=style,
+      linewidth=1.3,
+      label=f"{name} {mean:.3g} [{low:.3g}, {high:.3g}]",
+    )
 
 
 def _draw_slopes(ax: plotting.Axes, measured: Measured) -> None:
@@ -89,14 +88,13 @@ def _draw_slopes(ax: plotting.Axes, measured: Measured) -> None:
     np.array([effect.low for effect in found]),
     np.array([effect.high for effect in found]),
   )
-  with plotting.style():
-    for value in (-1 + scaling.MARGIN, -scaling.MARGIN):
-      ax.axhline(value, color="black", linestyle=":", linewidth=1)
-    ax.axhline(-1, color="black", linewidth=1)
-    ax.set_xlabel("batch size B")
-    ax.set_ylabel("local slope of log updates (three sizes)")
-    ax.set_ylim(-1.35, 0.35)
-    ax.legend(fontsize=8, loc="lower right")
+  for value in (-1 + scaling.MARGIN, -scaling.MARGIN):
+    ax.axhline(value, color="black", linestyle=":", linewidth=1)
+  ax.axhline(-1, color="black", linewidth=1)
+  ax.set_xlabel("batch size B")
+  ax.set_ylabel("local slope of log updates (three sizes)")
+  ax.set_ylim(-1.35, 0.35)
+  ax.legend(fontsize=8, loc="lower right")
   plotting.log_axis(ax, "x", _ticks(batches))
   ax.set_xlim(batches[0] / 1.3, batches[-1] * 1.3)
 
@@ -113,41 +111,38 @@ def draw_target(measured: Measured, target: float | int) -> plotting.Figure:
   mean = float(np.exp(np.log(updates[:, 0]).mean()))
   per_seed = np.exp(np.log(updates).mean(axis=0))
   fit = scaling.tradeoff(batches, per_seed)
-  with plotting.style():
-    first.plot(
-      batches,
-      mean * batches[0] / batches,
-      color="black",
-      linewidth=0.9,
-      label="perfect: updates ~ 1 / B",
-    )
-    first.plot(
-      batches,
-      fit.updates(batches),
-      color=plotting.COLOURS[1],
-      linewidth=1.2,
-      label="S_min + E_min / B",
-    )
-    first.set_ylim(per_seed.min() / 2, per_seed.max() * 1.6)
-    first.set_ylabel(f"updates to development loss {target:g}")
-    first.legend(fontsize=8)
+  first.plot(
+    batches,
+    mean * batches[0] / batches,
+    color="black",
+    linewidth=0.9,
+    label="perfect: updates ~ 1 / B",
+  )
+  first.plot(
+    batches,
+    fit.updates(batches),
+    color=plotting.COLOURS[1],
+    linewidth=1.2,
+    label="S_min + E_min / B",
+  )
+  first.set_ylim(per_seed.min() / 2, per_seed.max() * 1.6)
+  first.set_ylabel(f"updates to development loss {target:g}")
+  first.legend(fontsize=8)
   _geometric(second, batches, epochs, "rate tuned per batch")
-  with plotting.style():
-    second.set_ylabel(f"epochs to development loss {target:g}")
-    second.legend(fontsize=9)
+  second.set_ylabel(f"epochs to development loss {target:g}")
+  second.legend(fontsize=9)
   _draw_slopes(third, measured)
   for i, (column, name) in enumerate(
     (("batch_loss", "mini-batch loss"), ("dev_loss", "development loss"))
   ):
     sizes, rough = scaling.by_batch(measured["roughness"], column)
     _geometric(fourth, sizes, rough, name, index=i)
-  with plotting.style():
-    fourth.set_ylabel("roughness over the last updates (nats)")
-    fourth.legend(fontsize=9)
-    figure.suptitle(
-      "Updates to a target against batch size, rates tuned per batch; "
-      "geometric mean, 95 % band"
-    )
+  fourth.set_ylabel("roughness over the last updates (nats)")
+  fourth.legend(fontsize=9)
+  figure.suptitle(
+    "Updates to a target against batch size, rates tuned per batch; "
+    "geometric mean, 95 % band"
+  )
   return figure
 
 
@@ -160,9 +155,8 @@ def _draw_ends(
     plotting.bands(ax, batches, scale * values, _BUDGETS[str(unit)], index=i)
   sizes = sorted(table["batch_size"].unique().tolist())
   plotting.log_axis(ax, "x", sizes)
-  with plotting.style():
-    ax.set_xlabel("batch size")
-    ax.legend(fontsize=9)
+  ax.set_xlabel("batch size")
+  ax.legend(fontsize=9)
 
 
 def draw_gap(measured: Measured) -> plotting.Figure:
@@ -176,42 +170,40 @@ def draw_gap(measured: Measured) -> plotting.Figure:
   gap.set_ylabel("development less training loss (nats)")
   found = tables.gap(table)
   for i, (unit, own) in enumerate(found.groupby("budget_unit", sort=False)):
-    with plotting.style():
-      rates.plot(
-        own["batch_size"],
-        own["learning_rate"],
-        label=_BUDGETS[str(unit)],
-        **plotting.series(i),
-      )
+    rates.plot(
+      own["batch_size"],
+      own["learning_rate"],
+      label=_BUDGETS[str(unit)],
+      **plotting.series(i),
+    )
   plotting.log_axis(rates, "x", sorted(found["batch_size"].unique().tolist()))
   plotting.log_axis(rates, "y")
   sizes, values = scaling.by_batch(measured["sharpness"], "sharpness")
-  with plotting.style():
-    rates.set_xlabel("batch size")
-    rates.set_ylabel("tuned learning rate")
-    rates.legend(fontsize=9)
-    for place, column in enumerate(values.T):
-      mean, low, high = stats.geometric_mean(column)
-      sharp.plot(
-        np.full(len(column), place), column, ".", color="black", alpha=0.4
-      )
-      sharp.errorbar(
-        [place + 0.12],
-        [mean],
-        yerr=[[mean - low], [high - mean]],
-        marker="o",
-        capsize=3,
-        color=plotting.COLOURS[0],
-        label="geometric mean, 95 %" if place == 0 else None,
-      )
-    sharp.set_xticks(range(len(sizes)), [f"{size:g}" for size in sizes])
-    sharp.set_xlim(-0.5, len(sizes) - 0.5)
-    sharp.set_xlabel("batch size (equal epochs)")
-    sharp.set_ylabel("largest Hessian eigenvalue")
-    sharp.legend(fontsize=9)
-    figure.suptitle(
-      "Generalisation against batch size, rates tuned per batch and budget; "
-      f"{measured['sharpness']['seed'].nunique()} seeds"
+  rates.set_xlabel("batch size")
+  rates.set_ylabel("tuned learning rate")
+  rates.legend(fontsize=9)
+  for place, column in enumerate(values.T):
+    mean, low, high = stats.geometric_mean(column)
+    sharp.plot(
+      np.full(len(column), place), column, ".", color="black", alpha=0.4
     )
+    sharp.errorbar(
+      [place + 0.12],
+      [mean],
+      yerr=[[mean - low], [high - mean]],
+      marker="o",
+      capsize=3,
+      color=plotting.COLOURS[0],
+      label="geometric mean, 95 %" if place == 0 else None,
+    )
+  sharp.set_xticks(range(len(sizes)), [f"{size:g}" for size in sizes])
+  sharp.set_xlim(-0.5, len(sizes) - 0.5)
+  sharp.set_xlabel("batch size (equal epochs)")
+  sharp.set_ylabel("largest Hessian eigenvalue")
+  sharp.legend(fontsize=9)
+  figure.suptitle(
+    "Generalisation against batch size, rates tuned per batch and budget; "
+    f"{measured['sharpness']['seed'].nunique()} seeds"
+  )
   plotting.log_axis(sharp, "y")
   return figure

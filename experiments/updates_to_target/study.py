@@ -67,18 +67,16 @@ MARGINS = {"accuracy": 0.001, "gap": 0.005}
 WORSE = {"accuracy": "accuracy is lower", "gap": "the gap in loss is larger"}
 ROUGH = {"batch_loss": "mini-batch loss", "dev_loss": "development loss"}
 
-SETTINGS = (
-  study.Setting(
+OPTIONS = (
+  study.Option(
     "batches", (16, 64, 256), tuple(2**k for k in range(14)), "of B7"
   ),
-  study.Setting("target", 0.5, 0.25, "development loss, nats"),
-  study.Setting("seeds", 2, 30, "fresh seeds"),
-  study.Setting("tuning_seeds", 1, 2, "seeds of each tuned rate"),
-  study.Setting(
-    "gap_batches", (128, 2048), (32, 128, 512, 2048, 8192), "of B8"
-  ),
-  study.Setting("gap_epochs", 1, 10, "equal epochs of B8"),
-  study.Setting("gap_updates", 60, 1290, "equal updates of B8"),
+  study.Option("target", 0.5, 0.25, "development loss, nats"),
+  study.Option("seeds", 2, 30, "fresh seeds"),
+  study.Option("tuning_seeds", 1, 2, "seeds of each tuned rate"),
+  study.Option("gap_batches", (128, 2048), (32, 128, 512, 2048, 8192), "of B8"),
+  study.Option("gap_epochs", 1, 10, "equal epochs of B8"),
+  study.Option("gap_updates", 60, 1290, "equal updates of B8"),
 )
 
 
@@ -359,5 +357,5 @@ def draw(
 
 
 STUDY = study.Study(
-  "updates_to_target", SETTINGS, measure, judge, draw, summarise, check
+  "updates_to_target", OPTIONS, measure, judge, draw, summarise, check
 )
