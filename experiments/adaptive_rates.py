@@ -22,20 +22,18 @@ minutes.
 """
 
 import functools
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 
 from experiments._shared import study
-from mnist_jax import plotting, stats, sweep
+from experiments._shared.metric import BOTH, spread
+from mnist_jax import plotting, sweep
 from mnist_jax.data import sparse as sparse_features
 from mnist_jax.stats import verdicts
 from mnist_jax.sweep import figures, tables
 
-MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
-TUNING_SEED = 1000
 SPARSE_SEED = 0
 GRIDS = {  # decades apart where little is known, factors of 2 to 3 else
   "sgd": (0.1, 0.2, 0.5, 1.0, 2.0, 4.0),
@@ -53,46 +51,37 @@ OPTIONS = (
 )
 
 
-def _cells(
-  rates: Mapping[str, tuple[float, ...]], seeds: range
-) -> list[sweep.Settings]:
-  return [
-    cell
-    for kind, some in rates.items()
-    for cell in sweep.product(optimizer=kind, learning_rate=some, seed=seeds)
-  ]
-
-
 def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
   sparse = sparse_features.sparsify(lab.dataset, values.lowest, SPARSE_SEED)
   flags = (f"--sparse_lowest={values.lowest}", f"--sparse_seed={SPARSE_SEED}")
   sets = {"sparse": (sparse, flags), "control": (lab.dataset, ())}
-  tuning = range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
+  candidates = {
+    kind: sweep.product(optimizer=kind, learning_rate=rates)
+    for kind, rates in GRIDS.items()
+  }
   tuned, fresh = [], []
   for name, (dataset, data_flags) in sets.items():
-    table = lab.sweep(
-      _cells(GRIDS, tuning),
+    where: dict[str, Any] = {
+      "dataset": dataset,
+      "data_flags": data_flags,
+      "name": name,
+    }
+    found = lab.tune(
+      candidates,
+      values.tuning_seeds,
       sweep.Budget(epochs=values.epochs),
-      dataset=dataset,
-      data_flags=data_flags,
-      name=name,
-    ).assign(data=name)
-    tuned.append(table)
-    best = {}
-    for kind in GRIDS:
-      own = table[table["optimizer"] == kind]
-      rate = tables.best_arm(own, "learning_rate", "dev_accuracy")
-      best[kind] = (float(rate),)
-    budget = sweep.Budget(epochs=values.epochs, evaluate_every=1)
-    fresh.append(
-      lab.sweep(
-        _cells(best, range(values.seeds)),
-        budget,
-        dataset=dataset,
-        data_flags=data_flags,
-        name=name,
-      ).assign(data=name)
+      **where,
     )
+    tuned.append(found.table.assign(data=name))
+    table = lab.sweep(
+      {
+        kind: sweep.product(best, seed=range(values.seeds))
+        for kind, best in found.best.items()
+      },
+      sweep.Budget(epochs=values.epochs, evaluate_every=1),
+      **where,
+    )
+    fresh.append(table.assign(data=name))
   return {
     "table": pd.concat(fresh, ignore_index=True),
     "tuning": pd.concat(tuned, ignore_index=True),
@@ -122,32 +111,27 @@ def judge(
 ) -> list[verdicts.Part]:
   table = measured["table"]
   questions = []
-  for metric, margin in MARGINS.items():
-    sign = 1 if metric == "dev_accuracy" else -1
-    sparse = _curves(table, "sparse", metric)
-    control = _curves(table, "control", metric)
-    unit = metric.removeprefix("dev_")
+  for metric in BOTH:
+    sparse = _curves(table, "sparse", metric.column)
+    control = _curves(table, "control", metric.column)
     for kind in ADAPTIVE:
       gain, without = (
-        sign * (c.arm(kind) - c.arm("sgd"))[:, -1] for c in (sparse, control)
+        metric.gain(curves.arm(kind), curves.arm("sgd"))[:, -1]
+        for curves in (sparse, control)
       )
       questions += [
-        verdicts.Question(
+        metric.question(
           "S1",
-          f"{kind}, {unit}",
+          kind,
           f"{kind} does better than SGD on sparse features",
-          stats.mean_interval(gain, seed=0),
-          "greater",
-          margin=margin,
+          gain,
           note=_note(table, kind),
         ),
-        verdicts.Question(
+        metric.question(
           "S1",
-          f"{kind} by sparseness, {unit}",
+          f"{kind} by sparseness",
           f"{kind} gains more over SGD than on MNIST as it is",
-          stats.mean_interval(gain - without, seed=0),
-          "greater",
-          margin=margin,
+          gain - without,
         ),
       ]
   return verdicts.judge(questions)
@@ -162,11 +146,9 @@ def summarise(
     ends = tables.last_rows(
       measured[stage].assign(cell=lambda t: t["data"] + t["cell"])
     )
-    grouped = ends.groupby(["data", "optimizer", "learning_rate"], sort=False)
-    result = grouped[list(MARGINS)].agg(["mean", "std", "count"])
-    result.columns = ["_".join(names) for names in result.columns]
+    result = spread(ends, ["data", "optimizer", "learning_rate"])
     seeds = "tuning" if stage == "tuning" else "fresh"
-    parts.append(result.reset_index().assign(seeds=seeds))
+    parts.append(result.assign(seeds=seeds))
   return pd.concat(parts, ignore_index=True)
 
 

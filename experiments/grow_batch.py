@@ -34,17 +34,21 @@ from typing import Any
 import pandas as pd
 
 from experiments._shared import study
-from mnist_jax import plotting, stats, sweep
+from experiments._shared.metric import (
+  ACCURACY,
+  BOTH,
+  COLUMNS,
+  LOSS,
+  Metric,
+)
+from mnist_jax import plotting, sweep
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
 from mnist_jax.sweep import figures, tables
 
-MARGINS = {"dev_accuracy": 0.001, "dev_loss": 0.005}
-UNITS = {"dev_accuracy": "accuracy", "dev_loss": "loss"}
 GROWN = {"decay": 0, "grow": 2, "half": 1, "fixed": 0}  # boundaries, by arm
 ARMS = tuple(GROWN)
 FACTOR = 5  # of Smith et al.
-TUNING_SEED = 1000
 
 OPTIONS = (
   study.Option("epochs", 3, 12, "epochs of each run"),
@@ -107,25 +111,22 @@ def _measure_from(
   lab: study.Lab, base: int, arms: tuple[str, ...], values: SimpleNamespace
 ) -> tuple[pd.DataFrame, pd.DataFrame, float]:
   """The fresh runs, the tuning's, and the rate chosen."""
-  tuning = range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
   decay = arm_settings("decay", base, 1.0, values.boundaries)
-  tuned = lab.sweep(
-    sweep.product(decay, learning_rate=values.rates, seed=tuning),
+  tuned = lab.tune(
+    {"decay": sweep.product(decay, learning_rate=values.rates)},
+    values.tuning_seeds,
     sweep.Budget(epochs=values.epochs),
   )
-  rate = float(tables.best_arm(tuned, "learning_rate", "dev_accuracy"))
-  budget = sweep.Budget(epochs=values.epochs, evaluate_every=1)
+  rate = float(tuned.best["decay"].learning_rate)
   cells = {
-    sweep.cell_key(cell, budget): (arm, cell)
-    for arm in arms
-    for cell in sweep.product(
+    arm: sweep.product(
       arm_settings(arm, base, rate, values.boundaries),
       seed=range(values.seeds),
     )
+    for arm in arms
   }
-  table = lab.sweep([cell for _, cell in cells.values()], budget)
-  named = table["cell"].map({key: arm for key, (arm, _) in cells.items()})
-  return table.assign(arm=named, base=base), tuned.assign(base=base), rate
+  table = lab.sweep(cells, sweep.Budget(epochs=values.epochs, evaluate_every=1))
+  return table.assign(base=base), tuned.table.assign(base=base), rate
 
 
 def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
@@ -145,26 +146,19 @@ def _curves(table: pd.DataFrame, base: int, metric: str) -> tables.Curves:
 
 
 def _same(
-  curves: tables.Curves, metric: str, arm: str, after: int, note: str = ""
+  curves: tables.Curves, metric: Metric, arm: str, after: int
 ) -> list[verdicts.Question]:
   """Is the arm's curve that of decay, at each epoch after the boundary?"""
   apart = curves.arm(arm) - curves.arm("decay")
   questions = []
   for point, each in zip(curves.points, apart.T, strict=True):
-    if point <= after:
-      continue
-    at = "the end" if point == curves.points[-1] else f"epoch {point:g}"
-    questions.append(
-      verdicts.Question(
-        "B5",
-        f"{arm} at {at}, {UNITS[metric]}",
-        f"{UNITS[metric]} of {arm} is that of decay at {at}",
-        stats.mean_interval(each, seed=0),
-        "same",
-        margin=MARGINS[metric],
-        note=note,
+    if point > after:
+      last = point == curves.points[-1]
+      at = "the end" if last else f"epoch {point:g}"
+      text = f"{metric.name} of {arm} is that of decay at {at}"
+      questions.append(
+        metric.question("B5", f"{arm} at {at}", text, each, "same")
       )
-    )
   return questions
 
 
@@ -181,9 +175,9 @@ def judge_break(
   return verdicts.judge(
     [
       question
-      for metric in MARGINS
+      for metric in BOTH
       for question in _same(
-        _curves(measured["table"], values.large_base, metric),
+        _curves(measured["table"], values.large_base, metric.column),
         metric,
         "grow",
         values.boundaries[0],
@@ -197,18 +191,14 @@ def judge(
 ) -> list[verdicts.Part]:
   table, questions = measured["table"], []
   rate = measured["rates"][values.base]
-  for metric, margin in MARGINS.items():
-    curves = _curves(table, values.base, metric)
-    sign = 1 if metric == "dev_accuracy" else -1
-    gain = sign * (curves.arm("decay") - curves.arm("fixed"))[:, -1]
+  for metric in BOTH:
+    curves = _curves(table, values.base, metric.column)
     questions.append(
-      verdicts.Question(
+      metric.question(
         "B5",
-        f"decay against fixed, {UNITS[metric]}",
+        "decay against fixed",
         "decay ends better than the fixed rate and batch",
-        stats.mean_interval(gain, seed=0),
-        "greater",
-        margin=margin,
+        metric.gain(curves.arm("decay"), curves.arm("fixed"))[:, -1],
         note=f"rate {rate:g} at the start",
       )
     )
@@ -248,15 +238,13 @@ def summarise(
   """Where each arm ended, its updates and diverged runs; every difference."""
   table = measured["table"]
   ends = tables.last_rows(table).assign(what="end")
-  tuned = tables.last_rows(measured["tuning"]).assign(
-    what="tuning", arm="decay"
-  )
+  tuned = sweep.last_rows(measured["tuning"]).assign(what="tuning")
   ended = pd.concat([ends, tuned], ignore_index=True)
   ended["diverged"] = ended["diverged_step"].notna()
   by = ended.groupby(["base", "what", "arm", "learning_rate"], sort=False)
   columns = {
     f"{metric}_{name}": (metric, name)
-    for metric in MARGINS
+    for metric in COLUMNS
     for name in ("mean", "std")
   }
   arms = by.agg(
@@ -314,25 +302,24 @@ def _draw_differences(
   figure, axes = plotting.panels(2, 2, (11, 8.4))
   rows = ((values.base, ("grow", "half")), (values.large_base, ("grow",)))
   for row, (base, arms) in zip(axes, rows, strict=True):
-    for ax, metric in zip(row, ("dev_loss", "dev_accuracy"), strict=True):
-      scale = 100 if metric == "dev_accuracy" else 1
-      curves = _curves(measured["table"], base, metric)
+    for ax, metric in zip(row, (LOSS, ACCURACY), strict=True):
+      curves = _curves(measured["table"], base, metric.column)
       for arm in arms:
         k = ARMS.index(arm)
         figures.draw_differences(
           ax,
           # Set apart a little, so that the intervals do not hide each other.
           curves.points[1:] + 0.2 * (k - 1),
-          scale * (curves.arm(arm) - curves.arm("decay"))[:, 1:],
+          metric.scale * (curves.arm(arm) - curves.arm("decay"))[:, 1:],
           f"{arm}, batch {_sizes(arm, base)}",
           index=k,
-          margin=scale * MARGINS[metric] if arm == "grow" else None,
+          margin=metric.scale * metric.margin if arm == "grow" else None,
         )
       for boundary in values.boundaries:
         ax.axvline(boundary, color="black", linestyle=":", linewidth=1)
       ax.set_xlabel("epoch")
-      unit = "points" if scale > 1 else "nats"
-      ax.set_ylabel(f"{UNITS[metric]} less that of decay ({unit})")
+      unit = "points" if metric.is_accuracy else "nats"
+      ax.set_ylabel(f"{metric.name} less that of decay ({unit})")
       plotting.integer_ticks(ax.xaxis)
       low, high = ax.get_ylim()
       ax.set_ylim(low, high + 0.4 * (high - low))  # room for the legend
