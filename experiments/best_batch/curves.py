@@ -74,11 +74,11 @@ def inner_best(tuning: pd.DataFrame, curve: Curve) -> int:
 
 def best_batches(
   table: pd.DataFrame, curve: Curve, largest: float = math.inf
-) -> grid_minimum.BestRates:
-  """Each seed's best batch, in `rates`, and whether it is at the grid's end.
+) -> grid_minimum.GridMinimum:
+  """Each seed's best batch and whether it is at the grid's end.
 
   The parabola through the least log error and its neighbours, over log batch;
-  see `grid_minimum.best_rates`, whose rates are batch sizes here.
+  see `grid_minimum.minimum`.
 
   Args:
     largest: batches above it are left out.
@@ -87,7 +87,7 @@ def best_batches(
   kept = batches <= largest
   # No error at all would have no log: as if half of one example were wrong.
   errors = np.maximum(1 - accuracy[:, kept], 1e-4)
-  return grid_minimum.best_rates(batches[kept], errors)
+  return grid_minimum.minimum(batches[kept], errors)
 
 
 def lines(table: pd.DataFrame) -> dict[str, tuple[str, list[Curve]]]:
@@ -126,7 +126,7 @@ def line(
   largest = min(float(by_batch(table, curve)[0].max()) for curve in curves)
   found = [best_batches(table, curve, largest) for curve in curves]
   ends = np.array([best.censored() for best in found]).sum(axis=0)
-  best = np.stack([best.rates for best in found], axis=1)
+  best = np.stack([best.at for best in found], axis=1)
   return x, best, (int(ends[0]), int(ends[1]))
 
 

@@ -109,7 +109,7 @@ def draw_collapse(
     name = str(curve).partition(", ")[2]
     plotting.bands(by_batch, sizes, below, name, index=i)
     plotting.bands(by_noise, curve.noise_scale(sizes), below, name, index=i)
-    own = batch_curves.best_batches(table, curve).rates
+    own = batch_curves.best_batches(table, curve).at
     best.append(stats.geometric_mean(own)[0])
     noise.append(curve.noise_scale(best[-1]))
   plotting.log_axis(by_batch, "x", batches)

@@ -193,7 +193,7 @@ def summarise(
     _, test = batch_curves.by_batch(table, curve, "test_accuracy")
     chosen = batch_curves.inner_best(measured["tuning"], curve)
     found = batch_curves.best_batches(table, curve)
-    mean, low, high = stats.geometric_mean(found.rates)
+    mean, low, high = stats.geometric_mean(found.at)
     row = dataclasses.asdict(curve) | {
       "seeds": len(accuracy),
       "best_batch": mean,

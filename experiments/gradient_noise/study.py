@@ -35,7 +35,7 @@ import pandas as pd
 from experiments._shared import progress, study
 from experiments.gradient_noise import figures
 from mnist_jax import data, plotting, stats, training
-from mnist_jax.analysis import gradient_noise, noise_scale
+from mnist_jax.analysis import gradient_noise, two_batch
 from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import slopes, verdicts
@@ -116,9 +116,7 @@ def _scale(
     )
     for size in PAIR
   )
-  found = noise_scale.noise_scale(
-    noise_scale.two_batch(small, big, PAIR, count)
-  )
+  found = two_batch.noise_scale(small, big, PAIR, count)
   row = {
     "trace": float(moments.trace),
     "square_norm": float(moments.square_norm),

@@ -107,7 +107,7 @@ def finite(
   return x
 
 
-def in_unit(name: str, value: float) -> None:
+def check_probability(name: str, value: float) -> None:
   """Raises InputError unless 0 < value < 1, calling it `name`."""
   if not 0.0 < value < 1.0:
     raise InputError(f"{name} is {value}, expected a number in (0, 1)")
@@ -146,7 +146,7 @@ def bootstrap_interval(
   Raises:
     InputError: confidence out of range or fewer than ten seeds.
   """
-  in_unit("confidence", confidence)
+  check_probability("confidence", confidence)
   n = x.shape[1]
   if n < FEWEST_TO_RESAMPLE:
     raise InputError(
@@ -257,7 +257,7 @@ def mean_interval(
     InputError: values not finite, fewer than two, or a
       confidence outside (0, 1).
   """
-  in_unit("confidence", confidence)
+  check_probability("confidence", confidence)
   x = finite("x", x)
   effect = student_interval(x, confidence)
   if effect.standard_error == 0.0:
@@ -382,7 +382,7 @@ def median_interval(
     InputError: values not finite, or so few (5 at 95 %) that even the whole
       range of x does not reach the confidence.
   """
-  in_unit("confidence", confidence)
+  check_probability("confidence", confidence)
   x = finite("x", x)
   fewest = math.ceil(1.0 - math.log2(1.0 - confidence))
   if len(x) < fewest:
@@ -412,7 +412,7 @@ def wilson_interval(
   Raises:
     InputError: n below 1, or successes outside [0, n].
   """
-  in_unit("confidence", confidence)
+  check_probability("confidence", confidence)
   if n < 1 or not 0 <= successes <= n:
     raise InputError(
       f"{successes} successes of {n}, expected 0 <= successes <= n, n >= 1"

@@ -1,7 +1,7 @@
-"""The best rate of each seed on a grid of rates, and whether the grid holds it.
+"""Where on a grid each seed's loss is least, and whether the grid holds it.
 
-S seeds, K rates. A loss that is infinite or NaN is that of a run that is lost:
-worse than every other.
+The grid is of learning rates, or of batch sizes. S seeds, K points. A loss
+that is infinite or NaN is that of a run that is lost: worse than every other.
 """
 
 from typing import NamedTuple
@@ -12,16 +12,17 @@ from jaxtyping import Bool, Float, Int, Real
 from mnist_jax.runtime.errors import InputError
 
 
-class BestRates(NamedTuple):
+class GridMinimum(NamedTuple):
   """Where each seed's loss is least.
 
   Attributes:
-    rates: [S] in the units of the grid, within its ends.
-    edge: [S] -1 where the least loss is at the grid's lowest rate, 1 at its
-      highest: the best rate is there or beyond (censored); else 0.
+    at: The place [S], in the units of the grid and within its ends.
+    edge: A mark [S]: -1 where the least loss is at the grid's lowest point, 1
+      where it is at the highest (the minimum is there or beyond it, that is,
+      censored), else 0.
   """
 
-  rates: Float[np.ndarray, " S"]
+  at: Float[np.ndarray, " S"]
   edge: Int[np.ndarray, " S"]
 
   def censored(self) -> tuple[int, int]:
@@ -57,49 +58,50 @@ def _vertex(x: Float[np.ndarray, " 3"], y: Float[np.ndarray, " 3"]) -> float:
   return float(x[1] + (down * right - up * left) / (2 * (down + up)))
 
 
-def best_rates(
-  rates: Real[np.ndarray, " K"], losses: Real[np.ndarray, "S _"]
-) -> BestRates:
-  """The vertex of a parabola through log loss over log rate, seed by seed.
+def minimum(
+  grid: Real[np.ndarray, " K"], losses: Real[np.ndarray, "S _"]
+) -> GridMinimum:
+  """The vertex of a parabola through log loss over the log grid, seed by seed.
 
-  Through the least loss (of equal ones that of the lowest rate) and its two
-  neighbours; it lies at most half way to one of them. At an end of the grid
-  there is one neighbour only: the end itself is returned, and marked.
+  It goes through the least loss (of equal ones that at the lowest point) and
+  its two neighbours, so the vertex lies at most half way to one of them. At an
+  end of the grid there is one neighbour only: the end itself is returned, and
+  marked.
 
   Args:
-    rates: rising, above 0, at least 3.
-    losses: [S, K] above 0; infinite or NaN for a run that is lost.
+    grid: At least 3 points, rising, above 0.
+    losses: The losses [S, K], above 0; infinite or NaN for a lost run.
 
   Raises:
-    InputError: rates or losses that are not so, or a seed with no finite loss.
+    InputError: a grid or losses that are not so, or a seed with no finite loss.
   """
-  rates = np.asarray(rates, np.float64)
-  if len(rates) < 3 or rates[0] <= 0 or (np.diff(rates) <= 0).any():
+  grid = np.asarray(grid, np.float64)
+  if len(grid) < 3 or grid[0] <= 0 or (np.diff(grid) <= 0).any():
     raise InputError(
-      f"rates are {rates.tolist()}, expected at least 3, above 0, rising"
+      f"grid is {grid.tolist()}, expected at least 3 points, above 0, rising"
     )
   log_losses = _log_losses(losses)
-  if log_losses.shape[1:] != rates.shape:
+  if log_losses.shape[1:] != grid.shape:
     raise InputError(
       f"losses have shape {list(log_losses.shape)}, expected a column for "
-      f"each of {len(rates)} rates"
+      f"each of {len(grid)} points"
     )
   hopeless = np.flatnonzero(np.isinf(log_losses).all(axis=1))
   if len(hopeless):
     raise InputError(
       f"no loss of row {hopeless[0]} is finite, expected one at least"
     )
-  x = np.log(rates)
+  x = np.log(grid)
   least = log_losses.argmin(axis=1)
-  edge = np.where(least == 0, -1, np.where(least == len(rates) - 1, 1, 0))
-  found = rates[least]
+  edge = np.where(least == 0, -1, np.where(least == len(grid) - 1, 1, 0))
+  found = grid[least]
   for s in np.flatnonzero(edge == 0):
     near = slice(least[s] - 1, least[s] + 2)
     found[s] = np.exp(_vertex(x[near], log_losses[s, near]))
-  return BestRates(found, edge)
+  return GridMinimum(found, edge)
 
 
-def best_place(losses: Real[np.ndarray, "S K"]) -> int:
+def least_column(losses: Real[np.ndarray, "S K"]) -> int:
   """The column of the least mean log loss; a lost run makes it infinite."""
   return int(_log_losses(losses).mean(axis=0).argmin())
 
@@ -107,17 +109,18 @@ def best_place(losses: Real[np.ndarray, "S K"]) -> int:
 def open_ends(
   losses: Real[np.ndarray, "S K"], share: float = 1.0
 ) -> tuple[bool, bool]:
-  """Whether a grid must go on below its lowest and above its highest rate.
+  """Whether a grid must go on below its lowest and above its highest point.
 
   It must where the mean log loss is least at the end, or where more than
   `share` of the seeds have their least loss there.
 
   Args:
-    losses: [S, K] above 0, by rising rate; infinite or NaN for a lost run.
-    share: in [0, 1]; at 1 the mean alone decides.
+    losses: The losses [S, K], above 0, along the rising grid; infinite or NaN
+      for a lost run.
+    share: A fraction in [0, 1]; at 1 the mean alone decides.
   """
   last = losses.shape[1] - 1
-  mean = best_place(losses)
+  mean = least_column(losses)
   own = _log_losses(losses).argmin(axis=1)
   low, high = (
     bool(mean == end or (own == end).mean() > share) for end in (0, last)
@@ -131,8 +134,8 @@ def largest_stable(
   """The largest rate such that it and all below it are stable, seed by seed.
 
   Args:
-    rates: [K] rising.
-    stable: [S, K].
+    rates: The K rates, rising.
+    stable: Whether the run of each seed at each rate is stable.
 
   Returns:
     [S]; NaN where the lowest rate is not stable.

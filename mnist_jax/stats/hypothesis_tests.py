@@ -16,8 +16,8 @@ from scipy import stats
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.effects import (
   Effect,
+  check_probability,
   differences,
-  in_unit,
   p_above,
   p_below,
   student_interval,
@@ -70,7 +70,7 @@ def tost(
     InputError: margin not above 0, or an effect without standard error.
   """
   check_margin(margin)
-  in_unit("alpha", alpha)
+  check_probability("alpha", alpha)
   p = max(p_above(effect, target - margin), p_below(effect, target + margin))
   reach = stats.t.isf(alpha, effect.n - 1) * (effect.standard_error or 0.0)
   return Equivalence(
@@ -201,8 +201,8 @@ def seeds_to_decide(
     InputError: no standard error, "same" without margin, a number out of
       range.
   """
-  in_unit("alpha", alpha)
-  in_unit("power", power)
+  check_probability("alpha", alpha)
+  check_probability("power", power)
   if margin is not None or kind == "same":
     check_margin(margin)
   if effect.standard_error is None:

@@ -18,8 +18,8 @@ from scipy import stats
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.effects import (
   Effect,
+  check_probability,
   finite,
-  in_unit,
   mean_interval,
   widened_level,
 )
@@ -325,7 +325,7 @@ def piecewise_slopes(
   Raises:
     InputError: as `loglog_slope`, or fewer than 5 points.
   """
-  in_unit("confidence", confidence)
+  check_probability("confidence", confidence)
   log_x, log_y = _logs(x, y, fewest=5)
   n = len(log_y)
   rng = np.random.default_rng(seed)

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats.effects import Effect, in_unit, p_above, p_below
+from mnist_jax.stats.effects import Effect, check_probability, p_above, p_below
 from mnist_jax.stats.hypothesis_tests import (
   Kind,
   check_margin,
@@ -288,7 +288,7 @@ def judge(
     InputError: two parts of a claim with one name; an effect with nothing to
       test it by; alpha outside (0, 1); min_seeds below 2.
   """
-  in_unit("alpha", alpha)
+  check_probability("alpha", alpha)
   if min_seeds < 2:
     raise InputError(f"min_seeds is {min_seeds}, expected at least 2")
   names = [(question.claim, question.name) for question in questions]

@@ -50,7 +50,7 @@ class Column(NamedTuple):
   @property
   def best(self) -> float:
     """The rate of least mean log loss."""
-    return float(self.rates[grid_minimum.best_place(self.losses)])
+    return float(self.rates[grid_minimum.least_column(self.losses)])
 
 
 def column(table: pd.DataFrame, batch_size: int) -> Column:
@@ -171,7 +171,7 @@ def search(
 def best_rates(
   table: pd.DataFrame, batch_sizes: Iterable[int]
 ) -> tuple[Float[np.ndarray, "S K"], Int[np.ndarray, "S K"]]:
-  """Each seed's best rate (`grid_minimum.best_rates`) at each batch size.
+  """Each seed's best rate (`grid_minimum.minimum`) at each batch size.
 
   Returns:
     The rates, and at which end of its grid each is censored: -1, 0 or 1.
@@ -179,8 +179,8 @@ def best_rates(
   found = []
   for size in batch_sizes:
     rates, losses, _ = column(table, size)
-    found.append(grid_minimum.best_rates(rates, losses))
+    found.append(grid_minimum.minimum(rates, losses))
   return (
-    np.stack([best.rates for best in found], axis=1),
+    np.stack([best.at for best in found], axis=1),
     np.stack([best.edge for best in found], axis=1),
   )

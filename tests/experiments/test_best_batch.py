@@ -88,9 +88,9 @@ def test_best_batches_are_vertices_of_the_error():
     for size, found in zip(sizes, row, strict=True)
   ]
   found = curves.best_batches(pd.DataFrame(rows), curve)
-  np.testing.assert_allclose(found.rates, [16 * 2**0.5, 64])
+  np.testing.assert_allclose(found.at, [16 * 2**0.5, 64])
   assert found.edge.tolist() == [0, 1]
-  assert isinstance(found, grid_minimum.BestRates)
+  assert isinstance(found, grid_minimum.GridMinimum)
 
 
 def test_noise_scale():

@@ -19,17 +19,17 @@ def bowls(optima, rates=RATES, width=1.0):
 
 def test_a_parabola_s_vertex_is_found_exactly():
   optima = np.array([0.1, 0.2, 0.37, 0.5, 1.9])
-  found = grid_minimum.best_rates(RATES, bowls(optima))
-  np.testing.assert_allclose(found.rates, optima, rtol=1e-12)
+  found = grid_minimum.minimum(RATES, bowls(optima))
+  np.testing.assert_allclose(found.at, optima, rtol=1e-12)
   np.testing.assert_array_equal(found.edge, 0)
   uneven = np.array([0.01, 0.15, 0.3, 1.0, 7.0])
-  found = grid_minimum.best_rates(uneven, bowls([0.2, 0.5], uneven))
-  np.testing.assert_allclose(found.rates, [0.2, 0.5], rtol=1e-12)
+  found = grid_minimum.minimum(uneven, bowls([0.2, 0.5], uneven))
+  np.testing.assert_allclose(found.at, [0.2, 0.5], rtol=1e-12)
 
 
 def test_an_optimum_at_an_end_is_the_end_and_marked():
-  found = grid_minimum.best_rates(RATES, bowls([0.001, 0.5, 50.0, 4.0]))
-  np.testing.assert_allclose(found.rates, [RATES[0], 0.5, 4.0, 4.0])
+  found = grid_minimum.minimum(RATES, bowls([0.001, 0.5, 50.0, 4.0]))
+  np.testing.assert_allclose(found.at, [RATES[0], 0.5, 4.0, 4.0])
   np.testing.assert_array_equal(found.edge, [-1, 0, 1, 1])
   assert found.censored() == (1, 2)
 
@@ -37,23 +37,23 @@ def test_an_optimum_at_an_end_is_the_end_and_marked():
 def test_a_lost_neighbour_moves_the_vertex_half_way_to_the_other():
   rates = np.array([1.0, 2.0, 4.0])
   losses = np.array([[2, 1, math.inf], [math.nan, 1, 2], [math.inf, 1, np.inf]])
-  found = grid_minimum.best_rates(rates, losses)
-  np.testing.assert_allclose(found.rates, [2**0.5, 2**1.5, 2.0])
+  found = grid_minimum.minimum(rates, losses)
+  np.testing.assert_allclose(found.at, [2**0.5, 2**1.5, 2.0])
   finite = np.where(np.isfinite(losses[:1]), losses[:1], 1e300)
-  limit = grid_minimum.best_rates(rates, finite).rates
+  limit = grid_minimum.minimum(rates, finite).at
   np.testing.assert_allclose(limit, [2**0.5], rtol=1e-3)
 
 
 def test_equal_losses_have_no_vertex_between_them():
-  found = grid_minimum.best_rates(RATES, np.ones((2, len(RATES))))
+  found = grid_minimum.minimum(RATES, np.ones((2, len(RATES))))
   np.testing.assert_array_equal(found.edge, -1)  # the lowest of equal ones
   flat = np.array([[2.0, 1.0, 1.0, 2.0]])
-  found = grid_minimum.best_rates(np.array([1.0, 2.0, 4.0, 8.0]), flat)
-  np.testing.assert_allclose(found.rates, [8**0.5])
+  found = grid_minimum.minimum(np.array([1.0, 2.0, 4.0, 8.0]), flat)
+  np.testing.assert_allclose(found.at, [8**0.5])
 
 
 @pytest.mark.parametrize(
-  ("rates", "losses", "message"),
+  ("grid", "losses", "message"),
   [
     ([1.0, 2.0], np.ones((1, 2)), "at least 3"),
     ([1.0, 3.0, 2.0], np.ones((1, 3)), "rising"),
@@ -63,9 +63,9 @@ def test_equal_losses_have_no_vertex_between_them():
     ([1.0, 2.0, 3.0], np.full((1, 3), np.nan), "no loss of row 0"),
   ],
 )
-def test_what_has_no_best_rate_is_refused(rates, losses, message):
+def test_what_has_no_minimum_is_refused(grid, losses, message):
   with pytest.raises(InputError, match=message):
-    grid_minimum.best_rates(np.array(rates), losses)
+    grid_minimum.minimum(np.array(grid), losses)
 
 
 def test_a_grid_goes_on_where_its_optimum_is_at_an_end():
@@ -80,9 +80,9 @@ def test_a_grid_goes_on_where_its_optimum_is_at_an_end():
 
 def test_one_lost_run_keeps_a_rate_from_being_the_best():
   losses = bowls([0.5, 0.5])
-  assert RATES[grid_minimum.best_place(losses)] == 0.5
+  assert RATES[grid_minimum.least_column(losses)] == 0.5
   losses[1, 3] = math.nan
-  assert RATES[grid_minimum.best_place(losses)] == 0.25
+  assert RATES[grid_minimum.least_column(losses)] == 0.25
 
 
 def test_largest_stable_rate_has_all_below_it_stable():

@@ -7,27 +7,14 @@ of two batch sizes give both unknowns. R repetitions.
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Real
-from scipy import stats
+from scipy import stats as distributions
 
 from mnist_jax.analysis.gradient_noise import variance_share
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats.effects import Effect, finite, in_unit, student_interval
-
-
-class TwoBatch(NamedTuple):
-  """Unbiased estimates, one per repetition; either may be below 0.
-
-  Attributes:
-    square_norm: of |G|^2.
-    trace: of tr(Sigma).
-  """
-
-  square_norm: Float[np.ndarray, " R"]
-  trace: Float[np.ndarray, " R"]
+from mnist_jax.stats.effects import Effect, finite, student_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +24,8 @@ class NoiseScale:
   Attributes:
     square_norm, trace: |G|^2 and tr(Sigma) with Student intervals over the
       repetitions.
-    scale: their ratio with Fieller's interval; None where undefined.
-    reason: why it is; "" where it is not.
+    scale: Their ratio with Fieller's interval; None where it is undefined.
+    reason: Why it is undefined; "" where it is not.
   """
 
   square_norm: Effect
@@ -46,17 +33,13 @@ class NoiseScale:
   scale: Effect | None
   reason: str = ""
 
-  def to_dict(self) -> dict[str, Any]:
-    """The fields as plain numbers and strings, for JSON."""
-    return dataclasses.asdict(self)
 
-
-def two_batch(
+def terms(
   small: Real[np.ndarray, " R"],
   big: Real[np.ndarray, " _"],
   batch_sizes: tuple[int, int],
   num_examples: int | None = None,
-) -> TwoBatch:
+) -> tuple[Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
   """|G|^2 and tr(Sigma) from squared gradient norms at two batch sizes.
 
   With f(B) = 1 / B this is McCandlish et al. (2018), appendix A.1:
@@ -67,9 +50,12 @@ def two_batch(
   would bias both.
 
   Args:
-    small, big: |g|^2 of R batches of each size.
-    batch_sizes: (B_small, B_big).
-    num_examples: N; None for infinitely many.
+    small, big: The |g|^2 of R batches of each size.
+    batch_sizes: The pair (B_small, B_big).
+    num_examples: N; None stands for infinitely many.
+
+  Returns:
+    Unbiased estimates, one per repetition; either may be below 0.
 
   Raises:
     InputError: sizes that do not rise or exceed N, or values not finite or
@@ -78,7 +64,7 @@ def two_batch(
   b_small, b_big = batch_sizes
   if not 1 <= b_small < b_big or b_big > (num_examples or math.inf):
     raise InputError(
-      f"batch sizes are {b_small} and {b_big}, expected the second larger, "
+      f"batch_sizes are {b_small} and {b_big}, expected the second larger, "
       f"and both from 1 to {num_examples or 'any number'}"
     )
   small, big = finite("small", small), finite("big", big)
@@ -89,22 +75,20 @@ def two_batch(
   f_small = variance_share(b_small, num_examples)
   f_big = variance_share(b_big, num_examples)
   trace = (small - big) / (f_small - f_big)
-  return TwoBatch(small - f_small * trace, trace)
+  return small - f_small * trace, trace
 
 
 def _fieller(
-  square_norm: Float[np.ndarray, " R"],
-  trace: Float[np.ndarray, " R"],
-  confidence: float,
+  square_norm: Float[np.ndarray, " R"], trace: Float[np.ndarray, " R"]
 ) -> Effect:
-  """mean(trace) / mean(square_norm), with Fieller's interval (1954).
+  """mean(trace) / mean(square_norm), with Fieller's 95 % interval (1954).
 
   All ratios r that Student's t does not reject for mean(trace - r *
   square_norm) = 0: a bounded interval, since the caller has seen to it that
   0 is not in the interval of mean(square_norm).
   """
-  n = len(trace)
-  t = float(stats.t.isf((1.0 - confidence) / 2.0, n - 1))
+  n, confidence = len(trace), 0.95
+  t = float(distributions.t.isf((1.0 - confidence) / 2.0, n - 1))
   norm, top = float(square_norm.mean()), float(trace.mean())
   (v_norm, cov), (_, v_top) = np.cov(square_norm, trace) / n
   a = norm**2 - t**2 * v_norm
@@ -124,33 +108,34 @@ def _fieller(
   )
 
 
-def noise_scale(estimates: TwoBatch, *, confidence: float = 0.95) -> NoiseScale:
-  """The ratio of the two means over repetitions, with its interval.
+def noise_scale(
+  small: Real[np.ndarray, " R"],
+  big: Real[np.ndarray, " _"],
+  batch_sizes: tuple[int, int],
+  num_examples: int | None = None,
+) -> NoiseScale:
+  """The ratio of the means of both `terms` over repetitions, with intervals.
 
   The mean of the ratios would be biased, or infinite: the paper averages
   both terms first, as is done here. Where the interval of |G|^2 holds 0 the
   data do not exclude an infinite noise scale, and none is given.
 
   Args:
-    estimates: at least two repetitions.
-    confidence: of all three intervals, in (0, 1).
+    small, big, batch_sizes, num_examples: The arguments of `terms`, with at
+      least two repetitions.
 
   Raises:
-    InputError: values not finite, fewer than two, confidence out of range.
+    InputError: as `terms`, or fewer than two repetitions.
   """
-  in_unit("confidence", confidence)
-  square_norm = finite("square_norm", estimates.square_norm)
-  trace = finite("trace", estimates.trace)
-  norm_effect = student_interval(square_norm, confidence)
-  trace_effect = student_interval(trace, confidence)
-  if norm_effect.low <= 0.0:
+  square_norm, trace = terms(small, big, batch_sizes, num_examples)
+  norm = student_interval(square_norm)
+  trace_effect = student_interval(trace)
+  if norm.low <= 0.0:
     return NoiseScale(
-      norm_effect,
+      norm,
       trace_effect,
       None,
-      f"undefined: |G|^2 is {norm_effect.estimate:.3g}, its interval from "
-      f"{norm_effect.low:.3g} to {norm_effect.high:.3g}, after "
-      f"{norm_effect.n} repetitions",
+      f"undefined: |G|^2 is {norm.estimate:.3g}, its interval from "
+      f"{norm.low:.3g} to {norm.high:.3g}, after {norm.n} repetitions",
     )
-  scale = _fieller(square_norm, trace, confidence)
-  return NoiseScale(norm_effect, trace_effect, scale)
+  return NoiseScale(norm, trace_effect, _fieller(square_norm, trace))
