@@ -14,7 +14,7 @@ The choices, made once for all studies:
   the interval does; the equivalence test and the power calculation are built
   on the same t; and it has no random part. Wilcoxon's asks about another
   quantity where differences are skewed, and accuracies, multiples of 1/5,000,
-  have ties. A sign-flip permutation test is there as a check on the t.
+  have ties.
 * A run that diverged has no finite value here. It is refused, not dropped:
   the caller says what it counts as (an accuracy of 0.1, say), or compares
   the fractions that diverged.
@@ -22,7 +22,6 @@ The choices, made once for all studies:
 
 import dataclasses
 import math
-from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Real
@@ -31,7 +30,7 @@ from scipy import stats
 from mnist_jax.runtime.errors import InputError
 
 FEWEST_TO_RESAMPLE = 10  # below it, Student's interval
-_RESAMPLES = 4_999
+RESAMPLES = 4_999
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +38,14 @@ class Effect:
   """An estimate with its interval and its test.
 
   Attributes:
-    estimate: in the units of the data.
-    low, high: the interval at `confidence`; low <= high.
-    n: seeds (or trials) behind it.
-    confidence: in (0, 1), as stated for the interval.
-    interval: how the interval was made.
-    standard_error: of the estimate; None where no t test can be built on it.
-    test, p_value: the two-sided test that the quantity is 0; None if none is.
+    estimate: The number, in the units of the data.
+    low, high: The ends of its interval; low <= high.
+    n: How many seeds (or trials) are behind it.
+    confidence: The level stated for the interval, in (0, 1).
+    interval: How the interval was made.
+    standard_error: The standard error of the estimate; None where no t test
+      can be built on it.
+    test, p_value: The two-sided test that the quantity is 0; None without one.
   """
 
   estimate: float
@@ -58,26 +58,6 @@ class Effect:
   test: str | None = None
   p_value: float | None = None
 
-  def to_dict(self) -> dict[str, Any]:
-    """The fields as plain numbers and strings, for JSON."""
-    return dataclasses.asdict(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-  """Mean and sample sd (n - 1) of S values; prints as `mean ± sd (n = S)`."""
-
-  mean: float
-  sd: float
-  n: int
-
-  def __str__(self) -> str:
-    return f"{self.mean:.4f} ± {self.sd:.4f} (n = {self.n})"
-
-  def to_dict(self) -> dict[str, Any]:
-    """The fields as plain numbers, for JSON."""
-    return dataclasses.asdict(self)
-
 
 def finite(
   name: str, x: Real[np.ndarray, "..."], ndim: int = 1, fewest: int = 2
@@ -85,9 +65,9 @@ def finite(
   """x in float64, checked.
 
   Args:
-    name: how to call x in a message.
-    ndim: the number of axes x must have; the first counts the seeds.
-    fewest: the smallest number of seeds allowed.
+    name: What x is called in a message.
+    ndim: How many axes x must have; the first counts the seeds.
+    fewest: The smallest number of seeds allowed.
 
   Raises:
     InputError: another number of axes, too few seeds, or NaN or infinity.
@@ -120,28 +100,24 @@ def widened_level(confidence: float, n: int) -> float:
   alpha'/2 = Phi(-sqrt(n / (n - 1)) t(alpha/2, n - 1)), Hesterberg (2015).
 
   Args:
-    confidence: the wanted coverage, in (0, 1).
-    n: seeds, at least 2.
+    confidence: The wanted coverage, in (0, 1).
+    n: The number of seeds, at least 2.
   """
   t = stats.t.isf((1.0 - confidence) / 2.0, n - 1)
   return float(1.0 - 2.0 * stats.norm.sf(math.sqrt(n / (n - 1)) * t))
 
 
 def bootstrap_interval(
-  x: Float[np.ndarray, "M S"],
-  *,
-  seed: int,
-  confidence: float = 0.95,
-  n_resamples: int = _RESAMPLES,
+  x: Float[np.ndarray, "M S"], *, seed: int, confidence: float = 0.95
 ) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]:
   """Low and high of the mean of each row: BCa bootstrap, widened.
 
   Args:
-    x: M data sets of S seeds, finite, at least 10 seeds: resampling never
-      leaves the range of the data, which for a few seeds is too short. A row
-      of equal values gets an interval of no length.
-    seed: of the resampling; equal seeds give equal intervals.
-    confidence: wanted coverage, in (0, 1).
+    x: M data sets of S seeds, finite. At least 10 seeds are needed: resampling
+      never leaves the range of the data, which for a few seeds is too short.
+      A row of equal values gets an interval of no length.
+    seed: The seed of the resampling; equal seeds give equal intervals.
+    confidence: The wanted coverage, in (0, 1).
 
   Raises:
     InputError: confidence out of range or fewer than ten seeds.
@@ -160,7 +136,7 @@ def bootstrap_interval(
       (x[varied],),
       np.mean,
       axis=1,
-      n_resamples=n_resamples,
+      n_resamples=RESAMPLES,
       batch=max(1, 4_000_000 // x.size),
       confidence_level=widened_level(confidence, n),
       method="BCa",
@@ -203,18 +179,6 @@ def p_below(effect: Effect, threshold: float) -> float:
   return p_above(mirrored, -threshold)
 
 
-def _sign_flip(d: Float[np.ndarray, " S"], seed: int) -> float:
-  result = stats.permutation_test(
-    (d,),
-    np.mean,
-    permutation_type="samples",
-    vectorized=True,
-    n_resamples=_RESAMPLES,
-    random_state=np.random.default_rng(seed),
-  )
-  return float(result.pvalue)
-
-
 def student_interval(
   d: Float[np.ndarray, " S"], confidence: float = 0.95
 ) -> Effect:
@@ -238,20 +202,14 @@ def student_interval(
 
 
 def mean_interval(
-  x: Real[np.ndarray, " S"],
-  *,
-  seed: int,
-  confidence: float = 0.95,
-  n_resamples: int = _RESAMPLES,
-  test: Literal["t", "sign-flip"] = "t",
+  x: Real[np.ndarray, " S"], *, seed: int, confidence: float = 0.95
 ) -> Effect:
   """The mean over seeds, its bootstrap interval, and the test that it is 0.
 
   Args:
-    x: one finite value per seed, at least two.
-    seed: of the resampling; equal seeds give equal intervals.
-    test: "t", Student's; or "sign-flip", a permutation test exact when x and
-      -x are equally likely (4,999 flips: p is never below 0.0004).
+    x: One finite value per seed, at least two.
+    seed: The seed of the resampling; equal seeds give equal intervals.
+    confidence: The wanted coverage, in (0, 1).
 
   Raises:
     InputError: values not finite, fewer than two, or a
@@ -260,19 +218,9 @@ def mean_interval(
   check_probability("confidence", confidence)
   x = finite("x", x)
   effect = student_interval(x, confidence)
-  if effect.standard_error == 0.0:
+  if effect.standard_error == 0.0 or len(x) < FEWEST_TO_RESAMPLE:
     return effect
-  if test == "sign-flip":
-    effect = dataclasses.replace(
-      effect,
-      test="sign-flip permutation over seeds",
-      p_value=_sign_flip(x, seed),
-    )
-  if len(x) < FEWEST_TO_RESAMPLE:
-    return effect
-  low, high = bootstrap_interval(
-    x[None], seed=seed, confidence=confidence, n_resamples=n_resamples
-  )
+  low, high = bootstrap_interval(x[None], seed=seed, confidence=confidence)
   return dataclasses.replace(
     effect,
     low=min(float(low[0]), effect.estimate),
@@ -315,26 +263,18 @@ def paired_difference(
   *,
   seed: int,
   confidence: float = 0.95,
-  n_resamples: int = _RESAMPLES,
-  test: Literal["t", "sign-flip"] = "t",
 ) -> Effect:
   """mean(a - b) over seeds that both arms share, interval and test.
 
   Args:
-    a, b: [S] each, same seeds in the same order; finite.
-    seed: of the resampling.
-    test: see `mean_interval`.
+    a, b: One finite value per seed, the same seeds in the same order.
+    seed: The seed of the resampling.
+    confidence: The wanted coverage, in (0, 1).
 
   Raises:
     InputError: as `mean_interval`, or arms of different length.
   """
-  return mean_interval(
-    differences(a, b),
-    seed=seed,
-    confidence=confidence,
-    n_resamples=n_resamples,
-    test=test,
-  )
+  return mean_interval(differences(a, b), seed=seed, confidence=confidence)
 
 
 def paired_log_ratio(
@@ -428,13 +368,3 @@ def wilson_interval(
     confidence=confidence,
     interval="Wilson score interval",
   )
-
-
-def summary(x: Real[np.ndarray, " S"]) -> Summary:
-  """Mean and sample sd of at least two finite values.
-
-  Raises:
-    InputError: values not finite, or fewer than two.
-  """
-  x = finite("x", x)
-  return Summary(float(x.mean()), float(x.std(ddof=1)), len(x))

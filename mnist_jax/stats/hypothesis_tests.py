@@ -4,52 +4,23 @@ Equivalence within a margin, Holm's correction, and power, all built on the
 estimate, standard error and n of an `Effect`.
 """
 
-import dataclasses
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Real
+from jaxtyping import Float, Int
 from scipy import stats
 
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.effects import (
   Effect,
   check_probability,
-  differences,
   p_above,
   p_below,
-  student_interval,
 )
 
 Kind = Literal["greater", "less", "same"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Equivalence:
-  """Two one-sided tests that a quantity lies within +-margin of `target`.
-
-  Attributes:
-    low, high: the interval at 1 - 2 alpha (90 % for 5 %), dual to the tests.
-    p_value: the larger of the two one-sided p.
-    equivalent: p_value < alpha, that is, the interval lies inside the margin.
-  """
-
-  estimate: float
-  low: float
-  high: float
-  margin: float
-  target: float
-  n: int
-  alpha: float
-  p_value: float
-  equivalent: bool
-  test: str = "two one-sided t tests"
-
-  def to_dict(self) -> dict[str, Any]:
-    """The fields as plain numbers and strings, for JSON."""
-    return dataclasses.asdict(self)
 
 
 def check_margin(margin: float | None) -> None:
@@ -58,47 +29,18 @@ def check_margin(margin: float | None) -> None:
     raise InputError(f"margin is {margin}, expected a finite number above 0")
 
 
-def tost(
-  effect: Effect, margin: float, *, target: float = 0.0, alpha: float = 0.05
-) -> Equivalence:
-  """Equivalence of an effect to `target` within +-margin (Schuirmann 1987).
+def tost(effect: Effect, margin: float, *, target: float = 0.0) -> float:
+  """p that the quantity lies beyond +-margin of `target` (Schuirmann 1987).
 
-  The margin, in the units of the effect, must have been fixed before the data
-  were seen.
+  The larger p of two one-sided t tests. The margin, in the units of the
+  effect, must have been fixed before the data were seen. p < 0.05 exactly
+  where Student's 90 % interval lies within the margin.
 
   Raises:
     InputError: margin not above 0, or an effect without standard error.
   """
   check_margin(margin)
-  check_probability("alpha", alpha)
-  p = max(p_above(effect, target - margin), p_below(effect, target + margin))
-  reach = stats.t.isf(alpha, effect.n - 1) * (effect.standard_error or 0.0)
-  return Equivalence(
-    estimate=effect.estimate,
-    low=effect.estimate - float(reach),
-    high=effect.estimate + float(reach),
-    margin=margin,
-    target=target,
-    n=effect.n,
-    alpha=alpha,
-    p_value=p,
-    equivalent=p < alpha,
-  )
-
-
-def equivalence(
-  a: Real[np.ndarray, " S"],
-  b: Real[np.ndarray, " _"],
-  margin: float,
-  *,
-  alpha: float = 0.05,
-) -> Equivalence:
-  """Are a and b, paired over seeds, the same within +-margin? See `tost`.
-
-  Raises:
-    InputError: as `paired_difference`, or a margin not above 0.
-  """
-  return tost(student_interval(differences(a, b), 0.95), margin, alpha=alpha)
+  return max(p_above(effect, target - margin), p_below(effect, target + margin))
 
 
 def holm(
@@ -111,10 +53,10 @@ def holm(
   at most alpha likely, however the tests depend on each other.
 
   Args:
-    p_values: [m], each in [0, 1].
-    groups: [m], where tests of one group exclude each other (at most one of
-      their null hypotheses can be true): each group still standing is then
-      counted once (Shaffer 1986, procedure S2).
+    p_values: The p of m tests, each in [0, 1].
+    groups: The group of each test, where those of one group exclude each other
+      (at most one of their null hypotheses can be true): each group still
+      standing is then counted once (Shaffer 1986, procedure S2).
 
   Raises:
     InputError: a p outside [0, 1], or groups of another length.
@@ -184,14 +126,14 @@ def seeds_to_decide(
   itself uncertain, and its number of seeds more so (it goes like 1/effect^2).
 
   Args:
-    effect: with a standard error; its sd is standard_error * sqrt(n).
-    kind: "greater" and "less": to tell the effect from target in either
-      direction, or, with a margin, to rule out one as large as the margin.
-      "same": to show it within the margin of target, or outside.
-    margin: in the units of the effect; required for "same".
-    alpha: divide it by the number of tests where there are several.
-    power: the chance to decide that is asked for, in (0, 1).
-    cap: the largest number worth naming.
+    effect: An effect with a standard error; its sd is standard_error * sqrt(n).
+    kind: What is to be decided. "greater" and "less" tell the effect from
+      target in either direction, or, with a margin, rule out one as large as
+      the margin; "same" shows it within the margin of target, or outside.
+    target, margin: Numbers in the units of the effect; "same" needs a margin.
+    alpha: The level; divide it by the number of tests where there are several.
+    power: The chance to decide that is asked for, in (0, 1).
+    cap: The largest number worth naming.
 
   Returns:
     The smallest n from 2 to cap, or None: an effect next to 0 (or, for

@@ -9,7 +9,6 @@ would give intervals that are too short.
 import dataclasses
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
@@ -18,7 +17,6 @@ from scipy import stats
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.effects import (
   Effect,
-  check_probability,
   finite,
   mean_interval,
   widened_level,
@@ -34,10 +32,11 @@ class Segments:
   """A continuous fit of straight pieces in log-log coordinates.
 
   Attributes:
-    name: "line", "one break" or "two breaks".
-    bic: lower is better; comparable between the fits of one call only.
-    breakpoints: in the units of x, with percentile intervals over seeds.
-    slopes: exponents from left to right, one more than breakpoints.
+    name: The name: "line", "one break" or "two breaks".
+    bic: The criterion: lower is better; comparable within one call only.
+    breakpoints: The places in the units of x, with percentile intervals over
+      seeds.
+    slopes: The exponents from left to right, one more than breakpoints.
   """
 
   name: str
@@ -51,9 +50,10 @@ class PiecewiseFit:
   """All fits of one call, by number of breaks.
 
   Attributes:
-    best: the name of the fit with the lowest BIC.
-    bic_difference: by how much the next best is worse; above 10 is very
-      strong, below 2 not worth mentioning (Kass & Raftery 1995, section 3.2).
+    best: The name of the fit with the lowest BIC.
+    bic_difference: How much worse the next best is; above 10 is very strong,
+      below 2 not worth mentioning (Kass & Raftery 1995, section 3.2).
+    n: The number of seeds.
   """
 
   fits: tuple[Segments, ...]
@@ -64,10 +64,6 @@ class PiecewiseFit:
   def fit(self, name: str) -> Segments:
     """The fit of that name; KeyError if it was not made."""
     return {fit.name: fit for fit in self.fits}[name]
-
-  def to_dict(self) -> dict[str, Any]:
-    """The fields as plain numbers, strings and lists, for JSON."""
-    return dataclasses.asdict(self)
 
 
 def _logs(
@@ -98,8 +94,8 @@ def seed_slopes(
   A spread between seeds that is only the logarithm's rounding is taken out.
 
   Args:
-    x: rising, above 0, at least two points.
-    y: [S, K], above 0, at least two seeds.
+    x: At least two points, rising, above 0.
+    y: The values [S, K], above 0, of at least two seeds.
 
   Raises:
     InputError: a value not finite or not above 0, x that does not rise, or
@@ -116,11 +112,7 @@ def seed_slopes(
 
 
 def loglog_slope(
-  x: Real[np.ndarray, " K"],
-  y: Real[np.ndarray, "S _"],
-  *,
-  seed: int,
-  confidence: float = 0.95,
+  x: Real[np.ndarray, " K"], y: Real[np.ndarray, "S _"], *, seed: int
 ) -> Effect:
   """The mean of `seed_slopes` over seeds, its interval and test.
 
@@ -128,13 +120,13 @@ def loglog_slope(
   of the seeds' slopes, so resampling seeds is resampling those S numbers.
 
   Args:
-    x, y: as there.
-    seed: of the resampling.
+    x, y: The arguments of `seed_slopes`.
+    seed: The seed of the resampling.
 
   Raises:
-    InputError: as there.
+    InputError: as `seed_slopes`.
   """
-  return mean_interval(seed_slopes(x, y), seed=seed, confidence=confidence)
+  return mean_interval(seed_slopes(x, y), seed=seed)
 
 
 def _basis(
@@ -228,10 +220,9 @@ def _bic(
   return count * math.log(mean_square) + (3 + 2 * n_breaks) * math.log(count)
 
 
-def _percentile(
-  draws: Float[np.ndarray, " R"], n: int, confidence: float
-) -> Effect:
+def _percentile(draws: Float[np.ndarray, " R"], n: int) -> Effect:
   """The estimate, draws[0], with what the resamples after it say of it."""
+  confidence = 0.95
   estimate, draws = float(draws[0]), draws[1:]
   level = widened_level(confidence, n)
   low, high = np.quantile(draws, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
@@ -272,13 +263,8 @@ def _fit(
   log_y: Float[np.ndarray, "S K"],
   counts: Int[np.ndarray, "R S"],
   n_breaks: int,
-  confidence: float,
 ) -> Segments:
-  """The fit with that many breaks.
-
-  Args:
-    counts: how often each seed is in each resample.
-  """
+  """The fit with that many breaks; `counts` of each seed in each resample."""
   n = len(log_y)
   # A seed's own level is not in question, only the shape is.
   shapes = log_y - log_y.mean(axis=1, keepdims=True)
@@ -294,10 +280,8 @@ def _fit(
   return Segments(
     name=_NAMES[n_breaks],
     bic=_bic(squares, log_y.size, n_breaks, log_y),
-    breakpoints=tuple(
-      _on_x(_percentile(draws, n, confidence)) for draws in breaks.T
-    ),
-    slopes=tuple(_percentile(draws, n, confidence) for draws in slopes.T),
+    breakpoints=tuple(_on_x(_percentile(draws, n)) for draws in breaks.T),
+    slopes=tuple(_percentile(draws, n) for draws in slopes.T),
   )
 
 
@@ -306,7 +290,6 @@ def piecewise_slopes(
   y: Real[np.ndarray, "S _"],
   *,
   seed: int,
-  confidence: float = 0.95,
   n_resamples: int = _RESAMPLES,
 ) -> PiecewiseFit:
   """One power law against continuous ones with one and two breaks, by BIC.
@@ -317,21 +300,21 @@ def piecewise_slopes(
   breaks anew each time, so they include the doubt about where a break is.
 
   Args:
-    x: rising, above 0; at least 5 points. Two breaks have as many parameters
+    x: At least 5 points, rising, above 0. Two breaks have as many parameters
       as 6 points, so they are tried from 7 points on.
-    y: [S, K], above 0, at least two seeds.
-    seed: of the resampling.
+    y: The values [S, K], above 0, of at least two seeds.
+    seed: The seed of the resampling.
+    n_resamples: How often the seeds are drawn anew.
 
   Raises:
     InputError: as `loglog_slope`, or fewer than 5 points.
   """
-  check_probability("confidence", confidence)
   log_x, log_y = _logs(x, y, fewest=5)
   n = len(log_y)
   rng = np.random.default_rng(seed)
   counts = rng.multinomial(n, np.full(n, 1.0 / n), size=n_resamples)
   fits = tuple(
-    _fit(log_x, log_y, counts, n_breaks, confidence)
+    _fit(log_x, log_y, counts, n_breaks)
     for n_breaks in range(3 if len(log_x) >= 7 else 2)
   )
   first, second = sorted(fits, key=lambda fit: fit.bic)[:2]

@@ -30,6 +30,7 @@ from mnist_jax.stats.hypothesis_tests import (
   check_margin,
   holm,
   seeds_to_decide,
+  tost,
 )
 
 MIN_SEEDS = 30
@@ -48,15 +49,16 @@ class Question:
   """One part of a claim, put so that numbers can answer it.
 
   Attributes:
-    claim: its id in the list of claims, "L4".
-    name: of the part, short and unique in the claim: "accuracy at epoch 10".
-    text: the question in words.
-    effect: what was measured.
-    kind: "greater": the effect is above target; "less": below; "same": within
-      +-margin of it. So "the slope is in [0.9, 1.1]" is "same", target 1,
-      margin 0.1.
-    target, margin: in the units of the effect, fixed before the run.
-    note: goes into the part's note.
+    claim: The claim's id in the list of claims, "L4".
+    name: The part's name, short and unique in the claim: "accuracy at epoch
+      10".
+    text: The question in words.
+    effect: What was measured.
+    kind: What is claimed: the effect is above target ("greater"), below it
+      ("less") or within +-margin of it ("same"). So "the slope is in [0.9,
+      1.1]" is "same", target 1, margin 0.1.
+    target, margin: Numbers in the units of the effect, fixed before the run.
+    note: What is added to the part's note.
   """
 
   claim: str
@@ -78,10 +80,10 @@ class Part:
   """One part of a claim, judged.
 
   Attributes:
-    test: in words; None for a part that was derived rather than measured.
-    p_holds, p_fails: Holm-adjusted p for and against; 1 where the effect
+    test: The test in words; None for a part that was derived, not measured.
+    p_holds, p_fails: The Holm-adjusted p for and against; 1 where the effect
       points the other way; None where nothing was tested.
-    seeds_needed: an estimate of how many would decide; None where decided, or
+    seeds_needed: An estimate of how many would decide; None where decided, or
       where no affordable number would.
   """
 
@@ -152,10 +154,9 @@ def _tests(question: Question) -> tuple[float, float | None]:
   effect, target, margin = question.effect, question.target, question.margin
   if question.kind == "same":
     assert margin is not None
-    low, high = target - margin, target + margin
-    inside = max(p_above(effect, low), p_below(effect, high))
-    beyond = min(p_above(effect, high), p_below(effect, low))
-    return inside, min(1.0, 2.0 * beyond)
+    above = p_above(effect, target + margin)
+    beyond = min(above, p_below(effect, target - margin))
+    return tost(effect, margin, target=target), min(1.0, 2.0 * beyond)
   p = _p_no_difference(question)
   if margin is None:
     return p, None

@@ -23,14 +23,12 @@ def effect_of(mean: float, sd: float, n: int) -> effects.Effect:
 def test_tost_is_two_one_sided_t_tests():
   rng = np.random.default_rng(0)
   a, b = rng.normal(size=(2, 40))
-  result = hypothesis_tests.equivalence(a, b, 0.5)
   p = max(
     stats.ttest_rel(a, b - 0.5, alternative="greater").pvalue,
     stats.ttest_rel(a, b + 0.5, alternative="less").pvalue,
   )
-  assert result.p_value == pytest.approx(p)
-  ends = stats.ttest_rel(a, b).confidence_interval(0.9)
-  assert (result.low, result.high) == pytest.approx(tuple(ends))
+  effect = effects.paired_difference(a, b, seed=0)
+  assert hypothesis_tests.tost(effect, 0.5) == pytest.approx(p)
 
 
 @given(
@@ -42,17 +40,17 @@ def test_tost_is_two_one_sided_t_tests():
 def test_equivalent_exactly_when_the_90_percent_interval_is_inside(
   mean, sd, n, margin
 ):
-  result = hypothesis_tests.tost(effect_of(mean, sd, n), margin)
-  inside = -margin < result.low and result.high < margin
-  assert result.equivalent == inside
-  assert result.equivalent == (result.p_value < 0.05)
+  effect = effect_of(mean, sd, n)
+  reach = stats.t.isf(0.05, n - 1) * effect.standard_error
+  inside = abs(effect.estimate) + reach < margin
+  assert (hypothesis_tests.tost(effect, margin) < 0.05) == inside
 
 
 def test_tost_around_a_target():
   effect = effect_of(1.02, 0.05, 30)
-  assert hypothesis_tests.tost(effect, 0.1, target=1.0).equivalent
-  assert not hypothesis_tests.tost(effect, 0.1).equivalent
-  assert not hypothesis_tests.tost(effect, 0.01, target=1.0).equivalent
+  assert hypothesis_tests.tost(effect, 0.1, target=1.0) < 0.05
+  assert hypothesis_tests.tost(effect, 0.1) > 0.05
+  assert hypothesis_tests.tost(effect, 0.01, target=1.0) > 0.05
 
 
 @pytest.mark.parametrize("n", [30, 50])
@@ -60,17 +58,16 @@ def test_tost_around_a_target():
 def test_at_the_margin_equivalence_is_wrong_5_percent_of_the_time(n, sign):
   trials, margin = 1_000, 0.5
   d = np.random.default_rng(n).normal(sign * margin, 1.0, size=(trials, n))
-  zero = np.zeros(n)
-  share = np.mean(
-    [hypothesis_tests.equivalence(x, zero, margin).equivalent for x in d]
-  )
+  p = [hypothesis_tests.tost(effects.student_interval(x), margin) for x in d]
+  share = np.mean(np.array(p) < 0.05)
   assert share == pytest.approx(0.05, abs=3.0 * math.sqrt(0.0475 / trials))
 
 
 def test_seeds_that_all_agree():
   same = np.linspace(0.0, 1.0, 30)
-  assert hypothesis_tests.equivalence(same, same, 0.001).equivalent
-  assert not hypothesis_tests.equivalence(same + 0.01, same, 0.001).equivalent
+  for shift, equal in ((0.0, True), (0.01, False)):
+    effect = effects.paired_difference(same + shift, same, seed=0)
+    assert (hypothesis_tests.tost(effect, 0.001) < 0.05) == equal
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Exponents with intervals, and breaks found by BIC."""
 
+import dataclasses
 import itertools
 import json
 
@@ -86,7 +87,7 @@ def test_the_true_shape_is_found(breaks, exponents, name, sd):
   assert found == pytest.approx(breaks, **within)
   found = [slope.estimate for slope in fit.slopes]
   assert found == pytest.approx(exponents, **within)
-  json.dumps(result.to_dict(), allow_nan=False)
+  json.dumps(dataclasses.asdict(result), allow_nan=False)
 
 
 def test_bic_of_one_line_is_that_of_ordinary_regression():
