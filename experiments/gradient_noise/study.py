@@ -87,7 +87,7 @@ def _variances(
     found = gradient_noise.square_distances(
       loss_fn, params, split, drawn, moments.mean
     )
-    exact = gradient_noise.batch_variance(float(moments.trace), size, count)
+    exact = float(moments.trace) * gradient_noise.variance_share(size, count)
     rows.append(
       {"batch_size": size, "variance": float(found.mean()), "exact": exact}
     )

@@ -118,18 +118,17 @@ def solve(problem: Problem) -> Optimum:
       gradient = np.asarray(gradient_at(theta))
       norm = float(np.linalg.norm(gradient))
       if norm < GRADIENT_BAR:
-        return Optimum(unravel(jnp.asarray(theta)), float(loss(theta)), norm)
+        found = jnp.asarray(theta)
+        return Optimum(unravel(found), float(loss(found)), norm)
       hessian = scipy.sparse.linalg.LinearOperator(
         (len(theta), len(theta)),
         matvec=functools.partial(product, theta),
         dtype=np.float64,
       )
-      theta = (
-        theta
-        + scipy.sparse.linalg.cg(
-          hessian, -gradient, rtol=min(0.5, norm**0.5), maxiter=_CG_STEPS
-        )[0]
+      move, _ = scipy.sparse.linalg.cg(
+        hessian, -gradient, rtol=min(0.5, norm**0.5), maxiter=_CG_STEPS
       )
+      theta = theta + move
   raise InputError(
     f"l2={problem.l2}: the optimum was found to a gradient of "
     f"{norm:.1e}, expected below {GRADIENT_BAR}; try a larger one"

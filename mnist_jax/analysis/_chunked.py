@@ -39,10 +39,10 @@ def mean(function: Callable[[Any], T], examples: PyTree, chunk: int, /) -> T:
   alike, and the rest is called on its own and counts by its length.
 
   Args:
-    function: of a pytree of k examples; called with k = chunk, and with
-      k = N mod chunk where that is not 0.
-    examples: a pytree, N on the first axis of every leaf.
-    chunk: the most examples at once, at least 1.
+    function: A function of a pytree of k examples; it is called with k = chunk,
+      and with k = N mod chunk where that is not 0.
+    examples: A pytree, N on the first axis of every leaf.
+    chunk: The most examples at once, at least 1.
 
   Returns:
     A pytree as `function` returns it.

@@ -1,8 +1,8 @@
 """Hessian-vector products and the largest eigenvalue, without the Hessian.
 
-P parameters, N examples, m Lanczos steps. A loss is a `noise.LossFn`: a mean
-over the examples it is given, so its Hessian over a data set is the mean of
-the chunks' Hessians.
+P parameters, N examples, m Lanczos steps. A loss is a
+`gradient_noise.LossFn`: a mean over the examples it is given, so its Hessian
+over a data set is the mean of the chunks' Hessians.
 """
 
 import functools
@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from mnist_jax import data
-from mnist_jax.analysis import _chunked as chunks
+from mnist_jax.analysis import _chunked
 from mnist_jax.analysis.gradient_noise import LossFn, network_loss
 from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
@@ -25,14 +25,15 @@ class Eigenvalue(NamedTuple):
   """An estimate of the algebraically largest eigenvalue of a symmetric A.
 
   Attributes:
-    value: the Ritz value v^T A v, never above the largest eigenvalue but by
+    value: The Ritz value v^T A v, never above the largest eigenvalue but by
       rounding.
-    vector: v, of length 1, in the structure of the parameters.
-    residual: |A v - value v|. Some eigenvalue lies within it of `value`
-      (Parlett, The Symmetric Eigenvalue Problem, theorem 4.5.1). That it is
-      the largest rests on the random start, which meets every eigenvector.
-    steps: products with A made.
-    converged: residual <= tolerance * |value|.
+    vector: The unit vector v, in the structure of the parameters.
+    residual: The length |A v - value v|. Some eigenvalue lies within it of
+      `value` (Parlett, The Symmetric Eigenvalue Problem, theorem 4.5.1). That
+      it is the largest rests on the random start, which meets every
+      eigenvector.
+    steps: How many products with A were made.
+    converged: Whether residual <= tolerance * |value|.
   """
 
   value: Float[Array, ""]
@@ -67,18 +68,20 @@ def hessian_vector_product(
   Costs about two gradients in time and memory; H is never formed.
 
   Args:
-    vector: in the structure and types of params.
-    chunk: the most examples at once.
+    loss_fn: A mean over the examples it is given.
+    vector: The vector v, in the structure and types of params.
+    examples: A pytree, N on the first axis of every leaf.
+    chunk: The most examples at once.
 
   Raises:
-    InputError: as `chunks.mean`.
+    InputError: as `_chunked.mean`.
   """
 
   def product(some: PyTree) -> PyTree:
     gradient = lambda p: jax.grad(loss_fn)(p, some)  # noqa: E731
     return jax.jvp(gradient, (params,), (vector,))[1]
 
-  return chunks.mean(product, examples, chunk)
+  return _chunked.mean(product, examples, chunk)
 
 
 def _orthogonal_to(
@@ -152,12 +155,13 @@ def largest_eigenvalue(
   them. For the smallest eigenvalue give -A.
 
   Args:
-    matvec: v -> A v for a symmetric A, on pytrees like `like`.
-    like: the structure, shapes and types of v; its values are not read.
-    key: consumed, for the start.
-    max_steps: at least 1; max_steps + 1 vectors are held.
-    tolerance: relative, > 0; below some 10 eps it is never met, unless the
-      Krylov space is used up.
+    matvec: The map v -> A v for a symmetric A, on pytrees like `like`.
+    like: A pytree with the structure, shapes and types of v; its values are
+      not read.
+    key: The random key of the start, which is consumed.
+    max_steps: The most products, at least 1; max_steps + 1 vectors are held.
+    tolerance: The relative residual to reach, > 0; below some 10 eps it is
+      never met, unless the Krylov space is used up.
 
   Raises:
     InputError: max_steps below 1 or tolerance not above 0.
@@ -220,11 +224,14 @@ def sharpness(
   is not (Dinh et al. 2017), so it compares runs of one network only.
 
   Args:
-    loss_fn: hashable, so that its program is compiled once.
-    key: consumed.
+    loss_fn: A hashable function, so that its program is compiled once.
+    examples: A pytree, N on the first axis of every leaf.
+    key: The random key of the start, which is consumed.
+    chunk: The most examples at once.
+    max_steps, tolerance: Arguments of `largest_eigenvalue`.
 
   Raises:
-    InputError: as `largest_eigenvalue` and `chunks.mean`.
+    InputError: as `largest_eigenvalue` and `_chunked.mean`.
   """
   on_device = jax.tree.map(jnp.asarray, examples)
 
@@ -251,6 +258,6 @@ def network_sharpness(
   weights.
 
   Args:
-    settings: chunk, max_steps, tolerance of `sharpness`.
+    settings: The chunk, max_steps and tolerance of `sharpness`.
   """
   return sharpness(network_loss(activations), params, split, key, **settings)

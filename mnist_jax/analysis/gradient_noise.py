@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from mnist_jax import data
-from mnist_jax.analysis import _chunked as chunks
+from mnist_jax.analysis import _chunked
 from mnist_jax.model import losses, mlp
 from mnist_jax.runtime.errors import InputError
 
@@ -31,9 +31,9 @@ class Moments(NamedTuple):
   """Mean and total variance of the per-example gradients.
 
   Attributes:
-    mean: G, in the structure of params.
-    square_norm: |G|^2.
-    mean_square: the mean of |g_i|^2.
+    mean: The mean gradient G, in the structure of params.
+    square_norm: The squared length |G|^2.
+    mean_square: The mean of |g_i|^2.
   """
 
   mean: PyTree
@@ -72,11 +72,12 @@ def gradient_moments(
   """The moments over N examples, from each example's own gradient.
 
   Args:
-    loss_fn: hashable, so that its program is compiled once.
-    chunk: gradients held at once: chunk * P numbers in memory.
+    loss_fn: A hashable function, so that its program is compiled once.
+    examples: A pytree, N on the first axis of every leaf.
+    chunk: How many gradients are held at once: chunk * P numbers in memory.
 
   Raises:
-    InputError: as `chunks.mean`.
+    InputError: as `_chunked.mean`.
   """
 
   def one(example: PyTree) -> PyTree:
@@ -88,7 +89,7 @@ def gradient_moments(
     squares = jax.vmap(square_norm)(grads)
     return jax.tree.map(lambda g: g.mean(axis=0), grads), squares.mean()
 
-  return _moments(chunks.mean(both, examples, chunk))
+  return _moments(_chunked.mean(both, examples, chunk))
 
 
 @functools.partial(jax.jit, static_argnames=("activations", "chunk"))
@@ -106,8 +107,9 @@ def network_moments(
   "Efficient per-example gradient computations"). Without dropout and L2.
 
   Args:
-    split: images uint8 [N, D], labels int32 [N].
-    chunk: examples at once: their activations are held, not their gradients.
+    split: The examples: images uint8 [N, D], labels int32 [N].
+    chunk: How many examples are taken at once: their activations are held, not
+      their gradients.
   """
   dtype = params[0].w.dtype
 
@@ -139,7 +141,7 @@ def network_moments(
     mean = jax.tree.map(lambda g: g / images.shape[0], total)
     return mean, squares.mean()
 
-  return _moments(chunks.mean(both, split, chunk))
+  return _moments(_chunked.mean(both, split, chunk))
 
 
 def draw_batches(
@@ -148,8 +150,10 @@ def draw_batches(
   """R independent batches, each of B different examples.
 
   Args:
-    num_examples: N.
-    batch_size: B, in [1, N].
+    rng: What draws.
+    num_examples: The number of examples, N.
+    batch_size: The size of a batch, B, in [1, N].
+    repetitions: The number of batches, R.
 
   Raises:
     InputError: B out of range.
@@ -176,12 +180,14 @@ def square_distances(
   """|g - centre|^2 for the gradient g of each batch; |g|^2 without centre.
 
   With centre = G, its mean over independently drawn batches estimates the
-  batch gradient's total variance without bias (see `batch_variance`).
+  batch gradient's total variance without bias (see `variance_share`).
 
   Args:
-    loss_fn: hashable, so that its program is compiled once per batch size.
-    indices: of each batch's examples.
-    centre: in the structure of params.
+    loss_fn: A hashable function, so that its program is compiled once per
+      batch size.
+    examples: A pytree, N on the first axis of every leaf.
+    indices: The indices of each batch's examples.
+    centre: A point in the structure of params; None stands for 0.
   """
   on_device = jax.tree.map(jnp.asarray, examples)
 
@@ -203,20 +209,14 @@ def variance_share(batch_size: int, num_examples: int | None) -> float:
   which a batch of all N examples has no variance (Cochran 1977, theorem 2.2).
 
   Args:
-    num_examples: N; None for drawing with replacement.
+    batch_size: The size of the batch, B.
+    num_examples: The number N; None stands for drawing with replacement.
   """
   if num_examples is None:
     return 1 / batch_size
   if num_examples == 1:
     return 0.0
   return (num_examples - batch_size) / (num_examples - 1) / batch_size
-
-
-def batch_variance(
-  trace: float, batch_size: int, num_examples: int | None
-) -> float:
-  """E |g_B - G|^2, exactly, from tr(Sigma); see `variance_share`."""
-  return trace * variance_share(batch_size, num_examples)
 
 
 @functools.cache

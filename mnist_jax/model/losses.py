@@ -16,7 +16,8 @@ def softmax_cross_entropy(
   +-1e4 lose nothing but their own rounding.
 
   Args:
-    labels: class indices in [0, C); out of range is not detected under jit.
+    labels: The class indices in [0, C); one out of range is not detected
+      under jit.
   """
   log_p = jax.nn.log_softmax(logits, axis=1)
   return -jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
@@ -34,7 +35,7 @@ def l2_penalty(weights: Sequence[Float[Array, "..."]]) -> Float[Array, ""]:
   """Half the sum of squared weights, so that its gradient is w itself.
 
   Args:
-    weights: the weight matrices; biases are not penalised.
+    weights: The weight matrices; biases are not penalised.
   """
   total = sum(jnp.vdot(w, w) for w in weights)
   return 0.5 * jnp.asarray(total)

@@ -92,12 +92,12 @@ def init(
   """Draws weights; biases start at zero.
 
   Args:
-    key: consumed.
-    sizes: (D, H1, ..., C), at least two.
-    initializer: "xavier" (uniform on +-sqrt(6 / (fan_in + fan_out)), Glorot &
-      Bengio 2010, eq. 16), "he" (normal, variance 2 / fan_in, He et al. 2015,
-      eq. 10), "normal" (standard normal) or "zeros", under which all units of
-      a layer stay equal for ever.
+    key: The random key, which is consumed.
+    sizes: The widths (D, H1, ..., C), at least two.
+    initializer: One of "xavier" (uniform on +-sqrt(6 / (fan_in + fan_out)),
+      Glorot & Bengio 2010, eq. 16), "he" (normal, variance 2 / fan_in, He et
+      al. 2015, eq. 10), "normal" (standard normal) or "zeros", under which all
+      units of a layer stay equal for ever.
 
   Raises:
     KeyError: unknown initializer.
@@ -116,8 +116,8 @@ def dropout_masks(
   """Inverted-dropout masks, one [B, H] per hidden layer: 0 or 1 / (1 - rate).
 
   Args:
-    key: consumed.
-    rate: probability of dropping a unit, in [0, 1).
+    key: The random key, which is consumed.
+    rate: The probability of dropping a unit, in [0, 1).
   """
   keys = jax.random.split(key, len(params) - 1)
   return tuple(
@@ -145,8 +145,8 @@ def forward(
   """Section 12.2: Z = A . W + B, A = activation(Z), layer by layer.
 
   Args:
-    activations: one name per hidden layer, so len(params) - 1 of them.
-    masks: from `dropout_masks`, one per hidden layer; None for no dropout.
+    activations: One name per hidden layer, so len(params) - 1 of them.
+    masks: What `dropout_masks` gave, one per hidden layer; None for no dropout.
 
   Returns:
     The logits (Z of the last layer, before softmax) and the residuals.
@@ -182,8 +182,8 @@ def backward(
   as they do in dW = A^T . dZ, and the mean's 1/m is already in `dlogits`.
 
   Args:
-    residuals: of `forward` at the same params and batch.
-    dlogits: the loss's cotangent in the logits.
+    residuals: What `forward` gave at the same params and batch.
+    dlogits: The loss's cotangent in the logits.
 
   Returns:
     Gradients in the structure of params.

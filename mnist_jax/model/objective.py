@@ -88,7 +88,7 @@ def hand_value_and_grad(activations: Sequence[mlp.Activation]) -> ValueAndGrad:
 def make_value_and_grad(
   kind: str, activations: Sequence[mlp.Activation]
 ) -> ValueAndGrad:
-  """The one seam of the trainer: kind "hand" or "autodiff".
+  """The gradient that the trainer uses: kind "hand" or "autodiff".
 
   Raises:
     KeyError: another kind.

@@ -1,7 +1,7 @@
 """One style for every figure, and the parts that studies draw with.
 
-The only file that imports matplotlib, and it knows no jax; the figures of a
-run directory, built with it, are in `run_figures`. Every figure is a
+The only file that imports matplotlib; the figures of a run directory, built
+with it, are in `plotting.run`. Every figure is a
 `matplotlib.figure.Figure` made without pyplot, so that nothing is kept alive
 behind the caller's back, no window system is needed, and a notebook shows it.
 
@@ -34,6 +34,8 @@ from matplotlib.ticker import (
   NullLocator,
 )
 from scipy import special
+
+from mnist_jax.runtime import files
 
 STYLE: dict[str, Any] = {
   "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
@@ -102,7 +104,8 @@ def panels(
   """An empty figure in our style.
 
   Args:
-    size: width and height in inches; by default 5 x 3.8 a panel.
+    rows, columns: How many panels there are.
+    size: The width and height in inches; by default 5 x 3.8 a panel.
 
   Returns:
     The figure and its axes, [rows, columns], of dtype object.
@@ -118,7 +121,7 @@ def render(figure: Figure, form: str) -> bytes:
   """The figure as a file's bytes; the same figure gives the same bytes.
 
   Args:
-    form: "png", "svg" or "pdf".
+    form: The form: "png", "svg" or "pdf".
 
   Raises:
     KeyError: another form.
@@ -139,12 +142,8 @@ def save(figure: Figure, *paths: str | os.PathLike[str]) -> None:
   """
   for path in map(Path, paths):
     content = render(figure, path.suffix[1:].lower())
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with files.replacing(path) as partial:
       partial.write_bytes(content)
-      partial.replace(path)
-    finally:
-      partial.unlink(missing_ok=True)
 
 
 def _plain(value: float, _: int | None = None) -> str:
@@ -173,9 +172,9 @@ def log_axis(
   """Makes an axis logarithmic, with plain numbers at its ticks.
 
   Args:
-    which: "x" or "y".
-    ticks: wanted exactly there, such as the batch sizes of a study; by default
-      1, 2, 5, 10, ... or powers of ten, as they fit.
+    which: The axis, "x" or "y".
+    ticks: The places of the ticks, such as the batch sizes of a study; by
+      default 1, 2, 5, 10, ... or powers of ten, as they fit.
   """
   with style():
     if which == "x":
@@ -233,9 +232,9 @@ def bands(
   series' colour is drawn above, and the label counts them.
 
   Args:
-    index: of the series, which gives colour, line style and marker.
-    interval: low and high, if computed elsewhere; by default Student's t, and
-      no band from a single seed.
+    index: The number of the series, which gives colour, line style and marker.
+    interval: The low and high ends, if computed elsewhere; by default Student's
+      t, and no band from a single seed.
 
   Returns:
     The line of the means.
@@ -280,9 +279,9 @@ def differences(
   """Differences with their intervals, and the line at zero.
 
   Args:
-    lows, highs: the intervals' ends, lows <= estimates <= highs; an interval
+    lows, highs: The intervals' ends, lows <= estimates <= highs; an interval
       that contains 0 is drawn with a hollow marker.
-    margin: of equivalence; [-margin, margin] is shaded.
+    margin: The margin of equivalence; [-margin, margin] is shaded.
   """
   look = series(index)
   good = np.isfinite(estimates) & np.isfinite(lows) & np.isfinite(highs)
@@ -343,12 +342,13 @@ def heat_map(
   """Values as colours over two log axes; what is good is bright.
 
   Args:
-    x, y: rising, above 0, at least two of each.
-    values: NaN where nothing was run: left grey.
-    label: of the colours, with their unit.
-    lost: cells drawn dark and hatched instead, whatever their value.
-    limits: of the colours, which log scale follows if low is good; by default
-      those of the cells that are not lost.
+    x, y: At least two places each, rising, above 0.
+    values: The values; NaN, where nothing was run, is left grey.
+    label: What the colours are, with their unit.
+    lost: The cells drawn dark and hatched instead, whatever their value.
+    low_is_good: Whether low values are bright, on a log scale.
+    limits: The ends of the colours; by default those of the cells that are not
+      lost.
   """
   across, up = _edges(x), _edges(y)
   shown = np.where(lost, np.nan, values)

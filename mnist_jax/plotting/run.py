@@ -1,7 +1,7 @@
 """The figures of a run directory: curves, weights, mistakes, confusion.
 
-Each function takes plain records and arrays and returns a `plots.Figure`;
-`plots.save` writes it.
+Each function takes plain records and arrays and returns a
+`plotting.Figure`; `plotting.save` writes it.
 """
 
 import math
@@ -156,12 +156,14 @@ def curves(
   """Loss and accuracy against epochs: the figure of section 12.2, with units.
 
   Args:
-    rows: metric rows, one per epoch, at least one: "epoch", "step",
+    rows: The metric rows, one per epoch, at least one: "epoch", "step",
       "train_loss", "dev_loss" (nats), "train_accuracy", "dev_accuracy"
       (fractions). What is missing is not drawn; NaN, infinity and None are
       marked.
-    test: "test_loss" and "test_accuracy", such as a run's summary.
-    test_epoch: after which epoch the test set was read; default: the last.
+    test: A mapping with "test_loss" and "test_accuracy", such as a run's
+      summary.
+    test_epoch: The epoch after which the test set was read; by default the
+      last.
 
   Raises:
     ValueError: no rows.
@@ -270,10 +272,11 @@ def mistakes(
   """The most confident mistakes among N examples.
 
   Args:
-    images: [N, 784] or [N, 28, 28], 0 to 255; of all examples, right or wrong.
-    predictions: the classes given.
-    confidences: the probability given to the predicted class, in [0, 1].
-    count: at most so many are shown.
+    images: The images [N, 784] or [N, 28, 28], 0 to 255, of all examples, right
+      or wrong.
+    predictions: The classes given.
+    confidences: The probability given to the predicted class, in [0, 1].
+    count: The most that are shown.
   """
   wrong = np.flatnonzero(labels != predictions)
   # Stable, so that ties keep the data set's order; NaN goes last.

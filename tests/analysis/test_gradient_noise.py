@@ -120,7 +120,7 @@ def test_drawn_batches_have_the_exact_variance(line, float64, batch_size):
   found = gradient_noise.square_distances(
     linear_loss, params, examples, rows, gradients.mean(axis=0)
   )
-  exact = gradient_noise.batch_variance(trace_of(gradients), batch_size, 37)
+  exact = trace_of(gradients) * gradient_noise.variance_share(batch_size, 37)
   error = np.std(found) / np.sqrt(len(found))
   assert abs(np.mean(found) - exact) < 4 * error
   # Without the finite-population factor the three would not pass.
@@ -189,7 +189,7 @@ def test_two_batch_formulas_are_the_papers():
 def test_two_batch_inverts_its_own_model(norm, trace, b, more, count):
   sizes = (b, b + more)
   small, big = (
-    np.full(3, norm + gradient_noise.batch_variance(trace, size, count))
+    np.full(3, norm + trace * gradient_noise.variance_share(size, count))
     for size in sizes
   )
   found_norm, found_trace = two_batch.terms(small, big, sizes, count)
