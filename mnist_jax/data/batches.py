@@ -23,9 +23,9 @@ def epoch_order(
   split does not, it is drawn otherwise.
 
   Args:
-    seed: in [0, 2**63).
-    epoch: in [0, 2**63).
-    num_examples: N, at least 1.
+    seed: The seed, in [0, 2**63).
+    epoch: The epoch, in [0, 2**63).
+    num_examples: The number of examples, N, at least 1.
 
   Raises:
     InputError: an argument out of range.
@@ -46,9 +46,10 @@ def batch_indices(
   """Cuts an order into batches, one row each.
 
   Args:
-    batch_size: B, in [1, N].
-    drop_last: leave out the last batch if it is short. Otherwise it is filled
-      with index 0.
+    order: The indices of N examples.
+    batch_size: The size of a batch, B, in [1, N].
+    drop_last: Whether the last batch is left out if it is short. Otherwise it
+      is filled with index 0.
 
   Returns:
     The indices, and their weights: 1, or 0 for a filling.
@@ -86,6 +87,7 @@ def seed_sequence(seed: int, *purpose: int) -> np.random.SeedSequence:
   return np.random.SeedSequence(seed, spawn_key=purpose)
 
 
-def check_range(flag: str, value: int, low: int, high: int) -> None:
+def check_range(name: str, value: int, low: int, high: int) -> None:
+  """Raises InputError unless low <= value <= high, naming the argument."""
   if not low <= value <= high:
-    raise InputError(f"--{flag}: found {value}, expected {low} to {high}")
+    raise InputError(f"{name}={value}: expected {low} to {high}")

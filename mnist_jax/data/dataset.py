@@ -16,12 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt8
 
 from mnist_jax.data import idx, tfds
-from mnist_jax.data.batches import (
-  SPLIT,
-  TAKE,
-  check_range,
-  seed_sequence,
-)
+from mnist_jax.data.batches import SPLIT, TAKE, check_range, seed_sequence
 from mnist_jax.runtime.errors import InputError
 
 SOURCES = ("bundled", "idx", "tfds")
@@ -53,9 +48,11 @@ class Split(NamedTuple):
 class Dataset:
   """Train, dev (for every choice) and test (read once, at the end).
 
-  digest: SHA-256, in hex, over the images and labels, with their shapes, of
-  the whole training file and the test file, before any split. It depends on
-  the examples and their order alone, not on where they came from.
+  Attributes:
+    digest: The SHA-256, in hex, over the images and labels, with their shapes,
+      of the whole training file and the test file, before any split. It
+      depends on the examples and their order alone, not on where they came
+      from.
   """
 
   name: str
@@ -66,7 +63,7 @@ class Dataset:
 
 
 def load(
-  source: str = "bundled",
+  data_source: str = "bundled",
   *,
   data_dir: str | os.PathLike[str] | None = None,
   dataset: str = "mnist",
@@ -81,41 +78,41 @@ def load(
   of the source. MNIST becomes 55,000 / 5,000 / 10,000 (section 12.2).
 
   Args:
-    source: "bundled", MNIST's four published files, shipped in this package;
-      "idx", the four IDX files in `data_dir` (see `idx.read_directory`);
-      "tfds", through tensorflow-datasets (see `tfds.read`). TFDS
-      shuffles as it prepares: MNIST from there is put back in the published
-      order, others keep TFDS's.
-    data_dir: directory of the files, or of TFDS; None for "bundled".
-    dataset: TFDS's name; for "idx" only the choice between several prefixes.
-    dev_size: in [1, N - 1] for N training examples in the source.
-    split_seed: in [0, 2**63).
+    data_source: Where the data come from: "bundled" is MNIST's four published
+      files, shipped in this package; "idx" is the four IDX files in `data_dir`
+      (see `idx.read_directory`); "tfds" is tensorflow-datasets (see
+      `tfds.read`). TFDS shuffles as it prepares: MNIST from there is put back
+      in the published order, others keep TFDS's.
+    data_dir: The directory of the files, or of TFDS; None for "bundled".
+    dataset: The name for TFDS; for "idx" it only chooses between several
+      prefixes.
+    dev_size: The size of the dev set, in [1, N - 1] for N training examples in
+      the source.
+    split_seed: The seed of the split, in [0, 2**63).
 
   Raises:
     InputError: a file that is missing, damaged or not what it should be; an
       argument out of range.
   """
-  if source == "bundled":
+  if data_source == "bundled":
     if data_dir or dataset != "mnist":
-      flag, value = ("data_dir", data_dir) if data_dir else ("dataset", dataset)
+      name, value = ("data_dir", data_dir) if data_dir else ("dataset", dataset)
       raise InputError(
-        f"--{flag}: found {value} with --data_source=bundled, expected "
-        "--data_source=idx or tfds with it"
+        f"{name}={value}: found data_source=bundled, expected idx or tfds"
       )
     name, (train, test) = "mnist", _read_bundled()
-  elif source == "idx":
+  elif data_source == "idx":
     if not data_dir:
       raise InputError(
-        "--data_dir: found none with --data_source=idx, expected a directory "
-        "with IDX files"
+        "data_source=idx: found no data_dir, expected a directory of IDX files"
       )
     name, train, test = idx.read_directory(data_dir, dataset)
-  elif source == "tfds":
+  elif data_source == "tfds":
     name = dataset
     train, test = _published_order(*tfds.read(dataset, data_dir, BUNDLED))
   else:
     raise InputError(
-      f"--data_source: found {source!r}, expected one of {', '.join(SOURCES)}"
+      f"data_source={data_source}: expected one of {', '.join(SOURCES)}"
     )
   digest = _digest(train, test)
   train, dev = _split(train, dev_size, split_seed)
@@ -194,15 +191,15 @@ def take(dataset: Dataset, num_train: int, *, seed: int = 0) -> Dataset:
   whole data set: of a set taken before, other examples are drawn.
 
   Args:
-    num_train: in [1, N] for N training examples.
-    seed: in [0, 2**63).
+    num_train: How many to keep, in [1, N] for N training examples.
+    seed: The seed of the choice, in [0, 2**63).
 
   Raises:
     InputError: an argument out of range.
   """
   count = len(dataset.train.labels)
   check_range("num_train", num_train, 1, count)
-  check_range("split_seed", seed, 0, 2**63 - 1)
+  check_range("seed", seed, 0, 2**63 - 1)
   keep = _ranked_below(num_train, count, seed, TAKE)
   train = Split(*(array[keep] for array in dataset.train))
   return dataclasses.replace(dataset, train=train)

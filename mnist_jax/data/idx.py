@@ -29,7 +29,6 @@ MAX_EXAMPLES = 1_000_000
 
 _KINDS = {1: "labels", 3: "images"}
 _GZIP_MAGIC = b"\x1f\x8b"
-_CHUNK = 1 << 20
 _NAME = re.compile(
   r"(?:(?P<prefix>.+)-)?(?P<part>train|t10k|test)"
   r"-(?:images[-.]idx(?P<images>3)|labels[-.]idx1)-ubyte(?:\.gz)?"
@@ -55,8 +54,9 @@ def read_directory(
   are taken as they are stored (EMNIST stores them transposed).
 
   Args:
-    dataset: chooses the prefix where several are found ("/" reads as "-");
-      otherwise not looked at.
+    directory: The directory of the files.
+    dataset: The prefix to take where several are found ("/" reads as "-");
+      otherwise it is not looked at.
 
   Returns:
     The prefix, or the directory's name if there is none; train; test.
@@ -84,18 +84,10 @@ def _list(root: Path) -> dict[str, _Candidates]:
   """What in a directory is named like an IDX file of MNIST, by prefix."""
   try:
     names = sorted(os.listdir(root))
-  except FileNotFoundError:
-    raise InputError(
-      f"{root}: found no such directory, expected one with IDX files"
-    ) from None
-  except NotADirectoryError:
-    raise InputError(
-      f"{root}: found a file, expected a directory with IDX files"
-    ) from None
   except OSError as error:
     raise InputError(
-      f"{root}: found an unreadable directory ({error.strerror}), "
-      "expected one with IDX files"
+      f"{root}: found it unreadable ({error.strerror}), expected a directory "
+      "with IDX files"
     ) from None
   found: dict[str, _Candidates] = {}
   for name in names:
@@ -131,7 +123,7 @@ def _choose_prefix(root: Path, prefixes: list[str], dataset: str) -> str:
   if wanted in prefixes:
     return wanted
   raise InputError(
-    f"{root}: found files of {', '.join(prefixes)}, expected --dataset to "
+    f"{root}: found files of {', '.join(prefixes)}, expected dataset to "
     f"name one of them, not {dataset}"
   )
 
@@ -170,11 +162,8 @@ def _read(
   expected = f"expected an IDX file of {_KINDS[ndim]}"
   try:
     # A pipe in place of a file would block on opening it.
-    mode = os.stat(name).st_mode
-    if stat.S_ISDIR(mode):
-      raise InputError(f"{name}: found a directory, {expected}")
-    if not stat.S_ISREG(mode):
-      raise InputError(f"{name}: found a special file, {expected}")
+    if not stat.S_ISREG(os.stat(name).st_mode):
+      raise InputError(f"{name}: found no regular file, {expected}")
     with open(name, "rb") as raw:
       start = raw.peek(2)[:2]
       if start != _GZIP_MAGIC:
@@ -186,15 +175,9 @@ def _read(
         return _decode(raw, name, ndim, count, count_from)
       with gzip.GzipFile(fileobj=raw) as stream:
         return _decode(stream, name, ndim, count, count_from)
-  except FileNotFoundError:
-    raise InputError(f"{name}: found no such file, {expected}") from None
-  except (gzip.BadGzipFile, zlib.error) as error:
+  except (gzip.BadGzipFile, zlib.error, EOFError) as error:
     raise InputError(
       f"{name}: found damaged gzip data ({error}), {expected}"
-    ) from None
-  except EOFError:
-    raise InputError(
-      f"{name}: found gzip data without its end, {expected}"
     ) from None
   except OSError as error:
     raise InputError(
@@ -210,13 +193,13 @@ def _decode(
   count_from: str | os.PathLike[str],
 ) -> UInt8[np.ndarray, " values"]:
   """Checks the header, then reads as many values as it declares."""
-  header = np.zeros(4 + 4 * ndim, np.uint8)
-  got = _fill(stream, header)
-  if got < header.size:
+  size = 4 + 4 * ndim
+  header = stream.read(size)
+  if len(header) < size:
     raise InputError(
-      f"{name}: found {got} bytes in all, expected a header of {header.size}"
+      f"{name}: found {len(header)} bytes in all, expected a header of {size}"
     )
-  magic, declared, *sides = struct.unpack(f">{ndim + 1}I", header.tobytes())
+  magic, declared, *sides = struct.unpack(f">{ndim + 1}I", header)
   if magic != 0x800 + ndim:
     raise InputError(
       f"{name}: found magic number 0x{magic:08x}, expected "
@@ -236,31 +219,13 @@ def _decode(
       f"{name}: found {declared} images, expected {count}, the number of "
       f"labels in {os.fspath(count_from)}"
     )
-  values = np.empty(declared * SIDE ** (ndim - 1), np.uint8)
-  expected = f"expected {values.size} for its {declared} {_KINDS[ndim]}"
-  got = _fill(stream, values)
-  if got < values.size:
-    raise InputError(f"{name}: found {got} bytes after the header, {expected}")
+  size = declared * SIDE ** (ndim - 1)
+  values = stream.read(size)
   # Reading past the last value also makes gzip compare its checksum.
-  if stream.read(1):
+  found = f"more than {size}" if stream.read(1) else str(len(values))
+  if found != str(size):
     raise InputError(
-      f"{name}: found more than {values.size} bytes after the header, "
-      f"{expected}"
+      f"{name}: found {found} bytes after the header, expected {size} for its "
+      f"{declared} {_KINDS[ndim]}"
     )
-  return values
-
-
-def _fill(
-  stream: io.BufferedIOBase, values: UInt8[np.ndarray, " values"]
-) -> int:
-  """Reads until `values` is full or the stream ends; returns the bytes read."""
-  view, got = values.data, 0
-  while got < len(view):
-    try:
-      step = stream.readinto(view[got : got + _CHUNK])
-    except EOFError:  # gzip data that stop in the middle
-      break
-    if not step:
-      break
-    got += step
-  return got
+  return np.frombuffer(values, np.uint8)

@@ -19,15 +19,14 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageOps
 from scipy import ndimage
 
+from mnist_jax.data.idx import SIDE
 from mnist_jax.runtime.errors import InputError
 
-SIDE = 28
 BOX = 20
 CENTRE = 14  # index of the pixel the centre of mass is moved to
 
 # Decoders that run no other program and are common for pictures.
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-MAX_PIXELS = 80_000_000
 
 # Grey levels are fractions of the full range from black to white.
 _WORKING_SIDE = 512  # larger pictures are averaged down to this first
@@ -63,40 +62,32 @@ def read(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "28 28"]:
   on light and light strokes on dark both work.
 
   Raises:
-    InputError: no such file, a directory, not a picture of a known format,
-      damaged, larger than MAX_PIXELS, or no digit found in it.
+    InputError: a file that cannot be read, is not a picture of a known format,
+      damaged, larger than Pillow allows, or no digit found in it.
   """
   name = os.fspath(path)
   try:
-    # Pillow's own limit on pixels only warns; here a warning is a refusal.
+    # Pillow only warns of too many pixels; here a warning is a refusal.
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
       warnings.simplefilter("error", Image.DecompressionBombWarning)
       with Image.open(name, formats=_known_formats()) as image:
-        _check_size(name, image)
         image.draft("RGB", (2 * _WORKING_SIDE, 2 * _WORKING_SIDE))  # JPEG
         image.load()
         picture = ImageOps.exif_transpose(image)
-  except InputError:
-    raise
-  except FileNotFoundError:
-    raise InputError(f"{name}: no such file, expected a picture") from None
-  except IsADirectoryError:
-    raise InputError(f"{name}: a directory, expected a picture") from None
-  except PermissionError:
-    raise InputError(f"{name}: may not be read, expected a picture") from None
   except Image.UnidentifiedImageError:
     raise InputError(
       f"{name}: not a picture, expected one of {', '.join(FORMATS)}"
     ) from None
   except (Image.DecompressionBombWarning, Image.DecompressionBombError):
     raise InputError(
-      f"{name}: too large, expected at most {MAX_PIXELS:,} pixels"
+      f"{name}: too large, expected at most {Image.MAX_IMAGE_PIXELS:,} pixels"
     ) from None
   except _DAMAGED as error:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     raise InputError(
-      f"{name}: damaged ({reason}), expected a whole picture"
+      f"{name}: cannot be read ({reason or type(error).__name__}), expected a "
+      "whole picture"
     ) from None
   try:
     return normalise(_to_grey(picture))
@@ -110,7 +101,7 @@ def normalise(
   """Brings grey levels to MNIST's form.
 
   Args:
-    grey: 0 (black) to 1 (white), finite, any size.
+    grey: The levels from 0 (black) to 1 (white), finite, of any size.
 
   Raises:
     InputError: no digit found; the message does not know the file's name.
@@ -131,14 +122,6 @@ def normalise(
 def _known_formats() -> list[str]:
   Image.init()
   return [name for name in FORMATS if name in Image.OPEN]
-
-
-def _check_size(name: str, image: Image.Image) -> None:
-  width, height = image.size
-  if width * height > MAX_PIXELS:
-    raise InputError(
-      f"{name}: {width}x{height} pixels, expected at most {MAX_PIXELS:,}"
-    )
 
 
 def _to_grey(image: Image.Image) -> Float[np.ndarray, "height width"]:

@@ -19,13 +19,14 @@ def frequencies(lowest: float, seed: int) -> Float[np.ndarray, "784"]:
   """p_j of every pixel.
 
   Args:
-    lowest: the smallest possible, in (0, 1].
+    lowest: The smallest possible share, in (0, 1].
+    seed: The seed of the draw.
 
   Raises:
     InputError: lowest out of range.
   """
   if not 0 < lowest <= 1:
-    raise InputError(f"lowest is {lowest}, expected a number in (0, 1]")
+    raise InputError(f"lowest={lowest}: expected a number in (0, 1]")
   rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
   return np.exp(rng.uniform(np.log(lowest), 0, 784))
 

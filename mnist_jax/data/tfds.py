@@ -49,8 +49,8 @@ except OSError as error:
 """
 _PREPARE = """
 import sys
-from mnist_jax.data.dataset import tfds as tfds_source
-tfds_source.prepare_here(*sys.argv[1:])
+from mnist_jax.data import tfds
+tfds.prepare_here(*sys.argv[1:])
 """
 
 
@@ -60,12 +60,12 @@ def read(
   """Reads the train and test splits of a TFDS data set, in TFDS's order.
 
   Args:
-    dataset: "name", "name/config", either with ":version". Without a version
-      the newest prepared one is taken, or TFDS's own if none is.
-    data_dir: where TFDS keeps its prepared data sets; None for
-      DEFAULT_DATA_DIR.
-    own_files: directory with MNIST's four published files, from which "mnist"
-      is prepared without the network.
+    dataset: A "name" or "name/config", either with ":version". Without a
+      version the newest prepared one is taken, or TFDS's own if none is.
+    data_dir: The directory where TFDS keeps its prepared data sets; None stands
+      for DEFAULT_DATA_DIR.
+    own_files: The directory with MNIST's four published files, from which
+      "mnist" is prepared without the network.
 
   Raises:
     InputError: unknown or unprepared and not to be prepared here (no
@@ -75,7 +75,7 @@ def read(
   match = _NAME.fullmatch(dataset)
   if not match:
     raise InputError(
-      f"--dataset: found {dataset!r}, expected a name like mnist, "
+      f"dataset={dataset}: expected a name like mnist, "
       "emnist/digits or mnist:3.0.1"
     )
   root = Path(data_dir or DEFAULT_DATA_DIR).expanduser()
@@ -108,7 +108,7 @@ def _find(root: Path, match: re.Match[str]) -> Path | None:
   if configs and not match["config"]:
     raise InputError(
       f"{parent}: found the configurations {', '.join(sorted(configs))}, "
-      f"expected --dataset={match['name']}/ with one of them"
+      f"expected dataset={match['name']}/ with one of them"
     )
   return None
 
@@ -131,7 +131,7 @@ def _read_prepared(directory: Path) -> tuple[Examples, Examples]:
   if file_format != "array_record":
     raise InputError(
       f"{directory}: found it prepared as {file_format}, expected array_record "
-      "(another --data_dir has it prepared anew)"
+      "(another data_dir has it prepared anew)"
     )
   if not {"train", "test"} <= splits:
     raise InputError(
@@ -261,7 +261,7 @@ def _download_url(dataset: str, name: str) -> str | None:
     urls = tfds.builder_cls(name).url_infos
   except tfds.core.DatasetNotFoundError:
     raise InputError(
-      f"--dataset: found {dataset!r}, expected a data set TFDS knows"
+      f"dataset={dataset}: expected a data set TFDS knows"
     ) from None
   return next((url for url in urls or () if url.startswith("http")), None)
 
@@ -273,7 +273,8 @@ def unreachable(url: str, seconds: float) -> str | None:
   asked from a process of its own, since looking up a name has no time limit.
 
   Args:
-    seconds: how long to wait, all in all.
+    url: The address.
+    seconds: How long to wait, all in all.
   """
   try:
     probe = subprocess.run(
@@ -328,8 +329,8 @@ def prepare_here(dataset: str, root: str, own_files: str) -> None:
   """Prepares a data set as array_record in this process; needs TensorFlow.
 
   Args:
-    own_files: used for "mnist" alone: the files of other data sets have the
-      same names.
+    own_files: The directory of MNIST's files, used for "mnist" alone: the files
+      of other data sets have the same names.
   """
   import tensorflow_datasets as tfds
 

@@ -58,21 +58,14 @@ class _Leaf(NamedTuple):
     return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
-def _is_key(leaf: Any) -> bool:
-  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _named_leaves(tree: Pytree) -> list[tuple[_Leaf, Any]]:
-  """Each leaf with its description; a typed key is described as its data."""
+  """Each leaf with its description."""
   named = []
   for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
     name = jax.tree_util.keystr(path, simple=True, separator=".")
     if not hasattr(leaf, "dtype") or leaf.dtype == np.dtype(object):
       raise TypeError(f"leaf {name!r} is no array but {type(leaf).__name__}")
-    plain = leaf
-    if _is_key(leaf):
-      plain = jax.eval_shape(jax.random.key_data, leaf)
-    named.append((_Leaf(name, str(plain.dtype), tuple(plain.shape)), leaf))
+    named.append((_Leaf(name, str(leaf.dtype), tuple(leaf.shape)), leaf))
   names = [leaf.name for leaf, _ in named]
   if len(set(names)) < len(names):
     raise ValueError(f"two leaves have the same name: {sorted(names)}")
@@ -81,8 +74,6 @@ def _named_leaves(tree: Pytree) -> list[tuple[_Leaf, Any]]:
 
 def _host_array(leaf: Any) -> np.ndarray:
   """The whole array in host memory; a collective when no process has it all."""
-  if _is_key(leaf):
-    leaf = jax.random.key_data(leaf)
   if isinstance(leaf, jax.Array) and not (
     leaf.is_fully_addressable or leaf.is_fully_replicated
   ):
@@ -104,14 +95,15 @@ def tree_digest(tree: Pytree) -> str:
 
   It depends on the values alone, not on the device, the sharding, the process
   or the containers' types; -0.0 and 0.0 differ, as their bytes do (row-major,
-  little-endian as on every platform of JAX). A typed key counts as its data.
-  Under several processes with sharded leaves all of them must call it.
+  little-endian as on every platform of JAX). Under several processes with
+  sharded leaves all of them must call it.
 
   Args:
-    tree: leaves are jax arrays (typed keys too) or NumPy arrays, any shapes.
+    tree: A tree of jax arrays or NumPy arrays, of any shapes.
 
   Raises:
-    TypeError: a leaf that is no array, such as a Python number.
+    TypeError: a leaf that is no array of numbers, such as a Python number or a
+      typed key.
   """
   return _digest([(n, _host_array(leaf)) for n, leaf in _named_leaves(tree)])
 
@@ -171,7 +163,7 @@ def _quiet() -> Iterator[None]:
     logger.removeFilter(errors_only)
 
 
-def _place(array: np.ndarray, target: Any, key_impl: str | None) -> Any:
+def _place(array: np.ndarray, target: Any) -> Any:
   """One restored leaf where and as the target leaf is."""
   if isinstance(target, np.ndarray | np.generic):
     return array
@@ -180,9 +172,6 @@ def _place(array: np.ndarray, target: Any, key_impl: str | None) -> Any:
   # signature to jit, and the step would compile a second time.
   if isinstance(target, jax.Array) and not target.committed:
     sharding = None
-  if key_impl is not None:
-    key = jax.random.wrap_key_data(jnp.array(array), impl=key_impl)
-    return key if sharding is None else jax.device_put(key, sharding)
   if sharding is None:
     return jnp.array(array)
   return jax.make_array_from_callback(
@@ -222,8 +211,8 @@ class Checkpointer:
   def __init__(self, directory: Path, keep: int = 3):
     """
     Args:
-      directory: of the steps; made by the first save.
-      keep: how many of the newest steps a save leaves, at least 1.
+      directory: The directory of the steps; the first save makes it.
+      keep: How many of the newest steps a save leaves, at least 1.
     """
     if keep < 1:
       raise ValueError(f"keep is {keep}, expected at least 1")
@@ -261,25 +250,19 @@ class Checkpointer:
     way. After the save the oldest steps beyond `keep` are removed.
 
     Args:
-      step: larger than every step saved so far.
-      tree: leaves are jax arrays (typed keys too) or NumPy arrays.
-      meta: anything that JSON can hold; no NaN or infinity.
+      step: The number of updates, larger than every step saved so far.
+      tree: A tree of jax arrays or NumPy arrays.
+      meta: Anything that JSON can hold; no NaN or infinity.
 
     Raises:
       ValueError: the step, or a newer one, is already saved.
-      TypeError: a leaf that is no array.
+      TypeError: a leaf that is no array of numbers.
     """
-    named = _named_leaves(tree)
-    leaves = [(leaf, _host_array(array)) for leaf, array in named]
+    leaves = [(leaf, _host_array(array)) for leaf, array in _named_leaves(tree)]
     record = {
       "meta": meta,
       "digest": _digest(leaves),
       "leaves": [leaf for leaf, _ in leaves],
-      "key_impls": {
-        leaf.name: str(jax.random.key_impl(key))
-        for leaf, key in named
-        if _is_key(key)
-      },
     }
     text = json.dumps(record, allow_nan=False) + "\n"
     if jax.process_index() == 0:
@@ -342,10 +325,10 @@ class Checkpointer:
     saves that were interrupted.
 
     Args:
-      target: a tree of jax.ShapeDtypeStruct, jax arrays or NumPy arrays. The
+      target: A tree of jax.ShapeDtypeStruct, jax arrays or NumPy arrays. The
         leaves come back as what they are there: NumPy arrays as such, others
         on the target's sharding if it has one, else on the default device.
-      partial: allow the checkpoint to have leaves that the target lacks, to
+      partial: Whether the checkpoint may have leaves that the target lacks, to
         restore, for example, {"params": ...} of a whole training state.
 
     Returns:
@@ -372,7 +355,7 @@ class Checkpointer:
       ]
       return Restored(
         step,
-        _fill(target, arrays, record["key_impls"]),
+        _fill(target, arrays),
         record["meta"],
         tuple(sorted(unfinished + rejected, reverse=True)),
       )
@@ -423,12 +406,10 @@ def _check_match(
       raise InputError(f"{step_dir}: leaf {name} is {leaf}, expected none")
 
 
-def _fill(
-  target: Pytree, arrays: dict[str, np.ndarray], key_impls: dict[str, str]
-) -> Pytree:
+def _fill(target: Pytree, arrays: dict[str, np.ndarray]) -> Pytree:
   leaves = []
   for (name, _, _), leaf in _named_leaves(target):
-    placed = _place(arrays[name], leaf, key_impls.get(name))
+    placed = _place(arrays[name], leaf)
     if placed.dtype != leaf.dtype:
       raise InputError(
         f"leaf {name} of the checkpoint came back as {placed.dtype}, "

@@ -12,18 +12,20 @@ _NAME = re.compile(r"events\.out\.tfevents\.([0-9]+).*")
 class EventWriter:
   """One file of scalars; each call's points are on the disk when it returns.
 
-  tensorboardX's own SummaryWriter would put the host name into the file name
-  and write from another thread, up to two minutes late. A context manager, or
+  tensorboardX's own SummaryWriter would put the host name into the file name,
+  write over the file of a run that began in the same second, and write from
+  another thread, for which its `flush` does not wait. A context manager, or
   `close` it.
   """
 
   def __init__(self, directory: Path | None, start_step: int):
     """
     Args:
-      directory: where a file is begun, after those that are there; None, as
-        `RunDirectory.events` is in all processes but the first, writes nothing.
-      start_step: TensorBoard drops what the earlier files have from here on,
-        so a resumed run shows no step twice.
+      directory: The place where a file is begun, after those that are there;
+        None, as `RunDirectory.events` is in all processes but the first,
+        writes nothing.
+      start_step: The step from which on TensorBoard drops what the earlier
+        files have, so a resumed run shows no step twice.
     """
     self._writer: Any = None
     if directory is None:
@@ -58,8 +60,8 @@ class EventWriter:
     """Writes one point per name; "train/loss" puts it in a group "train".
 
     Args:
-      step: updates so far.
-      values: floats, NumPy or JAX scalars; NaN and infinities are kept.
+      step: The number of updates so far.
+      values: The floats, NumPy or JAX scalars; NaN and infinities are kept.
     """
     from tensorboardX.summary import scalar
 

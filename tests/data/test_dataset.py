@@ -282,28 +282,23 @@ def test_the_split_depends_on_its_seed_and_on_nothing_else(small_dir):
 @pytest.mark.parametrize("dev_size", [-1, 0, 40, 41])
 def test_a_dev_size_that_cannot_be_is_refused(small_dir, dev_size):
   assert refused("idx", data_dir=small_dir, dev_size=dev_size) == (
-    f"--dev_size: found {dev_size}, expected 1 to 39"
+    f"dev_size={dev_size}: expected 1 to 39"
   )
 
 
 def test_arguments_that_cannot_be_are_refused(tmp_path):
   assert refused("web") == (
-    "--data_source: found 'web', expected one of bundled, idx, tfds"
+    "data_source=web: expected one of bundled, idx, tfds"
   )
-  assert refused(split_seed=-1) == (
-    f"--split_seed: found -1, expected 0 to {2**63 - 1}"
-  )
+  assert refused(split_seed=-1) == (f"split_seed=-1: expected 0 to {2**63 - 1}")
   assert refused(data_dir=tmp_path) == (
-    f"--data_dir: found {tmp_path} with --data_source=bundled, expected "
-    "--data_source=idx or tfds with it"
+    f"data_dir={tmp_path}: found data_source=bundled, expected idx or tfds"
   )
   assert refused(dataset="kmnist") == (
-    "--dataset: found kmnist with --data_source=bundled, expected "
-    "--data_source=idx or tfds with it"
+    "dataset=kmnist: found data_source=bundled, expected idx or tfds"
   )
   assert refused("idx") == (
-    "--data_dir: found none with --data_source=idx, expected a directory "
-    "with IDX files"
+    "data_source=idx: found no data_dir, expected a directory of IDX files"
   )
 
 
@@ -326,9 +321,7 @@ def test_more_than_there_is_cannot_be_taken(small_dir, num_train):
   dataset = data.load("idx", data_dir=small_dir, dev_size=7)
   with pytest.raises(InputError) as error:
     data.take(dataset, num_train)
-  assert str(error.value) == (
-    f"--num_train: found {num_train}, expected 1 to 33"
-  )
+  assert str(error.value) == (f"num_train={num_train}: expected 1 to 33")
 
 
 def test_a_data_set_cannot_be_changed(mnist):
@@ -385,10 +378,10 @@ def test_the_split_is_uniform():
 @pytest.mark.parametrize(
   ("args", "line"),
   [
-    ((-1, 0, 5), f"--seed: found -1, expected 0 to {2**63 - 1}"),
-    ((0, -1, 5), f"--epoch: found -1, expected 0 to {2**63 - 1}"),
-    ((0, 0, -5), f"--num_examples: found -5, expected 1 to {2**31 - 1}"),
-    ((0, 0, 0), f"--num_examples: found 0, expected 1 to {2**31 - 1}"),
+    ((-1, 0, 5), f"seed=-1: expected 0 to {2**63 - 1}"),
+    ((0, -1, 5), f"epoch=-1: expected 0 to {2**63 - 1}"),
+    ((0, 0, -5), f"num_examples=-5: expected 1 to {2**31 - 1}"),
+    ((0, 0, 0), f"num_examples=0: expected 1 to {2**31 - 1}"),
   ],
 )
 def test_negative_arguments_are_refused(args, line):
@@ -420,9 +413,7 @@ def test_batches_hold_each_example_once(count, seed, drop_last, pick):
 def test_a_batch_size_that_cannot_be_is_refused(batch_size):
   with pytest.raises(InputError) as error:
     batches.batch_indices(np.arange(10, dtype=np.int32), batch_size)
-  assert str(error.value) == (
-    f"--batch_size: found {batch_size}, expected 1 to 10"
-  )
+  assert str(error.value) == (f"batch_size={batch_size}: expected 1 to 10")
 
 
 def test_every_grey_level_is_scaled():

@@ -186,11 +186,9 @@ def test_gzip_data_cut_anywhere_are_refused(tmp_path):
   expected = "expected an IDX file of images"
   for cut in (1, 4, 12, len(whole) // 2, len(whole) - 1):
     assert refused(tmp_path, whole[:-cut]).startswith(f"{IMAGES}: found ")
-  line = f"{IMAGES}: found gzip data without its end, {expected}"
-  assert refused(tmp_path, whole[:-1]) == line
-  assert refused(tmp_path, whole[: len(whole) // 2]).endswith(
-    "bytes after the header, expected 9408 for its 12 images"
-  )
+  line = refused(tmp_path, whole[: len(whole) // 2])
+  assert line.startswith(f"{IMAGES}: found damaged gzip data (Compressed file")
+  assert line.endswith(expected)
 
 
 def test_a_wrong_gzip_checksum_is_refused(tmp_path):
@@ -243,13 +241,14 @@ def test_what_is_not_a_file_is_refused(tmp_path):
   (tmp_path / IMAGES).mkdir()
   expected = "expected an IDX file of images"
   line = refused(tmp_path, images="kept")
-  assert line == f"{IMAGES}: found a directory, {expected}"
+  assert line == f"{IMAGES}: found no regular file, {expected}"
   (tmp_path / IMAGES).rmdir()
   line = refused(tmp_path, images="kept")
-  assert line == f"{IMAGES}: found no such file, {expected}"
+  found = "found it unreadable (No such file or directory)"
+  assert line == f"{IMAGES}: {found}, {expected}"
   os.mkfifo(tmp_path / IMAGES)
   line = refused(tmp_path, images="kept")
-  assert line == f"{IMAGES}: found a special file, {expected}"
+  assert line == f"{IMAGES}: found no regular file, {expected}"
 
 
 def test_an_unreadable_file_is_refused(tmp_path):
@@ -331,7 +330,7 @@ def test_a_prefix_is_chosen_by_the_dataset(tmp_path):
     idx.read_directory(tmp_path, "mnist")
   assert str(error.value) == (
     f"{tmp_path}: found files of emnist-digits, emnist-mnist, expected "
-    "--dataset to name one of them, not mnist"
+    "dataset to name one of them, not mnist"
   )
 
 
@@ -357,10 +356,12 @@ def test_a_directory_that_is_none_is_refused(tmp_path):
   with pytest.raises(InputError) as error:
     idx.read_directory(missing, "mnist")
   assert str(error.value) == (
-    f"{missing}: found no such directory, expected one with IDX files"
+    f"{missing}: found it unreadable (No such file or directory), expected a "
+    "directory with IDX files"
   )
   with pytest.raises(InputError) as error:
     idx.read_directory(file, "mnist")
   assert str(error.value) == (
-    f"{file}: found a file, expected a directory with IDX files"
+    f"{file}: found it unreadable (Not a directory), expected a directory "
+    "with IDX files"
   )

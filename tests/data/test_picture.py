@@ -343,9 +343,9 @@ HOSTILE = {
   "empty": (b"", "not a picture"),
   "text": (b"three\nlines\nof text", "not a picture"),
   "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9", "not a"),
-  "cut short": (png(dark_on_light())[:200], "damaged"),
-  "bomb": (png_header(60_000, 60_000), "expected at most 80,000,000"),
-  "smaller bomb": (png_header(9_000, 9_000), "9000x9000 pixels"),
+  "cut short": (png(dark_on_light())[:200], "cannot be read"),
+  "bomb": (png_header(60_000, 60_000), "too large, expected at most"),
+  "smaller bomb": (png_header(10_000, 10_000), "too large, expected at most"),
   "white": (png(Image.new("L", (50, 50), 255)), "blank"),
   "black": (png(Image.new("L", (1, 1), 0)), "blank"),
   "nothing visible": (png(Image.new("RGBA", (50, 50), (9, 9, 9, 0))), "blank"),
@@ -373,9 +373,9 @@ def test_hostile_files_get_one_line(tmp_path, kind):
 
 
 def test_a_missing_file_and_a_directory(tmp_path):
-  with pytest.raises(InputError, match=": no such file, expected"):
+  with pytest.raises(InputError, match="No such file"):
     digit_image.read(tmp_path / "none.png")
-  with pytest.raises(InputError, match=": a directory, expected"):
+  with pytest.raises(InputError, match="Is a directory"):
     digit_image.read(tmp_path)
 
 

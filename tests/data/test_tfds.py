@@ -234,7 +234,7 @@ def test_another_format_is_refused(tmp_path):
   change_info(directory, lambda info: info.update(fileFormat="tfrecord"))
   assert refused(tmp_path) == (
     f"{directory}: found it prepared as tfrecord, expected array_record "
-    "(another --data_dir has it prepared anew)"
+    "(another data_dir has it prepared anew)"
   )
 
 
@@ -258,7 +258,7 @@ def test_configurations_are_named(tmp_path):
   version.rename(version.parent / "a" / version.name)
   assert len(read(tmp_path, "digits/a")[0].labels) == TRAIN
   assert refused(tmp_path) == (
-    f"{version.parent}: found the configurations a, expected --dataset=digits/ "
+    f"{version.parent}: found the configurations a, expected dataset=digits/ "
     "with one of them"
   )
 
@@ -266,8 +266,7 @@ def test_configurations_are_named(tmp_path):
 @pytest.mark.parametrize("name", ["", "../digits", "digits:1", "Digits", "a b"])
 def test_a_name_that_cannot_be_is_refused(tmp_path, name):
   assert refused(tmp_path, name) == (
-    f"--dataset: found {name!r}, expected a name like mnist, emnist/digits or "
-    "mnist:3.0.1"
+    f"dataset={name}: expected a name like mnist, emnist/digits or mnist:3.0.1"
   )
 
 
@@ -364,7 +363,7 @@ def test_the_address_of_a_known_data_set_and_of_an_unknown():
   with pytest.raises(InputError) as error:
     tfds_source._download_url("nosuch/a", "nosuch")
   assert str(error.value) == (
-    "--dataset: found 'nosuch/a', expected a data set TFDS knows"
+    "dataset=nosuch/a: expected a data set TFDS knows"
   )
 
 

@@ -356,7 +356,7 @@ def test_wrong_arguments_are_refused(small):
     with pytest.raises(InputError, match=message):
       range_test.network(CONFIG, hparams, small, seeds, SHORT, **kwargs)
   big = dataclasses.replace(CONFIG, batch_size=331)
-  with pytest.raises(InputError, match="batch_size: found 331"):
+  with pytest.raises(InputError, match="batch_size=331: expected"):
     range_test.network(big, hparams, small, (0,), SHORT)
 
 

@@ -97,21 +97,6 @@ def test_restored_leaves_are_where_and_what_the_target_is(tmp_path):
   assert tree["c"].dtype == np.int64
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_typed_keys_come_back_as_keys(tmp_path, impl):
-  keys = {"k": jax.random.split(jax.random.key(3, impl=impl), 2)}
-  with Checkpointer(tmp_path) as checkpointer:
-    checkpointer.save(0, keys, {})
-  restored = restore(tmp_path, abstract(keys)).tree["k"]
-  assert restored.dtype == keys["k"].dtype
-  np.testing.assert_array_equal(
-    jax.random.bits(restored[1]), jax.random.bits(keys["k"][1])
-  )
-  raw = jax.eval_shape(jax.random.key_data, keys["k"])
-  with pytest.raises(InputError, match="leaf k"):
-    restore(tmp_path, {"k": raw})
-
-
 dtypes = st.sampled_from(["float32", "float64", "int32", "uint8", "bool"])
 arrays = dtypes.flatmap(
   lambda d: hnp.arrays(d, hnp.array_shapes(min_dims=0, max_dims=3, max_side=4))
