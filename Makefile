@@ -1,7 +1,9 @@
-# Two environments, each installed from a lock with hashes: .venv runs
-# everything, .venv-oldest holds the oldest jax that is supported.
+# Three environments, each installed from a lock with hashes: .venv runs
+# everything, .venv-oldest holds the oldest jax that is supported, .venv-newest
+# the newest Python and jax.
 # Always `python -m TOOL`: the scripts in bin/ break when the tree is moved.
 PYTHON ?= python3
+NEWEST_PYTHON ?=
 ARGS ?=
 # Two workers; PYTEST_ARGS="-n 0 -k mlp" runs in one process.
 PYTEST_ARGS ?=
@@ -10,12 +12,14 @@ WORKERS = -n 2 --dist loadfile
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help train chapter test test-oldest lint format setup setup-oldest lock clean
+.PHONY: help train chapter test test-oldest test-newest lint format \
+  setup setup-oldest lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' \
 	  Makefile
-	@echo '  PYTHON=python3.12 chooses the Python (3.11 or newer) of a new .venv.'
+	@echo '  PYTHON=python3.12 chooses the Python (3.11 or newer) of a new .venv,'
+	@echo '  NEWEST_PYTHON=python3.13 that of a new .venv-newest.'
 
 train: setup ## train the book's run; ARGS="--epochs=5 ..." adds flags
 	@.venv/bin/python -m experiments.train $(ARGS)
@@ -28,6 +32,15 @@ test: lint ## make lint, then pytest; PYTEST_ARGS="-k mlp ..." adds flags
 
 test-oldest: setup-oldest ## pytest on the oldest supported jax
 	@.venv-oldest/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)
+
+# Without such a Python nothing is wrong with the project: that the tests were
+# not run is said in a line, and is no failure. One that was named has to run.
+test-newest: ## pytest on the newest Python and jax of the lock
+	@python='$(NEWEST_PYTHON)'; chosen=$${python:+chosen}; \
+	[ "$$chosen" ] || python=$$(sh tools/newest.sh) || exit 0; \
+	NAMED_BY=NEWEST_PYTHON sh tools/install.sh .venv-newest requirements.lock \
+	  "$$python" $$chosen && \
+	.venv-newest/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 lint: setup ## ruff (lint and format) and mypy; changes nothing
 	@.venv/bin/python -m ruff check
@@ -58,8 +71,8 @@ lock: ## write both locks anew, with uv; ARGS=--upgrade moves them on
 	@$(COMPILE) --resolution lowest-direct --constraint requirements-oldest.txt \
 	  --output-file requirements-oldest.lock
 
-clean: ## remove both environments and all caches; runs/ stays
-	@rm -rf .venv .venv-oldest .cache .hypothesis .mypy_cache .pytest_cache \
-	  .ruff_cache build mnist_jax.egg-info
+clean: ## remove the environments and all caches; runs/ stays
+	@rm -rf .venv .venv-oldest .venv-newest .cache .hypothesis .mypy_cache \
+	  .pytest_cache .ruff_cache build mnist_jax.egg-info
 	@find mnist_jax experiments benchmarks tests -name __pycache__ \
 	  -type d -prune -exec rm -rf {} +

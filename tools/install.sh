@@ -4,9 +4,10 @@
 # A finished environment keeps a copy of the lock it was installed from, so a
 # second call compares two files and is done. One whose installation was
 # interrupted (.installing is there) is built from scratch. `chosen` says that
-# the user named PYTHON, so an environment of another version is a mistake.
+# the user named PYTHON, so an environment of another version is a mistake;
+# $NAMED_BY is the variable of make to name it with.
 set -eu
-venv=$1 lock=$2 python=$3 chosen=${4:-}
+venv=$1 lock=$2 python=$3 chosen=${4:-} name=${NAMED_BY:-PYTHON}
 
 fail() {
   echo "make: $*" >&2
@@ -23,14 +24,14 @@ have_uv() {
 
 found() {
   version "$python" || fail "$python does not run: name a Python" \
-    "(3.11 or newer) with PYTHON=..."
+    "(3.11 or newer) with $name=..."
 }
 
 create() {
   found=$(found)
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$python is Python $found, but 3.11 or newer is needed:" \
-      "name one with PYTHON=..."
+      "name one with $name=..."
   have_uv || "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python has no venv module: install python$found-venv, or uv"
   rm -rf "$venv"
