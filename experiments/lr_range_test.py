@@ -30,6 +30,14 @@ from mnist_jax.training import run_directory, settings
 FLAGS = flags.FLAGS
 RUNS = Path("runs/lr_range_test")
 _UNCOMPARED = ("workdir", "overwrite", "data_dir")
+# A range test has a rate, an order and whole batches of its own.
+_NOT_READ = (
+  "learning_rate",
+  *shared.SCHEDULE_FLAGS,
+  "batch_schedule",
+  "drop_last",
+  "order_seed",
+)
 _OWN = (
   "rule",
   "loss",
@@ -56,16 +64,7 @@ flags.DEFINE_float(
   "divergence", range_curve.DIVERGENCE_FACTOR, "stop at so often the best loss"
 )
 shared.use(
-  "batch_size",
-  "hidden_sizes",
-  "activations",
-  "initializer",
-  "l2",
-  "dropout",
-  "optimizer",
-  "momentum",
-  "grad",
-  "seed",
+  *(name for name in settings.FIELDS if name not in _NOT_READ),
   *shared.DATA_FLAGS,
   "workdir",
   "overwrite",
@@ -94,7 +93,7 @@ def measure(dataset: data.Dataset) -> rules.RangeTest:
   range_curve.check_factor(FLAGS.divergence)
   if FLAGS.seed + FLAGS.seeds > 2**32:
     raise InputError(
-      f"--seeds={FLAGS.seeds} from --seed={FLAGS.seed} on: expected the last "
+      f"seeds={FLAGS.seeds} from seed={FLAGS.seed} on: expected the last "
       "one below 2^32"
     )
   recording = range_test.network(

@@ -31,24 +31,7 @@ from mnist_jax.training import settings
 FLAGS = flags.FLAGS
 _ACCURACY_FACTOR = 20
 
-shared.use(
-  "learning_rate",
-  "batch_size",
-  "batch_schedule",
-  "hidden_sizes",
-  "activations",
-  "initializer",
-  "l2",
-  "dropout",
-  "optimizer",
-  "momentum",
-  "grad",
-  "drop_last",
-  "seed",
-  "order_seed",
-  *shared.SCHEDULE_FLAGS,
-  *shared.DATA_FLAGS,
-)
+shared.use(*settings.FIELDS, *shared.DATA_FLAGS)
 
 
 def define_flags() -> None:
@@ -77,17 +60,17 @@ def budget() -> sweep.Budget:
   """The budget that the flag holds.
 
   Raises:
-    InputError: no JSON, or no budget.
+    InputError: No JSON, or no budget.
   """
   try:
     fields = json.loads(FLAGS.budget)
   except ValueError:
-    raise InputError(f"--budget={FLAGS.budget}: expected JSON") from None
+    raise InputError(f"budget={FLAGS.budget}: expected JSON") from None
   try:
     return plan.budget_from_dict(fields)
   except TypeError:  # a number for a list, or in it something else
     raise InputError(
-      f"--budget={FLAGS.budget}: expected lists for evaluate_at and splits"
+      f"budget={FLAGS.budget}: expected lists for evaluate_at and splits"
     ) from None
 
 
@@ -97,7 +80,7 @@ def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
   Sparse features are drawn after the cut to --num_train, as in their study.
 
   Raises:
-    InputError: from the loaders; other data than --data_digest; --sparse_seed
+    InputError: As the loaders; other data than --data_digest; --sparse_seed
       without --sparse_lowest.
   """
   if FLAGS.sparse_lowest is not None:
@@ -107,7 +90,7 @@ def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
     cell = dataclasses.replace(cell, num_train=None)
   elif FLAGS.sparse_seed is not None:
     raise InputError(
-      f"--sparse_seed={FLAGS.sparse_seed}: expected --sparse_lowest with it"
+      f"sparse_seed={FLAGS.sparse_seed}: expected sparse_lowest with it"
     )
   else:
     dataset = shared.load_dataset(take=False)
@@ -116,7 +99,7 @@ def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
     digests = [store.data_digest(some) for _, some in cuts(cell, dataset)]
     if not any(digest.startswith(wanted) for digest in digests):
       raise InputError(
-        f"--data_digest={wanted}: the data flags give "
+        f"data_digest={wanted}: the data flags give "
         f"{digests[0][: len(wanted)]}, expected the data of the sweep"
       )
   return cell, dataset
@@ -143,13 +126,13 @@ def stored(
   """The cell's rows in a sweep's results.
 
   Raises:
-    InputError: no results there, of other data, or none of this cell.
+    InputError: No results there, of other data, or none of this cell.
   """
   try:
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     table = pd.read_parquet(folder / "cells")
   except (OSError, ValueError):
-    raise InputError(f"--results={folder}: no results of a sweep") from None
+    raise InputError(f"results={folder}: no results of a sweep") from None
   for one, dataset in cuts(cell, whole):
     key = sweep.cell_key(one, length)
     rows = table[table["cell"] == key].sort_values("step")
@@ -157,11 +140,11 @@ def stored(
       continue
     if manifest["data_digest"] != store.data_digest(dataset):
       raise InputError(
-        f"--results={folder}: is of other data than the data flags give"
+        f"results={folder}: is of other data than the data flags give"
       )
     return rows.reset_index(drop=True)
   raise InputError(
-    f"--results={folder}: has no cell {sweep.cell_key(cell, length)}, which "
+    f"results={folder}: has no cell {sweep.cell_key(cell, length)}, which "
     "these flags give"
   )
 

@@ -18,13 +18,14 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
+from jaxtyping import Float
 
 from experiments._shared import app, progress
 from experiments._shared import flags as shared
 from mnist_jax import data, plotting, range_test, training
 from mnist_jax.model import mlp
 from mnist_jax.plotting import run as run_figures
-from mnist_jax.runtime import compile_log, environment
+from mnist_jax.runtime import compile_log, environment, fields
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import checkpoint, run_directory, runner, settings
 
@@ -35,27 +36,11 @@ _UNCOMPARED = ("workdir", "overwrite", "checkpoint_every", "data_dir")
 
 shared.use_rate_or_auto()
 shared.use(
-  "batch_size",
-  "batch_schedule",
-  "epochs",
-  "hidden_sizes",
-  "activations",
-  "initializer",
-  "l2",
-  "dropout",
-  "optimizer",
-  "momentum",
-  "grad",
-  "drop_last",
-  "patience",
-  "check_gradients_every",
-  "seed",
-  "order_seed",
-  *shared.SCHEDULE_FLAGS,
+  *settings.FIELDS,
+  *fields.declared(runner.Options),
   *shared.DATA_FLAGS,
   "workdir",
   "overwrite",
-  "checkpoint_every",
 )
 
 
@@ -140,13 +125,15 @@ def draw(
 
 def finish(
   run: run_directory.RunDirectory,
-  spec: runner.RunSpec,
+  chosen: training.Settings,
   dataset: data.Dataset,
   outcome: runner.Outcome,
   compiled: compile_log.CompileLog,
 ) -> dict[str, Any]:
   """Reads the test set, once, and writes figures and summary."""
-  test, probabilities = test_results(spec.config, outcome.params, dataset.test)
+  test, probabilities = test_results(
+    chosen.train_config(), outcome.params, dataset.test
+  )
   row = next(r for r in run.rows() if r["epoch"] == outcome.epoch)
   draw(run, test, outcome.epoch, outcome.params, dataset.test, probabilities)
   summary = {
@@ -154,7 +141,7 @@ def finish(
     **{name: row[name] for name in row if name.startswith(("train", "dev"))},
     "epoch": outcome.epoch,
     "epochs": outcome.epochs,
-    "epochs_asked": spec.epochs,
+    "epochs_asked": FLAGS.epochs,
     "steps": run.rows()[-1]["step"],
     "ended": outcome.ended,
     "wall_seconds": outcome.wall_seconds,
@@ -188,14 +175,21 @@ def _say(epoch: int, path: Path, rejected: tuple[tuple[int, str], ...]) -> None:
   print(f"{path}: goes on after epoch {epoch}", file=sys.stderr)
 
 
+def options() -> runner.Options:
+  """The length of the run, and what it does on the way, from the flags."""
+  names = fields.declared(runner.Options)
+  return runner.Options(**{name: FLAGS[name].value for name in names})
+
+
 def fit(
-  spec: runner.RunSpec,
+  chosen: training.Settings,
+  rates: Float[np.ndarray, " T_run"],
   dataset: data.Dataset,
   run: run_directory.RunDirectory,
   stops: list[int],
 ) -> runner.Outcome:
   """`runner.run` with its progress shown; a broken loss ends the program."""
-  shown = progress.EpochProgress(spec.epochs, len(dataset.train.labels))
+  shown = progress.EpochProgress(FLAGS.epochs, len(dataset.train.labels))
 
   def resumed(epoch: int, rejected: tuple[tuple[int, str], ...]) -> None:
     _say(epoch, run.path, rejected)
@@ -203,9 +197,11 @@ def fit(
 
   try:
     return runner.run(
-      spec,
+      chosen,
+      rates,
       dataset,
       run,
+      options(),
       on_row=shown.show,
       on_resume=resumed,
       should_stop=lambda: bool(stops),
@@ -216,28 +212,6 @@ def fit(
     app.fail(f"{error}; the last good checkpoint is {last}", 3)
   finally:
     shown.close()
-
-
-def run_spec(chosen: settings.Settings, num_train: int) -> runner.RunSpec:
-  """The run that the flags ask for, of a training set of that size.
-
-  Raises:
-    InputError: a schedule, of rates or batches, that does not fit the run's
-      length, or a batch larger than the training set.
-  """
-  updates = chosen.clock(num_train).before(FLAGS.epochs)
-  return runner.RunSpec(
-    chosen.train_config(),
-    chosen.hparams(),
-    chosen.learning_rates(num_train, updates),
-    seed=chosen.seed,
-    order_seed=chosen.order,
-    epochs=FLAGS.epochs,
-    patience=FLAGS.patience,
-    checkpoint_every=FLAGS.checkpoint_every,
-    check_gradients_every=FLAGS.check_gradients_every,
-    batches=None if chosen.batch_schedule is None else chosen.batches,
-  )
 
 
 def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
@@ -256,7 +230,7 @@ def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
     order_seed=rough.order_seed,
   )
   if rate is None:
-    raise InputError(f"--learning_rate=auto: {reason}; expected a number")
+    raise InputError(f"learning_rate=auto: {reason}; expected a number")
   print(f"learning rate {rate:g}: {reason}", file=sys.stderr)
   return rate, reason
 
@@ -269,7 +243,9 @@ def main(_: list[str]) -> None:
     values["learning_rate"], reason = choose_rate(dataset)
     why = {"learning_rate_chosen": reason}
   chosen = settings.from_values(values)
-  spec = run_spec(chosen, len(dataset.train.labels))
+  count = len(dataset.train.labels)
+  updates = chosen.clock(count).before(FLAGS.epochs)
+  rates = chosen.learning_rates(count, updates)
   identity = {
     "flags": {k: v for k, v in values.items() if k not in _UNCOMPARED},
     "seed": FLAGS.seed,
@@ -285,7 +261,7 @@ def main(_: list[str]) -> None:
   ):
     summary = run_directory.read_run(workdir).summary
     if summary is None or summary["epochs_asked"] != FLAGS.epochs:
-      outcome = fit(spec, dataset, run, stops)
+      outcome = fit(chosen, rates, dataset, run, stops)
       if outcome.ended == "stopped":
         name = signal.Signals(stops[0]).name
         app.fail(
@@ -293,7 +269,7 @@ def main(_: list[str]) -> None:
           f"to go on: the same command with --workdir={workdir}",
           128 + stops[0],
         )
-      summary = finish(run, spec, dataset, outcome, compiled)
+      summary = finish(run, chosen, dataset, outcome, compiled)
     report(run.path, summary)
 
 

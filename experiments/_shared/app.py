@@ -75,7 +75,7 @@ def run(
     try:
       main(argv)
     except errors.InputError as error:
-      fail(str(error))
+      fail(shared.with_dashes(str(error)))
     except OSError as error:
       if error.filename is None:
         raise

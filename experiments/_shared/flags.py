@@ -1,227 +1,104 @@
-"""The flags that experiments share, each defined once."""
+"""The flags that experiments share, each declared once.
+
+Those of a run are the fields of `training.Settings` and `runner.Options`: a
+field that is added there is a flag here.
+"""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 from mnist_jax import data, schedules
-from mnist_jax.model import mlp, objective
-from mnist_jax.runtime import errors
-from mnist_jax.training import optimizers
+from mnist_jax.runtime import errors, fields
+from mnist_jax.runtime.fields import Setting
+from mnist_jax.training import runner, settings
 
 FLAGS = flags.FLAGS
 AUTO = "auto"  # a learning rate that the range test chooses
 
+_DATA = {
+  "data_source": Setting(
+    "bundled",
+    "where the images come from",
+    str,
+    choices=("bundled", "idx", "tfds"),
+  ),
+  "data_dir": Setting(None, "folder of the idx files, or of TFDS", str),
+  "dataset": Setting("mnist", "TFDS data set", str),
+  "dev_size": Setting(5000, "examples kept for development", int, least=1),
+  "split_seed": Setting(0, "seed of the train/dev split", int, least=0),
+}
+_SHARED = {
+  **settings.FIELDS,
+  **fields.declared(runner.Options),
+  **_DATA,
+  "preset": Setting(
+    "quick",
+    "under a minute, or the verdict",
+    str,
+    choices=("quick", "full"),
+  ),
+  "workdir": Setting(None, "run directory (default: in runs/EXPERIMENT)", str),
+  "overwrite": Setting(False, "replace another run in --workdir", bool),
+}
+SCHEDULE_FLAGS = tuple(
+  name
+  for name in settings.FIELDS
+  if name in fields.declared(schedules.ScheduleConfig)
+  and name != "learning_rate"
+)
+DATA_FLAGS = (*_DATA, "num_train")
+_used: list[str] = []
+_listed: list[str] = []  # in the help, beside the shared ones
 
-def _number(
-  name: str,
-  default: float | None,
-  help_line: str,
-  *,
-  above: float | None = None,
-  least: float | None = None,
-  below: float | None = None,
-) -> None:
-  """A float flag in a range; absl's own bounds let NaN and infinity pass."""
-  bounds = [
-    text
-    for bound, text in (
-      (above, f"> {above}"),
-      (least, f">= {least}"),
-      (below, f"< {below}"),
-    )
-    if bound is not None
-  ]
 
-  def inside(value: float | None) -> bool:
-    return value is None or (
-      math.isfinite(value)
-      and (above is None or value > above)
-      and (least is None or value >= least)
-      and (below is None or value < below)
-    )
+def _define(name: str, setting: Setting) -> None:
+  """The flag of a setting; the value of a tuple is a list of texts."""
+  default, text = setting.default, setting.help
+  if setting.many:
+    texts = default and [str(item) for item in default]
+    flags.DEFINE_list(name, texts, text)
+  elif setting.choices:
+    flags.DEFINE_enum(name, default, list(setting.choices), text)
+  elif setting.kind is float:
+    flags.DEFINE_float(name, default, text)
+  elif setting.kind is int:
+    flags.DEFINE_integer(name, default, text)
+  elif setting.kind is bool:
+    flags.DEFINE_boolean(name, default, text)
+  else:
+    flags.DEFINE_string(name, default, text)
 
-  flags.DEFINE_float(name, default, help_line)
-  expected = f"must be a finite number {' and '.join(bounds)}".strip()
-  flags.register_validator(name, inside, expected)
+  def good(value: Any) -> bool:
+    try:
+      setting.check(name, setting.read(value))
+    except (errors.InputError, ValueError):
+      return False
+    return True
+
+  commas = ", separated by commas" if setting.many else ""
+  flags.register_validator(name, good, f"must be {setting.expected}{commas}")
 
 
 class _RateParser(flags.ArgumentParser):
-  """A finite number > 0, or the word auto."""
+  """A learning rate, or the word auto."""
 
   syntactic_help = "a number or auto"
 
   def parse(self, argument: str | float) -> str | float:
+    if argument == AUTO:
+      return AUTO
+    rate = _SHARED["learning_rate"]
     try:
-      rate = float(argument)
+      value = float(argument)
     except ValueError:
-      if argument == AUTO:
-        return argument
-      raise ValueError("expected a number > 0, or auto") from None
-    if not 0 < rate < math.inf:
-      raise ValueError("must be a finite number > 0.0, or auto")
-    return rate
-
-
-def _integer(
-  name: str,
-  default: int | None,
-  help_line: str,
-  least: int,
-  most: int | None = None,
-) -> None:
-  flags.DEFINE_integer(
-    name, default, help_line, lower_bound=least, upper_bound=most
-  )
-
-
-def _choice(
-  name: str, default: str | None, choices: Sequence[str], help_line: str
-) -> None:
-  flags.DEFINE_enum(name, default, list(choices), help_line)
-
-
-def _names(
-  name: str, default: Sequence[str], choices: Sequence[str], help_line: str
-) -> None:
-  """A comma-separated list of some of the choices."""
-  flags.DEFINE_list(name, list(default), help_line)
-  flags.register_validator(
-    name,
-    lambda values: all(value in choices for value in values),
-    f"must be names of {', '.join(choices)}, separated by commas",
-  )
-
-
-def _sizes(name: str, default: Sequence[int], help_line: str) -> None:
-  """A comma-separated list of positive integers, possibly empty."""
-  flags.DEFINE_list(name, [str(size) for size in default], help_line)
-  flags.register_validator(
-    name,
-    lambda values: all(v.isdecimal() and int(v) > 0 for v in values),
-    "must be whole numbers > 0, separated by commas",
-  )
-
-
-def _numbers(name: str, help_line: str) -> None:
-  """A comma-separated list of numbers."""
-
-  def are_numbers(values: list[str] | None) -> bool:
-    try:
-      return values is None or all(math.isfinite(float(v)) for v in values)
-    except ValueError:
-      return False
-
-  flags.DEFINE_list(name, None, help_line)
-  flags.register_validator(
-    name, are_numbers, "must be numbers separated by commas"
-  )
-
-
-# One line each, in the order in which the help shows them.
-_SHARED: dict[str, Callable[[str], None]] = {
-  "data_source": lambda n: _choice(
-    n, "bundled", ["bundled", "idx", "tfds"], "where the images come from"
-  ),
-  "data_dir": lambda n: flags.DEFINE_string(
-    n, None, "folder of the idx files, or of TFDS"
-  ),
-  "dataset": lambda n: flags.DEFINE_string(n, "mnist", "TFDS data set"),
-  "dev_size": lambda n: _integer(
-    n, 5000, "examples kept for development", least=1
-  ),
-  "split_seed": lambda n: _integer(n, 0, "seed of the train/dev split", 0),
-  "num_train": lambda n: _integer(
-    n, None, "training examples used (default: all)", least=1
-  ),
-  "hidden_sizes": lambda n: _sizes(n, (64, 16), "units of each hidden layer"),
-  "activations": lambda n: _names(
-    n, ("sigmoid", "tanh"), tuple(mlp.ACTIVATIONS), "one per hidden layer"
-  ),
-  "initializer": lambda n: _choice(
-    n, "xavier", tuple(mlp.INITIALIZERS), "of the weights"
-  ),
-  "l2": lambda n: _number(n, 0.0, "factor of sum(w^2) / 2", least=0),
-  "dropout": lambda n: _number(
-    n, 0.0, "probability of dropping a hidden unit", least=0, below=1
-  ),
-  "optimizer": lambda n: _choice(n, "sgd", optimizers.OPTIMIZERS, "update"),
-  "learning_rate": lambda n: _number(n, 0.2, "step size", above=0),
-  "momentum": lambda n: _number(
-    n, None, "of momentum and nesterov (default: 0.9)", least=0, below=1
-  ),
-  "batch_size": lambda n: _integer(n, 128, "examples per update", least=1),
-  "batch_schedule": lambda n: flags.DEFINE_string(
-    n, None, "instead of it, sizes from epochs on, as 0:128,20:640"
-  ),
-  "drop_last": lambda n: flags.DEFINE_boolean(
-    n, False, "leave out an epoch's short last batch"
-  ),
-  "epochs": lambda n: _integer(n, 40, "passes over the training set", least=1),
-  "grad": lambda n: _choice(
-    n, "hand", objective.GRADIENTS, "hand-derived backward or jax.grad"
-  ),
-  "patience": lambda n: _integer(
-    n, None, "stop after so many epochs without a better dev loss", least=1
-  ),
-  "check_gradients_every": lambda n: _integer(
-    n, None, "updates between gradient checks (default: none)", least=1
-  ),
-  "seed": lambda n: _integer(
-    n, 0, "of weights, order and dropout", least=0, most=2**32 - 1
-  ),
-  "order_seed": lambda n: _integer(
-    n, None, "of the order of examples (default: --seed)", 0, most=2**32 - 1
-  ),
-  "schedule": lambda n: _choice(n, "fixed", schedules.POLICIES, "rate policy"),
-  "gamma": lambda n: _number(n, None, "factor of step, multistep, exp, inv"),
-  "decay_rate": lambda n: _number(n, None, "factor of exponential_decay"),
-  "decay_steps": lambda n: _number(n, None, "period of a decay, or its end"),
-  "boundaries": lambda n: _numbers(n, "where multistep drops, as 4000,8000"),
-  "power": lambda n: _number(n, None, "exponent of inv and poly"),
-  "staircase": lambda n: flags.DEFINE_boolean(
-    n, None, "exponential_decay by whole periods"
-  ),
-  "warmup_steps": lambda n: _number(n, None, "linear rise to the rate"),
-  "schedule_unit": lambda n: _choice(
-    n, "updates", ("updates", "epochs"), "of the settings above"
-  ),
-  "preset": lambda n: _choice(
-    n, "quick", ("quick", "full"), "under a minute, or the verdict"
-  ),
-  "workdir": lambda n: flags.DEFINE_string(
-    n, None, "run directory (default: in runs/EXPERIMENT)"
-  ),
-  "overwrite": lambda n: flags.DEFINE_boolean(
-    n, False, "replace another run in --workdir"
-  ),
-  "checkpoint_every": lambda n: _integer(
-    n, 1, "epochs between checkpoints", least=1
-  ),
-}
-SCHEDULE_FLAGS = (
-  "schedule",
-  "gamma",
-  "decay_rate",
-  "decay_steps",
-  "boundaries",
-  "power",
-  "staircase",
-  "warmup_steps",
-  "schedule_unit",
-)
-DATA_FLAGS = (
-  "data_source",
-  "data_dir",
-  "dataset",
-  "dev_size",
-  "split_seed",
-  "num_train",
-)
-_used: list[str] = []
-_listed: list[str] = []  # in the help, beside the shared ones
+      value = math.nan
+    if not rate.accepts(value):
+      raise ValueError(f"must be {rate.expected}, or auto")
+    return value
 
 
 def use(*names: str) -> None:
@@ -232,7 +109,7 @@ def use(*names: str) -> None:
   """
   for name in names:
     if name not in FLAGS:
-      _SHARED[name](name)
+      _define(name, _SHARED[name])
       _used.append(name)
 
 
@@ -242,7 +119,7 @@ def use_rate_or_auto() -> None:
     flags.DEFINE(
       _RateParser(),
       "learning_rate",
-      0.2,
+      _SHARED["learning_rate"].default,
       "step size, or auto: by a range test",
       serializer=flags.ArgumentSerializer(),
     )
@@ -265,15 +142,24 @@ def list_in_help(name: str) -> None:
   _listed.append(name)
 
 
+def with_dashes(message: str) -> str:
+  """A message of the library with parameters named as the flags they are."""
+  return re.sub(
+    r"(?<![-\w])[a-z]\w*(?=[=:])",
+    lambda found: f"--{found[0]}" if found[0] in FLAGS else found[0],
+    message,
+  )
+
+
 def load_dataset(*, take: bool = True) -> data.Dataset:
   """The data set that the data flags ask for.
 
   Args:
-    take: cut the training set to --num_train; a sweep's cells do so
+    take: Whether to cut the training set to --num_train; a sweep's cells do so
       themselves.
 
   Raises:
-    InputError: from the loaders.
+    InputError: As `data.load` and `data.take`.
   """
   dataset = data.load(
     FLAGS.data_source,
@@ -287,21 +173,23 @@ def load_dataset(*, take: bool = True) -> data.Dataset:
   return dataset
 
 
-Values = Mapping[str, Any]
-
-
 def flag_values(*, without: Sequence[str] = ()) -> dict[str, Any]:
   """The shared flags in use, by name, as they were given or defaulted.
 
+  Newer settings at their defaults are left out, as in runs from before them.
+
   Raises:
-    InputError: two flags that exclude each other.
+    InputError: Two flags that exclude each other.
   """
-  values = {name: FLAGS[name].value for name in _used if name not in without}
-  if values.get("batch_schedule") is None:  # as in runs from before it was
-    values.pop("batch_schedule", None)
-  elif FLAGS["batch_size"].present:
+  values = {
+    name: FLAGS[name].value
+    for name in _used
+    if name not in without
+    and not (_SHARED[name].newer and FLAGS[name].value == FLAGS[name].default)
+  }
+  if "batch_schedule" in values and FLAGS["batch_size"].present:
     raise errors.InputError(
-      f"--batch_size={FLAGS.batch_size} and "
-      f"--batch_schedule={FLAGS.batch_schedule}: expected one of the two"
+      f"batch_size={FLAGS.batch_size} and "
+      f"batch_schedule={FLAGS.batch_schedule}: expected one of the two"
     )
   return values

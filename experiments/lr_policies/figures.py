@@ -21,12 +21,12 @@ def policies(
     num_steps: T.
 
   Raises:
-    InputError: as `schedules.from_config`.
+    InputError: as `schedules.learning_rates`.
   """
   figure, axes = plotting.panels(1, 2, size=(11, 5.2))
   for i, config in enumerate(configs.values()):
-    schedule = schedules.from_config(config, num_steps, num_steps)
-    rates = schedules.tabulate(schedule, num_steps).astype(np.float64)
+    rates = schedules.learning_rates(config, num_steps, num_steps)
+    rates = rates.astype(np.float64)
     steps = np.arange(num_steps)
     for ax in axes[0]:
       # A log axis has no place for a rate of 0.

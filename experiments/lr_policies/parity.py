@@ -87,7 +87,7 @@ def studied_policies(
 
 def _exact_factor(config: ScheduleConfig) -> Callable[[int], Decimal]:
   """lr(t) / lr(0); a setting means the float that it is."""
-  settings = config.settings()
+  settings = config.constants()
   of = {
     name: Decimal.from_float(float(settings[name]))
     for name in ("gamma", "power", "decay_rate")
@@ -107,7 +107,7 @@ def _exact_factor(config: ScheduleConfig) -> Callable[[int], Decimal]:
       of["decay_rate"] ** (t // period if staircase else Decimal(t) / period)
     ),
   }
-  return formulas[config.policy]
+  return formulas[config.schedule]
 
 
 def exact_rates(config: ScheduleConfig, num_steps: int) -> list[Decimal]:
@@ -119,7 +119,7 @@ def exact_rates(config: ScheduleConfig, num_steps: int) -> list[Decimal]:
   Raises:
     InputError: a config in epochs or with warmup.
   """
-  if config.unit != "updates" or config.warmup_steps is not None:
+  if config.schedule_unit != "updates" or config.warmup_steps is not None:
     raise InputError(
       f"{config.describe()}: expected a policy in updates, without warmup"
     )
@@ -153,9 +153,7 @@ def compare(
 
 
 def _table(config: ScheduleConfig, num_steps: int) -> np.ndarray:
-  return schedules.tabulate(
-    schedules.from_config(config, num_steps, num_steps), num_steps
-  )
+  return schedules.learning_rates(config, num_steps, num_steps)
 
 
 def against_formula(
@@ -165,7 +163,7 @@ def against_formula(
   and float64's own error, if tables are rounded once.
 
   Raises:
-    InputError: as `exact_rates` and `schedules.from_config`.
+    InputError: as `exact_rates` and `schedules.learning_rates`.
   """
   return tuple(
     Parity(
@@ -196,7 +194,7 @@ def torch_rates(
     [torch.nn.Parameter(torch.zeros(()))], lr=float(config.learning_rate)
   )
   scheduler = torch.optim.lr_scheduler
-  settings = config.settings()
+  settings = config.constants()
   gamma = settings.get("gamma")
   makers: dict[str, Callable[[], Any]] = {
     "fixed": lambda: scheduler.ConstantLR(optimizer, factor=1.0),
@@ -209,9 +207,9 @@ def torch_rates(
       optimizer, settings["decay_steps"], settings["power"]
     ),
   }
-  if config.policy not in makers:
+  if config.schedule not in makers:
     return None
-  policy = makers[config.policy]()
+  policy = makers[config.schedule]()
   rates = []
   for _ in range(num_steps):
     rates.append(optimizer.param_groups[0]["lr"])

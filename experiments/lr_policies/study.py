@@ -126,7 +126,7 @@ def _convex(
   total = values.convex_updates
   rates = np.stack(
     [
-      schedules.tabulate(schedules.from_config(config, total, total), total)
+      schedules.learning_rates(config, total, total)
       for config in configs.values()
     ]
   )
@@ -304,7 +304,7 @@ def _legend(own: pd.DataFrame) -> str:
     ),
     boundaries=(None if pd.isna(text) else tuple(map(float, text.split(",")))),
     power=None if pd.isna(row["power"]) else float(row["power"]),
-    unit=row["schedule_unit"],
+    schedule_unit=row["schedule_unit"],
   )
   return config.describe()
 

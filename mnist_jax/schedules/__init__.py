@@ -3,11 +3,12 @@
 Start with
 
   from mnist_jax import schedules
-  rates = schedules.tabulate(schedules.step(0.2, 500, 0.5), 2000)  # [T]
+  rates = schedules.tabulate(schedules.step(0.2, 0.5, 500), 2000)  # [T]
 """
 
 from mnist_jax.schedules.batch_sizes import BatchSchedule
-from mnist_jax.schedules.config import POLICIES, ScheduleConfig, from_config
+from mnist_jax.schedules.catalogue import POLICIES, Policy
+from mnist_jax.schedules.config import ScheduleConfig, learning_rates
 from mnist_jax.schedules.policies import (
   Schedule,
   exp,
@@ -25,14 +26,15 @@ from mnist_jax.schedules.policies import (
 __all__ = [
   "POLICIES",
   "BatchSchedule",
+  "Policy",
   "Schedule",
   "ScheduleConfig",
   "exp",
   "exponential_decay",
   "fixed",
-  "from_config",
   "inv",
   "join",
+  "learning_rates",
   "multistep",
   "poly",
   "step",

@@ -21,8 +21,8 @@ class Clock:
   """Where the epochs of a run begin, counted in updates.
 
   Attributes:
-    starts: the epochs from which on `counts` are in force, rising, first 0.
-    counts: updates in each epoch from there on, >= 1.
+    starts: The epochs from which on `counts` are in force, rising, first 0.
+    counts: The updates in each epoch from there on, >= 1.
   """
 
   starts: tuple[int, ...]
@@ -44,8 +44,8 @@ class Clock:
     """Updates made after so many epochs, to the nearest, halves up.
 
     Args:
-      epochs: >= 0, taken as the decimal number it prints as: 0.145 of 100
-        updates are 14.5, thus 15.
+      epochs: The time, >= 0, taken as the decimal number it prints as: 0.145 of
+        100 updates are 14.5, thus 15.
     """
     exact = Decimal(str(epochs))
     whole = int(exact)
@@ -79,7 +79,7 @@ class Clock:
     """How a table of rates that is even in epochs serves the run's updates.
 
     Args:
-      updates: of the run, >= 1.
+      updates: The updates of the run, >= 1.
 
     Returns:
       The table's updates an epoch, which are the most that the run has in
@@ -106,11 +106,11 @@ class BatchSchedule:
   """Which batch size from which epoch on; as text 0:128,20:640.
 
   Attributes:
-    starts: epochs, rising, first 0.
-    sizes: examples per update from there on, >= 1.
+    starts: The epochs from which on `sizes` are in force, rising, first 0.
+    sizes: The examples per update from there on, >= 1.
 
   Raises:
-    InputError: no entry, or values out of range or order.
+    InputError: No entry, or values out of range or order.
   """
 
   starts: tuple[int, ...]
@@ -121,7 +121,7 @@ class BatchSchedule:
     sized = all(size >= 1 for size in self.sizes)
     same = len(self.starts) == len(self.sizes)
     if not (self.starts[:1] == (0,) and rising and sized and same):
-      raise InputError(f"--batch_schedule={self}: {_EXPECTED}")
+      raise InputError(f"batch_schedule={self}: {_EXPECTED}")
 
   def __str__(self) -> str:
     pairs = zip(self.starts, self.sizes, strict=False)
@@ -135,8 +135,8 @@ class BatchSchedule:
     """The clock of a run on so many examples.
 
     Args:
-      num_examples: at least as many as in the largest batch.
-      drop_last: leave out an epoch's short last batch.
+      num_examples: The training examples, no fewer than the largest batch.
+      drop_last: Whether to leave out an epoch's short last batch.
     """
     return Clock(
       self.starts,
@@ -158,14 +158,14 @@ def parse(text: str) -> BatchSchedule:
   """The schedule that the flag's text says.
 
   Raises:
-    InputError: another text, or as `BatchSchedule`.
+    InputError: Another text, or as `BatchSchedule`.
   """
   pairs = [pair.split(":") for pair in text.split(",")]
   if not all(
     len(pair) == 2 and all(n.isascii() and n.isdecimal() for n in pair)
     for pair in pairs
   ):
-    raise InputError(f"--batch_schedule={text}: {_EXPECTED}")
+    raise InputError(f"batch_schedule={text}: {_EXPECTED}")
   return BatchSchedule(
     tuple(int(start) for start, _ in pairs), tuple(int(n) for _, n in pairs)
   )

@@ -1,71 +1,30 @@
-"""A schedule from the settings of the command line, in updates or epochs."""
+"""A schedule as settings, in updates or epochs, and its table of rates."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
+from mnist_jax.runtime import fields
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.schedules import policies
+from mnist_jax.schedules.batch_sizes import Clock, steady
+from mnist_jax.schedules.catalogue import POLICIES, STAIRCASE, Policy
 
 Number = int | float  # what a flag may give
 
-_POLICIES: dict[str, Callable[..., policies.Schedule]] = {
-  "fixed": policies.fixed,
-  "step": policies.step,
-  "multistep": policies.multistep,
-  "exp": policies.exp,
-  "inv": policies.inv,
-  "poly": policies.poly,
-  "exponential_decay": policies.exponential_decay,
-}
-POLICIES = tuple(_POLICIES)
-
-_REQUIRED: dict[str, tuple[str, ...]] = {
-  "step": ("decay_steps",),
-  "multistep": ("boundaries",),
-  "exp": ("gamma",),
-  "inv": ("gamma",),
-  "exponential_decay": ("decay_rate", "decay_steps"),
-}
-_DEFAULTS: dict[str, dict[str, Any]] = {
-  "step": {"gamma": 0.1},
-  "multistep": {"gamma": 0.1},
-  "inv": {"power": 0.75},
-  "poly": {"power": 1.0, "decay_steps": None},  # the rest of the run
-  "exponential_decay": {"staircase": False},
-}
-_SETTINGS = (
-  "gamma",
-  "decay_rate",
-  "decay_steps",
-  "boundaries",
-  "power",
-  "staircase",
+# The settings that only some policies take.
+_CONSTANTS = tuple(
+  dict.fromkeys(name for each in POLICIES.values() for name in each.takes)
 )
-# The setting that makes a policy's decay too fast or too slow for float32.
-_STEEPNESS = {
-  "fixed": "learning_rate",
-  "poly": "power",
-  "exponential_decay": "decay_rate",
-}
-_FORMULAS = {
-  "fixed": "{learning_rate}",
-  "step": "{learning_rate} × {gamma}^⌊{t} / {decay_steps}⌋",
-  "multistep": "{learning_rate} × {gamma}^#({boundaries} ≤ {t})",
-  "exp": "{learning_rate} × {gamma}^{t}",
-  "inv": "{learning_rate} × (1 + {gamma} {t})^−{power}",
-  "poly": "{learning_rate} × (1 − {t} / {decay_steps})^{power}",
-  "exponential_decay": "{learning_rate} × {decay_rate}^({t} / {decay_steps})",
-  "staircase": "{learning_rate} × {decay_rate}^⌊{t} / {decay_steps}⌋",
-}
 
 
 def to_updates(
-  epochs: Number, steps_per_epoch: int, flag: str = "epochs"
+  epochs: Number, steps_per_epoch: int, name: str = "epochs"
 ) -> int:
   """A duration in epochs as updates, rounded to the nearest, halves up.
 
@@ -73,12 +32,12 @@ def to_updates(
   100 updates are 14.5 updates, thus 15, though the float is a little less.
 
   Args:
-    epochs: above 0, may be a fraction.
-    steps_per_epoch: updates per epoch, with the last short batch if trained.
-    flag: the setting to name in the error.
+    epochs: The duration, above 0; it may be a fraction.
+    steps_per_epoch: The updates per epoch, with a last short batch if trained.
+    name: The setting to name in the error.
 
   Raises:
-    InputError: epochs not finite, or less than half an update.
+    InputError: Epochs that are not finite, or less than half an update.
   """
   updates = 0
   if math.isfinite(epochs):
@@ -86,7 +45,7 @@ def to_updates(
     updates = int(exact.to_integral_value(ROUND_HALF_UP))
   if updates < 1:
     raise InputError(
-      f"--{flag}={epochs} epochs of {steps_per_epoch} updates: "
+      f"{name}={epochs} epochs of {steps_per_epoch} updates: "
       "expected at least 1 update"
     )
   return updates
@@ -94,108 +53,119 @@ def to_updates(
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-  """The settings of a schedule as flags give them; None is "not given".
+  """The settings of a schedule; None is "not given".
 
-  A setting that the policy has no use for is an error; it is not ignored.
-  Values are checked by `from_config`.
+  A constant that the policy has no use for is an error; it is not ignored.
+  What the constants must be is checked by `learning_rates`.
 
   Attributes:
-    policy: --schedule, one of POLICIES, with what it needs and its defaults:
-      fixed; step (decay_steps, gamma = 0.1); multistep (boundaries,
-      gamma = 0.1); exp (gamma); inv (gamma, power = 0.75); poly (power = 1,
-      decay_steps = the rest of the run); exponential_decay (decay_rate,
-      decay_steps, staircase = False).
-    learning_rate: the rate at the start, and after warmup.
-    warmup_steps: linear warmup before any policy, whose own count, boundaries
-      included, then starts after it (`policies.with_warmup`).
-    unit: --schedule_unit, "updates" or "epochs": what decay_steps, boundaries
-      and warmup_steps are in, and what one t is in exp and inv, whose gamma
-      belongs to one update or one epoch.
+    schedule: The policy, one of `catalogue.POLICIES`, whose records say which
+      constants each requires and the defaults of the others.
+    learning_rate: The rate at the start, and after warmup.
+    warmup_steps: The length of a linear warmup before any policy, whose own
+      count, boundaries included, then starts after it
+      (`policies.with_warmup`).
+    schedule_unit: What decay_steps, boundaries and warmup_steps are in, and
+      what one t is in exp and inv, whose gamma belongs to one update or one
+      epoch.
 
   Raises:
-    InputError: unknown policy or unit, a setting missing or not the policy's.
+    InputError: An unknown policy or unit, or a constant that is missing, not
+      the policy's or no finite number.
   """
 
-  policy: str = "fixed"
-  learning_rate: Number = 0.2
-  gamma: Number | None = None
-  decay_rate: Number | None = None
-  decay_steps: Number | None = None
-  boundaries: tuple[Number, ...] | None = None
-  power: Number | None = None
-  staircase: bool | None = None
-  warmup_steps: Number | None = None
-  unit: str = "updates"
+  schedule: str = fields.setting(
+    "fixed", "rate policy", str, choices=tuple(POLICIES)
+  )
+  learning_rate: Number = policies.LEARNING_RATE.field()
+  gamma: Number | None = fields.setting(
+    None, "factor of step, multistep, exp, inv"
+  )
+  decay_rate: Number | None = fields.setting(
+    None, "factor of exponential_decay"
+  )
+  decay_steps: Number | None = fields.setting(
+    None, "period of a decay, or its end"
+  )
+  boundaries: tuple[Number, ...] | None = fields.setting(
+    None, "where multistep drops, as 4000,8000", many=True
+  )
+  power: Number | None = fields.setting(None, "exponent of inv and poly")
+  staircase: bool | None = fields.setting(
+    None, "exponential_decay by whole periods", bool
+  )
+  warmup_steps: Number | None = fields.setting(None, "linear rise to the rate")
+  schedule_unit: str = fields.setting(
+    "updates", "of the settings above", str, choices=("updates", "epochs")
+  )
 
   def __post_init__(self) -> None:
-    if self.policy not in _POLICIES:
-      expected = ", ".join(POLICIES)
-      raise InputError(f"--schedule={self.policy}: expected one of {expected}")
-    if self.unit not in ("updates", "epochs"):
-      raise InputError(
-        f"--schedule_unit={self.unit}: expected updates or epochs"
-      )
-    required = _REQUIRED.get(self.policy, ())
-    known = [*required, *_DEFAULTS.get(self.policy, ())]
-    for name in required:
+    fields.settle(self)
+    policy = POLICIES[self.schedule]
+    for name in policy.required:
       if getattr(self, name) is None:
         raise InputError(
-          f"--{name}: not given, expected with --schedule={self.policy}"
+          f"{name}: not given, expected with schedule={self.schedule}"
         )
-    for name in _SETTINGS:
+    for name in _CONSTANTS:
       value = getattr(self, name)
-      if name not in known and value is not None:
-        takes = ", ".join(f"--{name}" for name in known) or "no setting"
+      if name not in policy.takes and value is not None:
+        takes = ", ".join(policy.takes) or "no constant"
         raise InputError(
-          f"--{name}={_text(value)}: --schedule={self.policy} has no use for "
+          f"{name}={_text(value)}: schedule={self.schedule} has no use for "
           f"it, expected {takes}"
         )
 
-  def settings(self) -> dict[str, Any]:
+  @property
+  def policy(self) -> Policy:
+    """The policy's record."""
+    return STAIRCASE if self.staircase else POLICIES[self.schedule]
+
+  def constants(self) -> dict[str, Any]:
     """What the policy takes beside the rate, with its defaults filled in.
 
     Only poly's decay_steps can be None: it needs the length of the run.
     """
-    settings = dict(_DEFAULTS.get(self.policy, {}))
-    for name in _SETTINGS:
+    constants = dict(self.policy.defaults)
+    for name in _CONSTANTS:
       value = getattr(self, name)
       if value is not None:
         real = name in ("gamma", "decay_rate", "power")
-        settings[name] = float(value) if real else value
-    return settings
+        constants[name] = float(value) if real else value
+    return constants
 
   def resolve(self, steps_per_epoch: int, total_steps: int) -> "ScheduleConfig":
     """The same schedule in updates, with every default filled in.
 
     Args:
-      steps_per_epoch: updates per epoch.
-      total_steps: updates of the run, warmup included.
+      steps_per_epoch: The updates per epoch.
+      total_steps: The updates of the run, warmup included.
 
     Raises:
-      InputError: a duration that is not a whole number of updates, or in
+      InputError: A duration that is not a whole number of updates, or in
         epochs rounds to none (`to_updates`).
     """
-    per_epoch = steps_per_epoch if self.unit == "epochs" else None
-    settings = self.settings()
+    per_epoch = steps_per_epoch if self.schedule_unit == "epochs" else None
+    constants = self.constants()
     warmup = self.warmup_steps
     if warmup is not None:
       warmup = _updates("warmup_steps", warmup, per_epoch)
-    if self.policy == "poly" and self.decay_steps is None:
-      settings["decay_steps"] = max(1, total_steps - (warmup or 0))
+    if self.schedule == "poly" and self.decay_steps is None:
+      constants["decay_steps"] = max(1, total_steps - (warmup or 0))
     elif self.decay_steps is not None:
-      settings["decay_steps"] = _updates(
+      constants["decay_steps"] = _updates(
         "decay_steps", self.decay_steps, per_epoch
       )
     if self.boundaries is not None:
-      settings["boundaries"] = tuple(
+      constants["boundaries"] = tuple(
         _updates("boundaries", b, per_epoch) for b in self.boundaries
       )
     if per_epoch and self.gamma is not None:
-      settings["gamma"] = _gamma_per_update(
-        self.policy, settings["gamma"], per_epoch
+      constants["gamma"] = _gamma_per_update(
+        self.schedule, constants["gamma"], per_epoch
       )
     return dataclasses.replace(
-      self, warmup_steps=warmup, unit="updates", **settings
+      self, warmup_steps=warmup, schedule_unit="updates", **constants
     )
 
   def describe(self) -> str:
@@ -204,107 +174,113 @@ class ScheduleConfig:
     #(5,8 ≤ t) counts the boundaries reached. Of a resolved config no number is
     missing; else poly's T is the rest of the run.
     """
-    settings = self.settings()
-    shape = "staircase" if settings.get("staircase") else self.policy
-    values = {name: _text(value) for name, value in settings.items()}
-    if "decay_steps" in settings and settings["decay_steps"] is None:
+    values = {name: _text(value) for name, value in self.constants().items()}
+    if values.get("decay_steps") == "None":
       values["decay_steps"] = "T"
-    text = _FORMULAS[shape].format(
+    text = self.policy.formula.format(
       learning_rate=_text(self.learning_rate),
-      t="e" if self.unit == "epochs" else "t",
+      t="e" if self.schedule_unit == "epochs" else "t",
       **values,
     )
     if self.warmup_steps is not None:
-      text += f" after {_text(self.warmup_steps)} {self.unit} of warmup"
-    return f"{self.policy}: {text}"
+      warmup = f"{_text(self.warmup_steps)} {self.schedule_unit}"
+      text += f" after {warmup} of warmup"
+    return f"{self.schedule}: {text}"
 
 
-def from_config(
-  config: ScheduleConfig, steps_per_epoch: int, total_steps: int
-) -> policies.Schedule:
-  """The schedule of a run, counting updates; see `schedules` for formulas.
+@functools.lru_cache(maxsize=256)  # a sweep's seeds have the same table
+def learning_rates(
+  config: ScheduleConfig, clock: Clock | int, num_updates: int
+) -> Float32[np.ndarray, " T"]:
+  """The rate of every update of a run: the one table that training reads.
 
   What the run would never reach is refused with the rest: a warmup, a boundary
   or a first drop not before its end; and a decay that float32 turns into 0 or
-  into a constant. A poly may end before the run: its rate is then 0.
+  into a constant. A poly may end before the run: its rate is then 0. Where the
+  batch size changes, a schedule in epochs goes by those of the data.
 
   Args:
-    steps_per_epoch: updates per epoch.
-    total_steps: updates of the run, warmup included.
+    config: The schedule, its constants as given.
+    clock: Where the run's epochs begin, or its updates per epoch.
+    num_updates: T, the updates of the run, warmup included.
+
+  Returns:
+    Rates in float32, each within one unit in the last place of its formula.
+    The array is shared between equal calls and cannot be written to.
 
   Raises:
-    InputError: a setting out of its range, or without effect in this run.
+    InputError: A setting out of its range, or without effect in this run.
   """
-  for name, value in (
-    ("steps_per_epoch", steps_per_epoch),
-    ("total_steps", total_steps),
-  ):
-    if value < 1:
+  for name, value in (("clock", clock), ("num_updates", num_updates)):
+    if isinstance(value, int) and value < 1:
       raise InputError(f"{name}={value}: expected at least 1 update")
-  resolved = config.resolve(steps_per_epoch, total_steps)
-  settings = resolved.settings()
-  schedule = _POLICIES[config.policy](float(config.learning_rate), **settings)
-  warmup = resolved.warmup_steps
-  if warmup is not None:
-    schedule = policies.with_warmup(schedule, int(warmup))
-  _check_reached(resolved, total_steps)
-  _check_decay(resolved, schedule, total_steps)
-  return schedule
+  clock = steady(clock) if isinstance(clock, int) else clock
+  per_epoch, places, length = clock.table_places(num_updates)
+  if config.schedule_unit == "updates":
+    places, length = np.arange(num_updates), num_updates
+  resolved = config.resolve(per_epoch, length)
+  schedule = config.policy.function(
+    float(config.learning_rate), **resolved.constants()
+  )
+  warmup = int(resolved.warmup_steps or 0)
+  if resolved.warmup_steps is not None:
+    schedule = policies.with_warmup(schedule, warmup)
+  _check_reached(resolved, warmup, length)
+  rates = policies.tabulate(schedule, length)
+  _check_decay(resolved, warmup, rates)
+  rates = rates[places]
+  rates.flags.writeable = False
+  return rates
 
 
-def _updates(flag: str, value: Number, steps_per_epoch: int | None) -> int:
+def _updates(name: str, value: Number, steps_per_epoch: int | None) -> int:
   if steps_per_epoch is not None:
-    return to_updates(value, steps_per_epoch, flag)
+    return to_updates(value, steps_per_epoch, name)
   if not math.isfinite(value) or value != int(value):
     raise InputError(
-      f"--{flag}={value}: expected a whole number of updates "
-      "(or --schedule_unit=epochs)"
+      f"{name}={value}: expected a whole number of updates "
+      "(or schedule_unit=epochs)"
     )
   return int(value)
 
 
-def _gamma_per_update(policy: str, gamma: float, steps_per_epoch: int) -> float:
+def _gamma_per_update(
+  schedule: str, gamma: float, steps_per_epoch: int
+) -> float:
   # Out of range it is passed on as given, for the policy to refuse.
-  if policy == "exp" and 0 < gamma < 1:
+  if schedule == "exp" and 0 < gamma < 1:
     return gamma ** (1 / steps_per_epoch)
-  if policy == "inv" and gamma > 0:
+  if schedule == "inv" and gamma > 0:
     return gamma / steps_per_epoch
   return gamma
 
 
-def _check_reached(resolved: ScheduleConfig, total_steps: int) -> None:
-  settings = resolved.settings()
-  warmup = int(resolved.warmup_steps or 0)
+def _check_reached(
+  resolved: ScheduleConfig, warmup: int, total_steps: int
+) -> None:
   if warmup >= total_steps:
     raise InputError(
-      f"--warmup_steps={warmup} updates: expected less than the "
+      f"warmup_steps={warmup} updates: expected less than the "
       f"{total_steps} of the run"
     )
-  drops: dict[str, int] = {}
-  if resolved.boundaries is not None:
-    drops["boundaries"] = int(max(resolved.boundaries))
-  if resolved.decay_steps is not None and (
-    resolved.policy == "step" or settings.get("staircase")
-  ):
-    drops["decay_steps"] = int(resolved.decay_steps)
-  for flag, update in drops.items():
+  name = resolved.policy.last_drop
+  if name:
+    update = np.max(resolved.constants()[name])
     if update >= total_steps - warmup:
       raise InputError(
-        f"--{flag}: a drop at update {update} is never reached, expected less "
+        f"{name}: a drop at update {update} is never reached, expected less "
         f"than the {total_steps - warmup} updates of the run after warmup"
       )
 
 
 def _check_decay(
-  resolved: ScheduleConfig, schedule: policies.Schedule, total_steps: int
+  resolved: ScheduleConfig, warmup: int, rates: Float32[np.ndarray, " T"]
 ) -> None:
-  warmup = int(resolved.warmup_steps or 0)
-  end = total_steps
-  if resolved.policy == "poly" and resolved.decay_steps is not None:
-    end = min(end, warmup + int(resolved.decay_steps))
-  rates = policies.tabulate(schedule, end)
-  flag = _STEEPNESS.get(resolved.policy, "gamma")
-  given = f"--{flag}={getattr(resolved, flag)}"
+  total_steps = len(rates)
+  if resolved.schedule == "poly":  # from its end on 0, as it should be
+    rates = rates[: warmup + resolved.constants()["decay_steps"]]
+  name = resolved.policy.steepness
+  given = f"{name}={getattr(resolved, name)}"
   # Smaller numbers are 0 on an accelerator: training would stand still.
   lost = np.flatnonzero(rates < np.finfo(np.float32).tiny)
   if lost.size:
@@ -312,7 +288,7 @@ def _check_decay(
       f"{given}: the rate is 0 in float32 at update {lost[0]} of "
       f"{total_steps}, expected a slower decay"
     )
-  decays = resolved.policy != "fixed" and end - warmup > 1
+  decays = resolved.schedule != "fixed" and len(rates) - warmup > 1
   if decays and rates[warmup] == rates[-1]:
     raise InputError(
       f"{given}: the rate stays {rates[-1]:g} in float32 for all {total_steps} "

@@ -6,8 +6,7 @@ optax optimiser. Computed there in float32, a policy is only near its formula:
 over 20,000 updates relative errors grow to 1e-5 (`step`), 5e-4 (`exp`) and
 1e-3 (`poly`, near its end), and a warmup of 500 starts 1e-5 off; `multistep`
 and `inv` stay at 1e-7. `tabulate` gives the same schedule as a row of T rates,
-computed in float64 and rounded once; `from_table` makes a row a schedule
-again, with exactly these rates. Training here uses rows.
+computed in float64 and rounded once. Training here uses rows.
 
 Names and formulas of fixed, step, multistep, exp, inv and poly: section 12.4
 and Caffe's solver documentation; T is the number of updates.
@@ -26,13 +25,20 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Float32, Float64
 
-from mnist_jax.runtime import precision
+from mnist_jax.runtime import fields, precision
 from mnist_jax.runtime.errors import InputError
 
 Schedule = Callable[[ArrayLike], ArrayLike]
 
-_FLOAT32 = np.finfo(np.float32)
 _INT32_MAX = np.iinfo(np.int32).max  # what optax counts in
+
+LEARNING_RATE = fields.Setting(
+  0.2,
+  "step size",
+  # Below the smallest normal number accelerators take a float32 for 0.
+  least=float(np.finfo(np.float32).tiny),
+  most=float(np.finfo(np.float32).max),
+)
 
 # --- the policies ------------------------------------------------------------
 
@@ -51,8 +57,8 @@ def step(learning_rate: float, gamma: float, decay_steps: int) -> Schedule:
   """lr(t) = learning_rate gamma^floor(t / decay_steps).
 
   Args:
-    gamma: in (0, 1).
-    decay_steps: updates between two drops, at least 1.
+    gamma: The factor of one drop, in (0, 1).
+    decay_steps: The updates between two drops, at least 1.
 
   Raises:
     InputError: a setting out of its range; a gamma of 1 is `fixed`.
@@ -67,8 +73,8 @@ def multistep(
   """lr(t) = learning_rate gamma^(number of boundaries <= t).
 
   Args:
-    gamma: in (0, 1).
-    boundaries: updates, increasing, the first at least 1.
+    gamma: The factor of one drop, in (0, 1).
+    boundaries: The updates of the drops, increasing, the first at least 1.
 
   Raises:
     InputError: a setting out of its range, no boundary, or boundaries that
@@ -86,7 +92,7 @@ def exp(learning_rate: float, gamma: float) -> Schedule:
   """lr(t) = learning_rate gamma^t.
 
   Args:
-    gamma: the factor of one update, in (0, 1).
+    gamma: The factor of one update, in (0, 1).
 
   Raises:
     InputError: a setting out of its range.
@@ -100,9 +106,9 @@ def inv(learning_rate: float, gamma: float, power: float) -> Schedule:
   """lr(t) = learning_rate (1 + gamma t)^-power; optax has none.
 
   Args:
-    gamma: per update, above 0.
-    power: above 0. Robbins and Monro's two conditions hold for a power in
-      (1/2, 1].
+    gamma: The decay per update, above 0.
+    power: The exponent, above 0. Robbins and Monro's two conditions hold for
+      one in (1/2, 1].
 
   Raises:
     InputError: a setting out of its range.
@@ -126,8 +132,8 @@ def poly(learning_rate: float, power: float, decay_steps: int) -> Schedule:
   Past its end the rate stays at 0. Caffe's rises again when power is even.
 
   Args:
-    power: above 0.
-    decay_steps: updates until the rate is 0, at least 1.
+    power: The exponent, above 0.
+    decay_steps: The updates until the rate is 0, at least 1.
 
   Raises:
     InputError: a setting out of its range.
@@ -155,9 +161,9 @@ def exponential_decay(
   counts all updates: this is TensorFlow's and optax's exponential decay.
 
   Args:
-    decay_rate: in (0, 1).
-    decay_steps: updates for one factor of decay_rate, at least 1.
-    staircase: floor the exponent, which makes it the policy `step`.
+    decay_rate: The factor of decay_steps updates, in (0, 1).
+    decay_steps: The updates of one factor of decay_rate, at least 1.
+    staircase: Whether to floor the exponent, which makes it the policy `step`.
 
   Raises:
     InputError: a setting out of its range.
@@ -191,11 +197,11 @@ def join(
   """One schedule after the other.
 
   Args:
-    schedules: in order of time.
-    boundaries: the update at which each schedule but the first takes over;
+    schedules: The schedules in order of time.
+    boundaries: The update at which each schedule but the first takes over;
       increasing, the first at least 1.
-    restart: each schedule counts from its own boundary, as in optax. False:
-      each sees the count of the whole run.
+    restart: Whether each schedule counts from its own boundary, as in optax,
+      or sees the count of the whole run.
 
   Raises:
     InputError: not one boundary fewer than schedules, or boundaries that are
@@ -203,7 +209,7 @@ def join(
   """
   if len(boundaries) != len(schedules) - 1:
     raise InputError(
-      f"--boundaries: {len(boundaries)} for {len(schedules)} schedules, "
+      f"boundaries: {len(boundaries)} for {len(schedules)} schedules, "
       "expected one fewer than schedules"
     )
   if boundaries:
@@ -227,11 +233,12 @@ def with_warmup(
   first after warmup is the schedule's own (Goyal et al. 2017, section 2.2).
 
   Args:
-    warmup_steps: W, at least 1.
-    restart: warm up to schedule(0), from where the schedule then counts, so
-      that its whole course is W updates later. False: the ramp multiplies the
-      schedule, which counts from the start of the run; boundaries keep their
-      place and the rate never reaches schedule(0) if that decays at once.
+    warmup_steps: W, the updates of the ramp, at least 1.
+    restart: Whether to warm up to schedule(0), from where the schedule then
+      counts, so that its whole course is W updates later. Otherwise the ramp
+      multiplies the schedule, which counts from the start of the run;
+      boundaries keep their place and the rate never reaches schedule(0) if
+      that decays at once.
 
   Raises:
     InputError: warmup_steps below 1.
@@ -256,12 +263,12 @@ def tabulate(schedule: Schedule, num_steps: int) -> Float32[np.ndarray, " T"]:
   constants: one that holds float32 arrays keeps their rounding.
 
   Args:
-    num_steps: T, at least 1.
+    num_steps: T, the number of updates, at least 1.
 
   Raises:
     InputError: num_steps below 1, or a rate that is not finite and >= 0 in
-      float32. Rates too small for float32 round to 0 (`from_config` of
-      schedule_config refuses them).
+      float32. Rates too small for float32 round to 0 (`learning_rates`
+      refuses them).
   """
   _check_updates("num_steps", num_steps)
   exact = _evaluate(schedule, num_steps)
@@ -274,22 +281,6 @@ def tabulate(schedule: Schedule, num_steps: int) -> Float32[np.ndarray, " T"]:
       "expected a finite float32, at least 0"
     )
   return rates
-
-
-def from_table(rates: Float32[np.ndarray, " T"]) -> Schedule:
-  """A schedule that reads a row of rates; NaN outside of the row.
-
-  NaN, and not the last rate again, so that a run longer than its table shows.
-  """
-  row = np.array(rates)
-
-  def schedule(count: ArrayLike) -> ArrayLike:
-    count = jnp.asarray(count)
-    inside = (count >= 0) & (count < row.size)
-    picked = jnp.asarray(row)[jnp.clip(count, 0, row.size - 1)]
-    return jnp.where(inside, picked, jnp.nan)
-
-  return schedule
 
 
 def _evaluate(schedule: Schedule, num_steps: int) -> Float64[np.ndarray, " T"]:
@@ -317,31 +308,28 @@ def _on_cpu() -> Iterator[None]:
 # --- ranges ------------------------------------------------------------------
 
 
-def _check(flag: str, value: object, good: bool, expected: str) -> None:
-  if not good:
-    raise InputError(f"--{flag}={value}: expected {expected}")
-
-
 def _check_learning_rate(value: float) -> None:
-  # Below the smallest normal number accelerators take a float32 for 0.
-  low, high = float(_FLOAT32.tiny), float(_FLOAT32.max)
-  good = low <= value <= high  # False for NaN
-  _check("learning_rate", value, good, f"a rate in [{low:.3g}, {high:.3g}]")
+  LEARNING_RATE.check("learning_rate", LEARNING_RATE.hold(value))
 
 
-def _check_positive(flag: str, value: float) -> None:
-  _check(flag, value, 0 < value < math.inf, "a finite number above 0")
+def _check(name: str, value: object, good: bool, expected: str) -> None:
+  if not good:
+    raise InputError(f"{name}={value}: expected {expected}")
 
 
-def _check_factor(flag: str, value: float) -> None:
-  expected = "a factor above 0 and below 1 (for no decay: --schedule=fixed)"
-  _check(flag, value, 0 < value < 1, expected)
+def _check_positive(name: str, value: float) -> None:
+  _check(name, value, 0 < value < math.inf, "a finite number above 0")
 
 
-def _check_updates(flag: str, value: int) -> None:
+def _check_factor(name: str, value: float) -> None:
+  expected = "a factor above 0 and below 1 (for no decay: schedule=fixed)"
+  _check(name, value, 0 < value < 1, expected)
+
+
+def _check_updates(name: str, value: int) -> None:
   whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
   good = whole and 1 <= value <= _INT32_MAX
-  _check(flag, value, good, f"a whole number of updates in [1, {_INT32_MAX}]")
+  _check(name, value, good, f"a whole number of updates in [1, {_INT32_MAX}]")
 
 
 def _check_boundaries(boundaries: Sequence[int]) -> None:

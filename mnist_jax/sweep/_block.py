@@ -14,7 +14,6 @@ from mnist_jax import data
 from mnist_jax.runtime import devices
 from mnist_jax.sweep import _program as sweep_program
 from mnist_jax.sweep.plan import Block, Budget
-from mnist_jax.training import settings
 from mnist_jax.training.settings import Settings
 
 Row = dict[str, Any]
@@ -83,23 +82,22 @@ class _Training:
         for row in self.places
       ]
     )
-    self.state, self.hparams = self.programs.init(*self._traced())
+    self.state, self.hparams = self.programs.init(self._traced())
     self.epoch = -1
     self.step = self.origin_step = 0
     self.origin = self.state
     self.plan: sweep_program.BlockPlan | None = None
 
-  def _traced(self) -> tuple[Any, ...]:
-    def array(of: Callable[[Settings], float], dtype: Any) -> np.ndarray:
-      return np.array([[of(c) for c in row] for row in self.places], dtype)
-
-    l2 = array(lambda c: c.l2, np.float32)
-    momentum = array(
-      lambda c: settings.DEFAULT_MOMENTUM if c.momentum is None else c.momentum,
-      np.float32,
-    )
-    seeds = array(lambda c: c.seed, np.uint32)
-    return seeds, l2 if self.block.group.penalised else None, momentum
+  def _traced(self) -> dict[str, np.ndarray]:
+    cells = [[cell.traced() for cell in row] for row in self.places]
+    return {
+      name: np.array(
+        [[of[name] for of in row] for row in cells],
+        np.uint32 if name == "seed" else np.float32,
+      )
+      for name in cells[0][0]
+      if name not in self.block.group.left_out
+    }
 
   def _load_plan(self, epoch: int) -> sweep_program.BlockPlan:
     drop_last = self.block.group.config.drop_last

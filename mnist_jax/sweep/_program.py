@@ -52,8 +52,7 @@ class Programs(NamedTuple):
   """The compiled functions of a group of members.
 
   Attributes:
-    init: (seeds [S, R], l2 [S, R] or None, momentum [S, R]) ->
-      (BlockState, HParams).
+    init: `Settings.traced` by name, each [S, R], -> (BlockState, HParams).
     advance: (BlockState, Split, BlockPlan, HParams, stop [S, R], first, last)
       -> BlockState after updates first to last - 1 of the plan; a member that
       has made `stop` updates makes no more.
@@ -181,22 +180,16 @@ def _evaluate_rows(
 
 def _init(
   config: loop.TrainConfig,
-  seeds: UInt32[Array, "S R"],
-  l2: Float[Array, "S R"] | None,
-  momentum: Float[Array, "S R"],
+  traced: dict[str, Float[Array, "S R"] | UInt32[Array, "S R"]],
 ) -> tuple[BlockState, loop.HParams]:
-  def one(
-    seed: Any, l2: Any, momentum: Any
-  ) -> tuple[loop.TrainState, loop.HParams]:
-    hparams = loop.make_hparams(seed, l2=l2, momentum=momentum)
-    return loop.init_state(config, seed), hparams
+  def one(member: dict[str, Any]) -> tuple[loop.TrainState, loop.HParams]:
+    return loop.init_state(config, member["seed"]), loop.make_hparams(**member)
 
   # One by one compiles in half the time, and runs once.
-  count = seeds.shape
-  flat = jax.tree.map(jnp.ravel, (seeds, l2, momentum))
+  count = traced["seed"].shape
+  flat = jax.tree.map(jnp.ravel, traced)
   states, hparams = jax.tree.map(
-    lambda x: x.reshape(*count, *x.shape[1:]),
-    jax.lax.map(lambda args: one(*args), flat),
+    lambda x: x.reshape(*count, *x.shape[1:]), jax.lax.map(one, flat)
   )
   # Not of a weak type: that would be another program for the first advance.
   diverged = jnp.full(count, -1, jnp.int32)

@@ -17,9 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mnist_jax import data, training
+from mnist_jax.runtime import fields
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.schedules.batch_sizes import BatchSchedule, Clock, steady
-from mnist_jax.training import optimizers, settings
+from mnist_jax.training import settings
 from mnist_jax.training.settings import Number, Settings
 
 SPLITS = ("train", "dev", "test")
@@ -43,25 +44,28 @@ def product(base: Settings | None = None, **axes: Any) -> list[Settings]:
   """
   base = base or Settings()
   settings.require_known(axes)
-  values = {name: _values(name, given) for name, given in axes.items()}
+  values = {
+    name: _values(name, settings.FIELDS[name], given)
+    for name, given in axes.items()
+  }
   return [
     dataclasses.replace(base, **dict(zip(values, chosen, strict=True)))
     for chosen in itertools.product(*values.values())
   ]
 
 
-def _values(name: str, given: Any) -> list[Any]:
+def _values(name: str, setting: fields.Setting, given: Any) -> list[Any]:
   if isinstance(given, str) or not isinstance(given, Iterable):
-    return [settings.as_held(name, given)]
+    return [setting.hold(given)]
   values = list(given)
   one = isinstance(given, tuple) and not given
-  if name in settings.TUPLES and (
+  if setting.many and (
     one or any(isinstance(v, str | numbers.Real) for v in values)
   ):
     values = [values]
   if not values:
     raise InputError(f"{name}: found no values, expected at least one")
-  return [settings.as_held(name, value) for value in values]
+  return [setting.hold(value) for value in values]
 
 
 def _is_number(value: Any) -> bool:
@@ -190,15 +194,15 @@ class Budget:
     }
 
 
-def budget_from_dict(fields: Mapping[str, Any]) -> Budget:
+def budget_from_dict(found: Mapping[str, Any]) -> Budget:
   """The budget that `Budget.to_dict` was of.
 
   Raises:
     InputError: an unknown field, or values that `Budget` refuses.
   """
-  _check_names("budget", fields, Budget)
+  _check_names("budget", found, Budget)
   given: dict[str, Any] = {
-    k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
+    k: tuple(v) if isinstance(v, list) else v for k, v in found.items()
   }
   if given.get("target") is not None:
     _check_names("target", given["target"], Target)
@@ -223,13 +227,8 @@ def cell_key(cell: Settings, budget: Budget) -> str:
   Equal for settings that mean the same run: 1 and 1.0, a momentum or an
   `order_seed` that is given or the same by default.
   """
-  fields = dataclasses.asdict(cell) | {"order_seed": cell.order}
-  if cell.momentum is None and cell.optimizer in optimizers.USES_MOMENTUM:
-    fields["momentum"] = settings.DEFAULT_MOMENTUM
-  # Left out where there is none, as in the keys of before there were any.
-  if fields.pop("batch_schedule") is not None:
-    fields["batch_schedule"] = str(cell.batches)
-  text = json.dumps(_plain([fields, budget.to_dict()]), sort_keys=True)
+  meant = [cell.identity(), budget.to_dict()]
+  text = json.dumps(_plain(meant), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -249,13 +248,13 @@ class Group:
 
   Attributes:
     num_train: training examples; None for all.
-    penalised: whether the program has the L2 term in it.
+    left_out: The traced settings whose terms the program has not.
     batches: the members' batch sizes; None for `config`'s alone.
   """
 
   config: training.TrainConfig
   num_train: int | None
-  penalised: bool
+  left_out: tuple[str, ...] = ()
   batches: BatchSchedule | None = None
 
   def __str__(self) -> str:
@@ -270,7 +269,8 @@ class Group:
 def group_of(cell: Settings) -> Group:
   """The group of a cell."""
   batches = cell.batches if cell.batch_schedule is not None else None
-  return Group(cell.train_config(), cell.num_train, cell.l2 != 0, batches)
+  left_out = tuple(k for k, value in cell.traced().items() if value is None)
+  return Group(cell.train_config(), cell.num_train, left_out, batches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,7 +319,7 @@ def check_cells(
       )
     if cell.num_train is not None and cell.num_train > num_train:
       raise InputError(
-        f"--num_train={cell.num_train}: found {num_train} training examples"
+        f"num_train={cell.num_train}: found {num_train} training examples"
       )
     size = cell.num_train or num_train
     cell.learning_rates(size, budget.total(cell.clock(size)))

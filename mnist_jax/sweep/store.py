@@ -8,7 +8,6 @@ A block's file is replaced whole, so after a kill at any moment it is there
 with all its cells or not at all.
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -23,11 +22,11 @@ import pandas as pd
 from mnist_jax import data
 from mnist_jax.runtime import code, files
 from mnist_jax.runtime.errors import InputError
+from mnist_jax.training import settings
 from mnist_jax.training.settings import Settings
 
 _MANIFEST, _CELLS, _BLOCKS, _LOCK = "manifest.json", "cells", "blocks", ".lock"
 
-# The modules that decide what a cell's numbers are.
 # The files below mnist_jax/ that decide a cell's numbers.
 _DECISIVE = (
   "data/batches",
@@ -35,7 +34,9 @@ _DECISIVE = (
   "model/losses",
   "model/mlp",
   "model/objective",
+  "runtime/fields",
   "schedules/batch_sizes",
+  "schedules/catalogue",
   "schedules/config",
   "schedules/policies",
   "sweep/_block",
@@ -47,30 +48,7 @@ _DECISIVE = (
   "training/settings",
 )
 _DTYPES: dict[str, str] = {
-  "learning_rate": "float64",
-  "batch_size": "int64",
-  "hidden_sizes": "string",
-  "activations": "string",
-  "initializer": "string",
-  "l2": "float64",
-  "dropout": "float64",
-  "optimizer": "string",
-  "momentum": "float64",
-  "grad": "string",
-  "drop_last": "bool",
-  "num_train": "Int64",
-  "seed": "int64",
-  "order_seed": "Int64",
-  "schedule": "string",
-  "gamma": "float64",
-  "decay_rate": "float64",
-  "decay_steps": "float64",
-  "boundaries": "string",
-  "power": "float64",
-  "staircase": "boolean",
-  "warmup_steps": "float64",
-  "schedule_unit": "string",
-  "batch_schedule": "string",
+  **{name: each.dtype for name, each in settings.FIELDS.items()},
   "cell": "string",
   "step": "int64",
   "epoch": "float64",
@@ -108,10 +86,10 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def setting_columns(cell: Settings) -> dict[str, Any]:
   """All settings of a cell, tuples as comma-separated text."""
-  fields = dataclasses.asdict(cell)
+  values = {name: getattr(cell, name) for name in settings.FIELDS}
   return {
     name: ",".join(map(str, value)) if isinstance(value, tuple) else value
-    for name, value in fields.items()
+    for name, value in values.items()
   }
 
 

@@ -273,7 +273,7 @@ def open_run(
     try:
       lock = _prepare(workdir, _decode(_encode(config)), overwrite, growable)
     except OSError as e:
-      error = InputError(f"--workdir: {workdir} cannot be used: {e.strerror}")
+      error = InputError(f"workdir={workdir}: cannot be used: {e.strerror}")
     except InputError as e:
       error = e
   if jax.process_count() > 1:
@@ -281,7 +281,7 @@ def open_run(
 
     refused = multihost_utils.broadcast_one_to_all(int(error is not None))
     if refused and error is None:
-      error = InputError(f"--workdir: {workdir} was refused by process 0")
+      error = InputError(f"workdir={workdir}: refused by process 0")
   if error is not None:
     raise error
   run = RunDirectory(workdir, jax.process_index() == 0, lock)
@@ -328,7 +328,7 @@ def _check_ours(workdir: Path) -> None:
   if not workdir.exists():
     return
   if not workdir.is_dir():
-    raise InputError(f"--workdir: {workdir} is a file, expected a directory")
+    raise InputError(f"workdir={workdir}: is a file, expected a directory")
   names = sorted(os.listdir(workdir))
   if _CONFIG in names:
     _read_config(workdir)
@@ -338,17 +338,15 @@ def _check_ours(workdir: Path) -> None:
   ]
   if others:
     raise InputError(
-      f"--workdir: {workdir} is no run but has {others[0]!r}, expected a run, "
-      "an empty directory or a new one"
+      f"workdir={workdir}: is no run but has {others[0]!r}, expected a run, an "
+      "empty directory or a new one"
     )
 
 
 def _take_lock(workdir: Path) -> int:
   lock = files.take_lock(workdir / _LOCK)
   if lock is None:
-    raise InputError(
-      f"--workdir: {workdir} is being written by another process"
-    )
+    raise InputError(f"workdir={workdir}: is being written by another process")
   return lock
 
 
@@ -359,8 +357,7 @@ def _check_same(
   trained = rows[-1].get("epoch", 0) if rows else 0
   free = {"flags", "sessions", *ENVIRONMENT}
   sides = [
-    {f"--{name}": value for name, value in side["flags"].items()}
-    | {k: v for k, v in side.items() if k not in free}
+    side["flags"] | {k: v for k, v in side.items() if k not in free}
     for side in (recorded, config)
   ]
   shown = [
@@ -372,14 +369,14 @@ def _check_same(
     old, new = (side.get(name, "absent") for side in shown)
     if old == new:
       continue
-    if name.removeprefix("--") not in growable:
-      differences.append(f"{name}: {old} in {workdir}, now {new}")
+    if name not in growable:
+      differences.append(f"{name}={old} in {workdir}, now {new}")
     elif sides[1].get(name, 0) < trained:
-      differences.append(f"{name}: {trained} done in {workdir}, now {new}")
+      differences.append(f"{name}={trained} done in {workdir}, now {new}")
   if differences:
     raise InputError(
-      f"{'; '.join(differences)} (--overwrite begins afresh, another "
-      "--workdir keeps both)"
+      f"{'; '.join(differences)} (overwrite begins afresh, another "
+      "workdir keeps both)"
     )
 
 

@@ -7,7 +7,7 @@ never stopped, bit for bit, with the same rows.
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mnist_jax import data, schedules
+from mnist_jax import data
 from mnist_jax.model import mlp
+from mnist_jax.runtime import fields
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import (
   checkpoint,
@@ -25,38 +26,40 @@ from mnist_jax.training import (
   gradient_checks,
   loop,
   run_directory,
-  settings,
 )
+from mnist_jax.training.settings import Settings, from_values
 
 Row = dict[str, Any]
+# The epoch gone on from, and the checkpoints passed over: (update, reason).
+OnResume = Callable[[int, tuple[tuple[int, str], ...]], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSpec:
-  """What a run is, beside its data."""
+class Options:
+  """How long a run goes on, and what it does on the way.
 
-  config: loop.TrainConfig
-  hparams: loop.HParams
-  learning_rates: Float[np.ndarray, " T_run"]  # float32, one per update
-  seed: int  # of the weights
-  epochs: int
-  patience: int | None = None  # epochs without a better dev loss, then stop
-  checkpoint_every: int = 1  # epochs
-  check_gradients_every: int | None = None  # updates
-  order_seed: int | None = None  # of the order of examples; None for `seed`
-  batches: schedules.BatchSchedule | None = None  # for the config's size
+  Attributes:
+    patience: The epochs without a better dev loss after which it stops.
+    check_gradients_every: The updates between gradient checks.
+    checkpoint_every: The epochs between checkpoints.
 
-  @property
-  def order(self) -> int:
-    """The seed of the order of examples."""
-    return self.seed if self.order_seed is None else self.order_seed
+  Raises:
+    InputError: A value out of range.
+  """
 
-  def config_at(self, epoch: int) -> loop.TrainConfig:
-    """With the batch size of that epoch (the first is 0)."""
-    if self.batches is None:
-      return self.config
-    size = self.batches.size_at(epoch)
-    return dataclasses.replace(self.config, batch_size=size)
+  epochs: int = fields.setting(40, "passes over the training set", int, least=1)
+  patience: int | None = fields.setting(
+    None, "stop after so many epochs without a better dev loss", int, least=1
+  )
+  check_gradients_every: int | None = fields.setting(
+    None, "updates between gradient checks (default: none)", int, least=1
+  )
+  checkpoint_every: int = fields.setting(
+    1, "epochs between checkpoints", int, least=1
+  )
+
+  def __post_init__(self) -> None:
+    fields.settle(self)
 
 
 class Best(NamedTuple):
@@ -71,11 +74,11 @@ class Outcome(NamedTuple):
   """What a run came to.
 
   Attributes:
-    params: of the best epoch under patience, else of the last.
-    epoch: the one that they are of.
-    epochs: trained in all.
+    params: The weights of the best epoch under patience, else of the last.
+    epoch: The epoch that they are of.
+    epochs: The number of epochs trained in all.
     ended: "epochs", "patience" or "stopped" (asked to; it can go on).
-    wall_seconds: over all sessions of the run, data loading left out.
+    wall_seconds: The time of all sessions of the run, data loading left out.
   """
 
   params: mlp.Params
@@ -85,54 +88,23 @@ class Outcome(NamedTuple):
   wall_seconds: float
 
 
-class _Progressed(NamedTuple):
+class _Reached(NamedTuple):
   state: loop.TrainState
-  best: Best | None
+  best: Best | None  # None without patience
   epoch: int
   seconds: float
 
+  @property
+  def tree(self) -> dict[str, Any]:
+    """What a checkpoint holds."""
+    best = {} if self.best is None else {"best": self.best}
+    return {"state": self.state, **best}
 
-def _tree(state: loop.TrainState, best: Best | None) -> dict[str, Any]:
-  return {"state": state} if best is None else {"state": state, "best": best}
-
-
-def _first_best(state: loop.TrainState) -> Best:
-  params = jax.tree.map(jnp.copy, state.params)
-  return Best(jnp.int32(0), jnp.float32(np.inf), params)
-
-
-def _rates_digest(rates: Float[np.ndarray, " T"]) -> str:
-  return hashlib.sha256(np.ascontiguousarray(rates).tobytes()).hexdigest()
-
-
-def _restore(
-  spec: RunSpec, run: run_directory.RunDirectory, saver: checkpoint.Checkpointer
-) -> tuple[_Progressed | None, tuple[tuple[int, str], ...]]:
-  """Where the run stands, or None for a new one; and what was damaged."""
-  state = loop.init_state(spec.config, spec.seed)
-  best = _first_best(state) if spec.patience else None
-  restored = saver.restore_newest(_tree(state, best))
-  if restored is None:
-    run.truncate_rows(-1)
-    return None, ()
-  step = restored.step
-  if restored.meta["rates_sha256"] != _rates_digest(spec.learning_rates[:step]):
-    raise InputError(
-      f"{run.path}: its first {step} updates had other learning rates than "
-      f"these flags give; with this --schedule, --epochs cannot change"
-    )
-  epoch = restored.meta["epoch"]
-  if epoch > spec.epochs:
-    raise InputError(
-      f"--epochs={spec.epochs}: {run.path} has trained {epoch} epochs already, "
-      f"expected at least {epoch}"
-    )
-  run.truncate_rows(epoch)
-  tree = restored.tree
-  progressed = _Progressed(
-    tree["state"], tree.get("best"), epoch, restored.meta["wall_seconds"]
-  )
-  return progressed, restored.rejected
+  def outcome(self, ended: str) -> Outcome:
+    params, epoch = self.state.params, self.epoch
+    if self.best is not None:
+      params, epoch = self.best.params, int(self.best.epoch)
+    return Outcome(params, epoch, self.epoch, ended, self.seconds)
 
 
 def _better(best: Best, row: Row, params: mlp.Params) -> Best:
@@ -142,148 +114,195 @@ def _better(best: Best, row: Row, params: mlp.Params) -> Best:
   return Best(jnp.int32(row["epoch"]), jnp.float32(row["dev_loss"]), copied)
 
 
-def _out_of_patience(spec: RunSpec, best: Best | None, epoch: int) -> bool:
-  return (
-    best is not None
-    and spec.patience is not None
-    and epoch - int(best.epoch) >= spec.patience
-  )
+def _rates_digest(rates: Float[np.ndarray, " T"]) -> str:
+  return hashlib.sha256(np.ascontiguousarray(rates).tobytes()).hexdigest()
 
 
-def _scalars(row: Row) -> dict[str, Any]:
-  """The row as TensorBoard groups it: train/loss, dev/loss, learning_rate."""
-  return {
+def _record(
+  row: Row, run: run_directory.RunDirectory, writer: events.EventWriter
+) -> None:
+  """Adds the row, and as TensorBoard groups it: train/loss, dev/loss."""
+  run.append_row(row)
+  scalars = {
     name.replace("_", "/", 1)
     if name.startswith(("train_", "dev_"))
     else name: value
     for name, value in row.items()
     if name not in ("step", "gradient_checks")
   }
+  writer.scalars(row["step"], scalars)
+  for check in row.get("gradient_checks", ()):
+    distance = {"gradient_check/distance": check["distance"]}
+    writer.scalars(check["step"], distance)
 
 
-def _gradient_checks(
-  spec: RunSpec, dataset: data.Dataset, state: loop.TrainState, epoch: int
-) -> list[Row]:
-  """Of the epoch that comes next, from the state before it."""
-  if not spec.check_gradients_every or epoch == spec.epochs:
-    return []
-  config = spec.config_at(epoch)
-  plan = loop.plan_epoch(
-    config,
-    spec.order,
-    epoch,
-    dataset.train.labels.shape[0],
-    spec.learning_rates,
-    int(state.step),
-  )
-  return gradient_checks.check_epoch(
-    config,
-    state,
-    dataset.train,
-    plan,
-    spec.hparams,
-    spec.check_gradients_every,
-  )
+@dataclasses.dataclass(frozen=True)
+class _Session:
+  """A run while this process trains it."""
+
+  settings: Settings
+  learning_rates: Float[np.ndarray, " T_run"]
+  options: Options
+  directory: run_directory.RunDirectory
+  saver: checkpoint.Checkpointer
+
+  def new(self) -> _Reached:
+    """Before the first update."""
+    state = loop.init_state(self.settings.train_config(), self.settings.seed)
+    best = None
+    if self.options.patience:
+      params = jax.tree.map(jnp.copy, state.params)
+      best = Best(jnp.int32(0), jnp.float32(np.inf), params)
+    return _Reached(state, best, 0, 0.0)
+
+  def restore(self, on_resume: OnResume) -> _Reached | None:
+    """Where the run stands, its later rows dropped; None for a new one."""
+    restored = self.saver.restore_newest(self.new().tree)
+    if restored is None:
+      self.directory.truncate_rows(-1)
+      return None
+    path, step = self.directory.path, restored.step
+    if restored.meta["rates_sha256"] != self.digest(step):
+      raise InputError(
+        f"{path}: its first {step} updates had other learning rates than these "
+        f"settings give; with schedule={self.settings.schedule} the number of "
+        "epochs cannot change"
+      )
+    epoch = restored.meta["epoch"]
+    if epoch > self.options.epochs:
+      raise InputError(
+        f"epochs={self.options.epochs}: {path} has trained {epoch} epochs "
+        f"already, expected at least {epoch}"
+      )
+    self.directory.truncate_rows(epoch)
+    on_resume(epoch, restored.rejected)
+    tree, seconds = restored.tree, restored.meta["wall_seconds"]
+    return _Reached(tree["state"], tree.get("best"), epoch, seconds)
+
+  def digest(self, step: int) -> str:
+    """SHA-256 over the rates of the updates before `step`."""
+    return _rates_digest(self.learning_rates[:step])
+
+  def epochs(
+    self, at: _Reached, dataset: data.Dataset, resumed: bool
+  ) -> Iterator[tuple[Row, loop.TrainState]]:
+    """`loop.epochs` from there on; consumes the state."""
+    settings = self.settings
+    changing = settings.batch_schedule is not None
+    return loop.epochs(
+      settings.train_config(),
+      dataset,
+      settings.hparams(),
+      self.learning_rates,
+      at.state,
+      seed=settings.order,
+      first=at.epoch if resumed else None,
+      last=self.options.epochs,
+      batch_size_at=settings.batches.size_at if changing else None,
+    )
+
+  def check_gradients(self, at: _Reached, dataset: data.Dataset) -> list[Row]:
+    """The checks of the epoch that comes next, from the state before it."""
+    every = self.options.check_gradients_every
+    if not every or at.epoch == self.options.epochs:
+      return []
+    settings = self.settings
+    config = dataclasses.replace(
+      settings.train_config(), batch_size=settings.batches.size_at(at.epoch)
+    )
+    plan = loop.plan_epoch(
+      config,
+      settings.order,
+      at.epoch,
+      dataset.train.labels.shape[0],
+      self.learning_rates,
+      int(at.state.step),
+    )
+    return gradient_checks.check_epoch(
+      config, at.state, dataset.train, plan, settings.hparams(), every
+    )
+
+  def out_of_patience(self, at: _Reached) -> bool:
+    """Whether the dev loss has not been better for too long."""
+    patience = self.options.patience
+    return (
+      at.best is not None
+      and patience is not None
+      and at.epoch - int(at.best.epoch) >= patience
+    )
+
+  def save(self, at: _Reached, ended: str) -> None:
+    """A checkpoint, if it is time for one."""
+    last = at.epoch == self.options.epochs
+    due = at.epoch % self.options.checkpoint_every == 0
+    if ended != "epochs" or last or due:
+      step = int(at.state.step)
+      meta = {
+        "epoch": at.epoch,
+        "wall_seconds": at.seconds,
+        "rates_sha256": self.digest(step),
+      }
+      self.saver.save(step, at.tree, meta)
 
 
 def run(
-  spec: RunSpec,
+  settings: Settings,
+  learning_rates: Float[np.ndarray, " T_run"],
   dataset: data.Dataset,
   directory: run_directory.RunDirectory,
+  options: Options,
   *,
   on_row: Callable[[Row], None] = lambda row: None,
-  on_resume: Callable[
-    [int, tuple[tuple[int, str], ...]], None
-  ] = lambda epoch, rejected: None,
+  on_resume: OnResume = lambda epoch, rejected: None,
   should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-  """Trains to spec.epochs, or goes on from the newest sound checkpoint.
+  """Trains to options.epochs, or goes on from the newest sound checkpoint.
 
   Args:
-    directory: holds the run's rows, events and checkpoints; each row is on
-      the disk before the checkpoint of its epoch.
-    on_row: called with the row of each epoch trained here.
-    on_resume: called once with the epoch gone on from and the checkpoints
-      passed over, as (update, reason).
-    should_stop: asked after every epoch; True saves and ends.
+    learning_rates: The run's table, from `Settings.learning_rates`.
+    dataset: The data, the training set cut to `settings.num_train` already.
+    directory: The home of the run's rows, events and checkpoints; each row is
+      on the disk before the checkpoint of its epoch.
+    on_row: A function called with the row of each epoch trained here.
+    on_resume: A function called once with the epoch gone on from and the
+      checkpoints passed over, as (update, reason).
+    should_stop: A function asked after every epoch; True saves and ends.
 
   Raises:
-    InputError: checkpoints all damaged, or of other rates or more epochs.
-    loop.NonFiniteError: nothing of the broken epoch is recorded or saved.
+    InputError: Checkpoints all damaged, or of other rates or more epochs.
+    loop.NonFiniteError: A loss that is not finite; nothing of the broken epoch
+      is recorded or saved.
   """
   begun = time.monotonic()
   with checkpoint.Checkpointer(directory.checkpoints) as saver:
-    resumed, rejected = _restore(spec, directory, saver)
-    if resumed:
-      on_resume(resumed.epoch, rejected)
-      state, best, epoch, before = resumed
-    else:
-      state = loop.init_state(spec.config, spec.seed)
-      best = _first_best(state) if spec.patience else None
-      epoch, before = 0, 0.0
-    ended = "epochs"
-    if resumed and _out_of_patience(spec, best, epoch):
-      return _outcome(state, best, epoch, "patience", before)
+    session = _Session(settings, learning_rates, options, directory, saver)
+    restored = session.restore(on_resume)
+    resumed, at = restored is not None, restored or session.new()
+    if resumed and session.out_of_patience(at):
+      return at.outcome("patience")
+    before, ended = at.seconds, "epochs"
     dataset = loop.to_device(dataset)
-    arrived = loop.epochs(
-      spec.config,
-      dataset,
-      spec.hparams,
-      spec.learning_rates,
-      state,
-      seed=spec.order,
-      first=resumed and resumed.epoch,
-      last=spec.epochs,
-      batch_size_at=spec.batches.size_at if spec.batches else None,
-    )
-    with events.EventWriter(directory.events, int(state.step) + 1) as writer:
-      checks: list[Row] = []
-      if resumed:
-        checks = _gradient_checks(spec, dataset, state, epoch)
-      for row, state in arrived:
-        epoch = row["epoch"]
-        if spec.check_gradients_every and epoch:
+    first = int(at.state.step) + 1
+    with events.EventWriter(directory.events, first) as writer:
+      checks = session.check_gradients(at, dataset) if resumed else []
+      for row, state in session.epochs(at, dataset, resumed):
+        if options.check_gradients_every and row["epoch"]:
           row["gradient_checks"] = checks
-        directory.append_row(row)
-        writer.scalars(row["step"], _scalars(row))
-        for check in row.get("gradient_checks", ()):
-          distance = {"gradient_check/distance": check["distance"]}
-          writer.scalars(check["step"], distance)
-        best = best and _better(best, row, state.params)
-        if _out_of_patience(spec, best, epoch):
-          ended = "patience"
-        elif epoch < spec.epochs and should_stop():
-          ended = "stopped"
+        _record(row, directory, writer)
+        best = at.best and _better(at.best, row, state.params)
         seconds = before + time.monotonic() - begun
-        if (
-          ended != "epochs"
-          or epoch == spec.epochs
-          or epoch % spec.checkpoint_every == 0
-        ):
-          digest = _rates_digest(spec.learning_rates[: row["step"]])
-          saver.save(
-            row["step"],
-            _tree(state, best),
-            {"epoch": epoch, "wall_seconds": seconds, "rates_sha256": digest},
-          )
+        at = _Reached(state, best, row["epoch"], seconds)
+        if session.out_of_patience(at):
+          ended = "patience"
+        elif at.epoch < options.epochs and should_stop():
+          ended = "stopped"
+        session.save(at, ended)
         on_row(row)
         if ended != "epochs":
           break
-        checks = _gradient_checks(spec, dataset, state, epoch)
+        checks = session.check_gradients(at, dataset)
   seconds = before + time.monotonic() - begun
-  return _outcome(state, best, epoch, ended, seconds)
-
-
-def _outcome(
-  state: loop.TrainState,
-  best: Best | None,
-  epochs: int,
-  ended: str,
-  seconds: float,
-) -> Outcome:
-  if best is None:
-    return Outcome(state.params, epochs, epochs, ended, seconds)
-  return Outcome(best.params, int(best.epoch), epochs, ended, seconds)
+  return at._replace(seconds=seconds).outcome(ended)
 
 
 def load_params(
@@ -292,7 +311,7 @@ def load_params(
   """The weights that the run came to, from its newest sound checkpoint.
 
   Raises:
-    InputError: no checkpoint, or none that is sound and fits the config.
+    InputError: No checkpoint, or none that is sound and fits the config.
   """
   state = loop.init_state(config, 0)
   target: dict[str, Any] = {"state": {"params": state.params}}
@@ -311,11 +330,11 @@ def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
   """The network of a run: uint8 [N, 784] -> probabilities [N, 10].
 
   Raises:
-    InputError: no run of experiments.train there, or no sound checkpoint.
+    InputError: No run of experiments.train there, or no sound checkpoint.
   """
   run = run_directory.read_run(Path(run_dir))
   values = run.config["flags"]
-  config = settings.from_values(values).train_config()
+  config = from_values(values).train_config()
   params = load_params(run, config, values["patience"])
 
   def predict(images: np.ndarray) -> np.ndarray:

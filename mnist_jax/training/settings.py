@@ -1,14 +1,13 @@
 """All that one training run takes, beside its data and its length.
 
-The fields are the flags of `experiments.train`, under the same names and with
-the same defaults, so that a run of a sweep can be told, stored and repeated as
-a command line.
+A setting is declared once, as a field of `Settings` with its help, range and
+choices. The flags of `experiments.train`, the checks, the columns of a sweep's
+table and the keys of its cells are derived from the fields, so that a run of a
+sweep can be told, stored and repeated as a command line.
 """
 
 import dataclasses
 import difflib
-import functools
-import math
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from jaxtyping import Float
 
 from mnist_jax import schedules
 from mnist_jax.model import mlp, objective
+from mnist_jax.runtime import fields
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.schedules import batch_sizes
 from mnist_jax.schedules.batch_sizes import BatchSchedule, Clock
@@ -30,59 +30,81 @@ DEFAULT_MOMENTUM = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-  """One run; the default is the book's.
+class Settings(schedules.ScheduleConfig):
+  """One run; the default is the book's. The schedule's fields are inherited.
 
   Attributes:
-    learning_rate: > 0; `schedule` and the fields after it are those of
-      `schedules.ScheduleConfig`.
-    batch_size: examples per update, >= 1.
-    batch_schedule: batch sizes that change at epochs, as "0:128,20:640"; it
-      takes the place of `batch_size`, which stays at its default.
-    hidden_sizes, activations: one of each per hidden layer.
-    l2: factor of sum(w^2) / 2, >= 0; 0 leaves the penalty out.
-    dropout: probability of dropping a hidden unit, in [0, 1).
-    momentum: in [0, 1), of optimizers that read it; None for 0.9.
-    num_train: training examples used; None for all.
-    seed: of weights and dropout, and of the order of examples unless
+    batch_size: The examples per update.
+    hidden_sizes, activations: One of each per hidden layer.
+    l2: The factor of sum(w^2) / 2; 0 leaves the penalty out.
+    momentum: The momentum of optimizers that read it; None for 0.9.
+    num_train: The number of training examples used; None for all.
+    seed: The seed of weights and dropout, and of the order of examples unless
       `order_seed` is given.
+    batch_schedule: The batch sizes that change at epochs, as "0:128,20:640";
+      it takes the place of `batch_size`, which stays at its default.
 
   Raises:
-    InputError: a value out of range, or fields that do not go together; it
-      names the flag.
+    InputError: A value out of range, or fields that do not go together; it
+      names the field.
   """
 
-  learning_rate: Number = 0.2
-  batch_size: int = 128
-  hidden_sizes: tuple[int, ...] = (64, 16)
-  activations: tuple[mlp.Activation, ...] = ("sigmoid", "tanh")
-  initializer: mlp.Initializer = "xavier"
-  l2: Number = 0.0
-  dropout: Number = 0.0
-  optimizer: str = "sgd"
-  momentum: Number | None = None
-  grad: str = "hand"
-  drop_last: bool = False
-  num_train: int | None = None
-  seed: int = 0
-  order_seed: int | None = None
-  schedule: str = "fixed"
-  gamma: Number | None = None
-  decay_rate: Number | None = None
-  decay_steps: Number | None = None
-  boundaries: tuple[Number, ...] | None = None
-  power: Number | None = None
-  staircase: bool | None = None
-  warmup_steps: Number | None = None
-  schedule_unit: str = "updates"
-  batch_schedule: str | None = None
+  batch_size: int = fields.setting(128, "examples per update", int, least=1)
+  hidden_sizes: tuple[int, ...] = fields.setting(
+    (64, 16), "units of each hidden layer", int, many=True, least=1
+  )
+  activations: tuple[mlp.Activation, ...] = fields.setting(
+    ("sigmoid", "tanh"),
+    "one per hidden layer",
+    str,
+    many=True,
+    choices=tuple(mlp.ACTIVATIONS),
+  )
+  initializer: mlp.Initializer = fields.setting(
+    "xavier", "of the weights", str, choices=tuple(mlp.INITIALIZERS)
+  )
+  l2: Number = fields.setting(0.0, "factor of sum(w^2) / 2", least=0)
+  dropout: Number = fields.setting(
+    0.0, "probability of dropping a hidden unit", least=0, below=1
+  )
+  optimizer: str = fields.setting(
+    "sgd", "update", str, choices=optimizers.OPTIMIZERS
+  )
+  momentum: Number | None = fields.setting(
+    None, "of momentum and nesterov (default: 0.9)", least=0, below=1
+  )
+  grad: str = fields.setting(
+    "hand",
+    "hand-derived backward or jax.grad",
+    str,
+    choices=objective.GRADIENTS,
+  )
+  drop_last: bool = fields.setting(
+    False, "leave out an epoch's short last batch", bool
+  )
+  num_train: int | None = fields.setting(
+    None, "training examples used (default: all)", int, least=1
+  )
+  seed: int = fields.setting(
+    0, "of weights, order and dropout", int, least=0, below=2**32
+  )
+  order_seed: int | None = fields.setting(
+    None,
+    "of the order of examples (default: --seed)",
+    int,
+    least=0,
+    below=2**32,
+  )
+  batch_schedule: str | None = fields.setting(
+    None,
+    "batch sizes from epochs on, as 0:128,20:640",
+    str,
+    newer=True,
+  )
 
   def __post_init__(self) -> None:
-    for name in FIELDS:
-      object.__setattr__(self, name, as_held(name, getattr(self, name)))
-    _check_values(self)
+    super().__post_init__()
     _check_together(self)
-    self.schedule_config()
 
   @property
   def order(self) -> int:
@@ -109,39 +131,29 @@ class Settings:
       drop_last=self.drop_last,
     )
 
-  def hparams(self, dtype: DTypeLike = jnp.float32) -> loop.HParams:
-    """What the program takes as data."""
-    momentum = DEFAULT_MOMENTUM if self.momentum is None else self.momentum
-    return loop.make_hparams(
-      self.seed, l2=self.l2 or None, momentum=momentum, dtype=dtype
-    )
+  def traced(self) -> dict[str, Any]:
+    """What the program takes as data, as `loop.make_hparams` does.
 
-  def schedule_config(self) -> schedules.ScheduleConfig:
-    """The schedule, its settings as given."""
-    return schedules.ScheduleConfig(
-      policy=self.schedule,
-      learning_rate=self.learning_rate,
-      gamma=self.gamma,
-      decay_rate=self.decay_rate,
-      decay_steps=self.decay_steps,
-      boundaries=self.boundaries,
-      power=self.power,
-      staircase=self.staircase,
-      warmup_steps=self.warmup_steps,
-      unit=self.schedule_unit,
-    )
+    None leaves a term out of the program, which is then another program.
+    """
+    momentum = DEFAULT_MOMENTUM if self.momentum is None else self.momentum
+    return {"seed": self.seed, "l2": self.l2 or None, "momentum": momentum}
+
+  def hparams(self, dtype: DTypeLike = jnp.float32) -> loop.HParams:
+    """The same as arrays."""
+    return loop.make_hparams(**self.traced(), dtype=dtype)
 
   def clock(self, num_train: int) -> Clock:
     """Where epochs begin, of a training set of that size.
 
     Raises:
-      InputError: a batch larger than the training set.
+      InputError: A batch larger than the training set.
     """
     largest = max(self.batches.sizes)
     if largest > num_train:
-      given = f"--batch_size={largest}:"
+      given = f"batch_size={largest}:"
       if self.batch_schedule is not None:
-        given = f"--batch_schedule={self.batch_schedule}: {largest} is"
+        given = f"batch_schedule={self.batch_schedule}: {largest} is"
       raise InputError(f"{given} more than the {num_train} training examples")
     return self.batches.clock(num_train, self.drop_last)
 
@@ -149,36 +161,57 @@ class Settings:
     """T, of a training set of that size; under a batch schedule the first's.
 
     Raises:
-      InputError: a batch larger than the training set.
+      InputError: A batch larger than the training set.
     """
     return self.clock(num_train).count(0)
 
   def learning_rates(
     self, num_train: int, updates: int
   ) -> Float[np.ndarray, " T_run"]:
-    """The rate of every update of a run of so many updates, in float32.
+    """The table of this run's rates, by `schedules.learning_rates`.
 
-    The array is shared between equal calls and cannot be written to. Epochs of
-    a schedule are those of the data also where the batch size changes.
+    Args:
+      num_train: The size of the training set.
+      updates: The length of the run.
 
     Raises:
-      InputError: as `schedules.from_config`, a batch larger than the
-        training set, or one that comes after the end of the run.
+      InputError: As there, a batch larger than the training set, or one that
+        comes after the end of the run.
     """
     clock, last = self.clock(num_train), self.batches.starts[-1]
     if last and clock.before(last) >= updates:
       raise InputError(
-        f"--batch_schedule={self.batch_schedule}: epoch {last} is never "
+        f"batch_schedule={self.batch_schedule}: epoch {last} is never "
         f"reached in {updates} updates, expected an earlier one"
       )
-    return _tabulated(self.schedule_config(), clock, updates)
+    # Without the rest, for runs with the same rates to share a table.
+    names = fields.declared(schedules.ScheduleConfig)
+    config = schedules.ScheduleConfig(**{n: getattr(self, n) for n in names})
+    return schedules.learning_rates(config, clock, updates)
+
+  def identity(self) -> dict[str, Any]:
+    """The fields, equal for settings that mean the same run.
+
+    A default that stands for another value is that value; newer fields are
+    left out at their defaults, as in what was filed before they were.
+    """
+    meant: dict[str, Any] = {"order_seed": self.order}
+    if self.optimizer in optimizers.USES_MOMENTUM:
+      meant["momentum"] = self.traced()["momentum"]
+    if self.batch_schedule is not None:
+      meant["batch_schedule"] = str(self.batches)
+    return {
+      name: meant.get(name, getattr(self, name))
+      for name, each in FIELDS.items()
+      if not (each.newer and getattr(self, name) == each.default)
+    }
 
   def flags(self) -> list[str]:
     """The fields that are not at their defaults, as --name=value."""
     return [
-      f"--{field.name}={_flag_value(getattr(self, field.name))}"
-      for field in dataclasses.fields(self)
-      if getattr(self, field.name) != field.default
+      f"--{name}={each.text(getattr(self, name))}"
+      for name, each in FIELDS.items()
+      if getattr(self, name) != each.default
     ]
 
   def command(self, module: str, *more: str) -> str:
@@ -186,22 +219,14 @@ class Settings:
     return shlex.join(["python", "-m", module, *self.flags(), *more])
 
 
-@functools.lru_cache(maxsize=256)  # a sweep's seeds have the same table
-def _tabulated(
-  config: schedules.ScheduleConfig,
-  clock: Clock,
-  updates: int,
-) -> Float[np.ndarray, " T_run"]:
-  per_epoch, places, length = clock.table_places(updates)
-  if config.unit == "updates":
-    places, length = np.arange(updates), updates
-  schedule = schedules.from_config(config, per_epoch, length)
-  rates = schedules.tabulate(schedule, length)[places]
-  rates.flags.writeable = False
-  return rates
+def _place(item: tuple[str, fields.Setting]) -> tuple[bool, ...]:
+  """Where commands and tables have it: as those on file, the newer last."""
+  name, each = item
+  scheduled = name in fields.declared(schedules.ScheduleConfig)
+  return each.newer, name != "learning_rate", scheduled
 
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Settings))
+FIELDS = dict(sorted(fields.declared(Settings).items(), key=_place))
 
 
 def from_values(values: Mapping[str, Any]) -> Settings:
@@ -210,20 +235,19 @@ def from_values(values: Mapping[str, Any]) -> Settings:
   Values that are no settings (workdir, ...) are passed over.
 
   Raises:
-    InputError: as `Settings`, or a learning rate that is a word, such as
+    InputError: As `Settings`, or a learning rate that is a word, such as
       auto, which only training chooses by itself.
   """
   rate = values.get("learning_rate")
   if isinstance(rate, str):
-    raise InputError(f"--learning_rate={rate}: expected a number here")
-  known = {name: values[name] for name in FIELDS if name in values}
-  if "hidden_sizes" in known:
-    known["hidden_sizes"] = tuple(map(int, known["hidden_sizes"]))
-  if "activations" in known:
-    known["activations"] = tuple(known["activations"])
-  if known.get("boundaries") is not None:
-    known["boundaries"] = tuple(map(float, known["boundaries"]))
-  return Settings(**known)
+    raise InputError(f"learning_rate={rate}: expected a number here")
+  return Settings(
+    **{
+      name: each.read(values[name])
+      for name, each in FIELDS.items()
+      if name in values
+    }
+  )
 
 
 def require_known(names: Iterable[str]) -> None:
@@ -235,89 +259,23 @@ def require_known(names: Iterable[str]) -> None:
       raise InputError(f"unknown setting {name!r}, expected {hint}")
 
 
-def _flag_value(value: Any) -> str:
-  if isinstance(value, tuple):
-    return ",".join(map(_flag_value, value))
-  if isinstance(value, bool):
-    return str(value).lower()
-  return repr(value) if isinstance(value, float) else str(value)
-
-
-TUPLES = ("hidden_sizes", "activations", "boundaries")
-_WHOLE = ("batch_size", "num_train", "seed", "order_seed")
-
-
-def as_held(name: str, given: Any) -> Any:
-  """A field's value as `Settings` holds it, from NumPy's numbers and lists."""
-  if name in TUPLES and isinstance(given, Iterable):
-    if isinstance(given, str):
-      return (given,)
-    return tuple(as_held("", value) for value in given)
-  value = given.item() if hasattr(given, "item") else given
-  if name in _WHOLE and isinstance(value, float) and value.is_integer():
-    return int(value)
-  return value
-
-
-_RANGES: dict[str, tuple[float, float, str]] = {
-  "learning_rate": (5e-324, math.inf, "a finite number > 0"),
-  "l2": (0, math.inf, "a finite number >= 0"),
-  "dropout": (0, 1, "a number in [0, 1)"),
-  "momentum": (0, 1, "a number in [0, 1)"),
-  "batch_size": (1, math.inf, "a whole number >= 1"),
-  "num_train": (1, math.inf, "a whole number >= 1"),
-  "seed": (0, 2**32, "a whole number in [0, 2^32)"),
-  "order_seed": (0, 2**32, "a whole number in [0, 2^32)"),
-}
-_CHOICES: dict[str, tuple[str, ...]] = {
-  "initializer": tuple(mlp.INITIALIZERS),
-  "optimizer": optimizers.OPTIMIZERS,
-  "grad": objective.GRADIENTS,
-}
-
-
-def _check_values(settings: Settings) -> None:
-  for name, (low, high, expected) in _RANGES.items():
-    value = getattr(settings, name)
-    if value is None:
-      continue
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    inside = number and low <= value < high
-    if not inside or ("whole" in expected and value != int(value)):
-      raise InputError(f"--{name}={value}: expected {expected}")
-  for name, choices in _CHOICES.items():
-    if getattr(settings, name) not in choices:
-      raise InputError(
-        f"--{name}={getattr(settings, name)}: expected one of "
-        f"{', '.join(choices)}"
-      )
-  for size in settings.hidden_sizes:
-    if not (isinstance(size, int) and size >= 1):
-      raise InputError(f"--hidden_sizes={size}: expected whole numbers > 0")
-  for name in settings.activations:
-    if name not in mlp.ACTIVATIONS:
-      raise InputError(
-        f"--activations={name}: expected names of {', '.join(mlp.ACTIVATIONS)}"
-      )
-
-
 def _check_together(settings: Settings) -> None:
   if settings.batch_schedule is not None:
     batch_sizes.parse(settings.batch_schedule)
     if settings.batch_size != Settings.batch_size:
       raise InputError(
-        f"--batch_size={settings.batch_size} and "
-        f"--batch_schedule={settings.batch_schedule}: expected one of the two"
+        f"batch_size={settings.batch_size} and "
+        f"batch_schedule={settings.batch_schedule}: expected one of the two"
       )
-  hidden, named = len(settings.hidden_sizes), len(settings.activations)
-  if hidden != named:
+  sizes, names = settings.hidden_sizes, settings.activations
+  if len(sizes) != len(names):
     raise InputError(
-      f"--activations names {named} layers, --hidden_sizes {hidden}: expected "
-      "one activation for each hidden layer"
+      f"activations={','.join(names)}: expected one for each of the "
+      f"{len(sizes)} layers of hidden_sizes={','.join(map(str, sizes))}"
     )
   kind = settings.optimizer
   if settings.momentum is not None and kind not in optimizers.USES_MOMENTUM:
     raise InputError(
-      f"--momentum is given, but --optimizer={kind} does not read it: "
-      f"expected one of {', '.join(optimizers.USES_MOMENTUM)}"
+      f"momentum={settings.momentum}: not read by optimizer={kind}, expected "
+      f"one of {', '.join(optimizers.USES_MOMENTUM)} with it"
     )

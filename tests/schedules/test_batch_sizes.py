@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from experiments import train
 from experiments._shared import flags as shared
-from mnist_jax import data, sweep, training
+from mnist_jax import data, sweep
 from mnist_jax.runtime import compile_log
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.schedules import batch_sizes
-from mnist_jax.training import run_directory, runner
+from mnist_jax.schedules import BatchSchedule, batch_sizes
+from mnist_jax.training import gradient_checks, run_directory, runner
 from mnist_jax.training.settings import Settings, from_values
 
 
@@ -46,7 +46,7 @@ def test_text_comes_back_and_sizes_last_until_the_next(text):
   ],
 )
 def test_another_text_is_one_line(text):
-  with pytest.raises(InputError, match=r"--batch_schedule=.*0:128,20:640") as e:
+  with pytest.raises(InputError, match=r"batch_schedule=.*0:128,20:640") as e:
     Settings(batch_schedule=text)
   assert "\n" not in str(e.value)
 
@@ -128,7 +128,7 @@ def test_rates_in_updates_and_of_one_size_are_as_ever():
 
 
 def test_what_does_not_go_together():
-  both = "--batch_size=64 and --batch_schedule=0:128: expected one of the two"
+  both = "batch_size=64 and batch_schedule=0:128: expected one of the two"
   with pytest.raises(InputError, match=both):
     Settings(batch_size=64, batch_schedule="0:128")
   large = Settings(batch_schedule="0:128,2:300")
@@ -173,20 +173,11 @@ def small(mnist):
   )
 
 
-def spec_of(chosen, num_train, **more):
-  return runner.RunSpec(
-    chosen.train_config(),
-    chosen.hparams(),
-    chosen.learning_rates(num_train, chosen.clock(num_train).before(EPOCHS)),
-    seed=chosen.seed,
-    epochs=EPOCHS,
-    batches=chosen.batches,
-    **more,
-  )
-
-
-def finished(spec, dataset, path, stop_after=None, on_row=lambda: None):
+def finished(dataset, path, stop_after=None, on_row=lambda: None, **more):
   """Runs in a directory; with `stop_after` in two sessions."""
+  count = len(dataset.train.labels)
+  rates = SMALL.learning_rates(count, SMALL.clock(count).before(EPOCHS))
+  options = runner.Options(epochs=EPOCHS, **more)
   config = {"flags": {"epochs": EPOCHS}}
   for last in (stop_after, None) if stop_after else (None,):
     seen = []
@@ -197,9 +188,11 @@ def finished(spec, dataset, path, stop_after=None, on_row=lambda: None):
 
     with run_directory.open_run(path, config) as directory:
       outcome = runner.run(
-        spec,
+        SMALL,
+        rates,
         dataset,
         directory,
+        options,
         on_row=note,
         should_stop=lambda: len(seen) == last,  # noqa: B023
       )
@@ -215,10 +208,7 @@ def undisturbed(small, tmp_path_factory):
   compiled = []
   with compile_log.watch() as log:
     outcome, rows = finished(
-      spec_of(SMALL, 200),
-      small,
-      path,
-      on_row=lambda: compiled.append(log.count),
+      small, path, on_row=lambda: compiled.append(log.count)
     )
   return outcome, rows, compiled
 
@@ -238,7 +228,7 @@ def test_rows_have_the_size_in_force(undisturbed):
 def test_resumed_between_sizes_is_bit_exact(
   small, undisturbed, tmp_path, after
 ):
-  outcome, rows = finished(spec_of(SMALL, 200), small, tmp_path / "run", after)
+  outcome, rows = finished(small, tmp_path / "run", after)
   assert rows == undisturbed[1]
   for ours, theirs in zip(
     jax.tree.leaves(outcome.params),
@@ -254,9 +244,10 @@ def test_gradients_are_checked_in_the_epochs_own_batches(
   def check(config, state, split, plan, hparams, every):
     return [{"step": int(state.step), "distance": float(plan.indices.shape[1])}]
 
-  monkeypatch.setattr(training, "check_epoch", check)
-  spec = spec_of(SMALL, 200, check_gradients_every=5)
-  _, rows = finished(spec, small, tmp_path / "run", stop_after=2)
+  monkeypatch.setattr(gradient_checks, "check_epoch", check)
+  _, rows = finished(
+    small, tmp_path / "run", stop_after=2, check_gradients_every=5
+  )
   checks = [check for row in rows for check in row.pop("gradient_checks", ())]
   assert [check["distance"] for check in checks] == [32, 96, 32, 96]
   assert rows == undisturbed[1]
@@ -303,18 +294,14 @@ def test_the_flags_make_the_run():
   given |= {"checkpoint_every": "1", "check_gradients_every": "9"}
   with flagsaver.as_parsed(**given):
     chosen = from_values(shared.flag_values())
-    spec = train.run_spec(chosen, 300)
-  assert len(spec.learning_rates) == 6 + 6 + 2
-  assert [spec.config_at(epoch).batch_size for epoch in range(3)] == [
-    50,
-    50,
-    150,
-  ]
+    options = train.options()
+  assert chosen.batches == BatchSchedule((0, 2), (50, 150))
+  assert options == runner.Options(3, 2, 9, 1)
   assert "batch_schedule" not in shared.flag_values()  # as in older records
 
 
 def test_both_flags_are_one_line():
-  both = "--batch_size=128 and --batch_schedule=0:64: expected one of the two"
+  both = "batch_size=128 and batch_schedule=0:64: expected one of the two"
   with (
     flagsaver.as_parsed(batch_schedule="0:64", batch_size="128"),
     pytest.raises(InputError, match=both),

@@ -9,18 +9,14 @@ from hypothesis import strategies as st
 
 from mnist_jax import schedules
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.schedules.config import (
-  POLICIES,
-  ScheduleConfig,
-  from_config,
-  to_updates,
-)
+from mnist_jax.schedules import POLICIES, ScheduleConfig
+from mnist_jax.schedules.config import to_updates
 
 EPOCH, TOTAL = 43, 430
 
 
 def table(config: ScheduleConfig) -> np.ndarray:
-  return schedules.tabulate(from_config(config, EPOCH, TOTAL), TOTAL)
+  return schedules.learning_rates(config, EPOCH, TOTAL)
 
 
 # Settings in updates beside what they must build.
@@ -67,13 +63,13 @@ def test_settings_build_the_policy_they_name(config, schedule):
 
 
 def test_every_policy_is_among_those_cases():
-  assert {config.policy for config, _ in SAME} == set(POLICIES)
+  assert {config.schedule for config, _ in SAME} == set(POLICIES)
 
 
 @pytest.mark.parametrize(("config", "schedule"), SAME)
 def test_warmup_goes_before_any_policy(config, schedule):
   warm = table(dataclasses.replace(config, warmup_steps=30))
-  if config.policy == "poly" and config.decay_steps is None:
+  if config.schedule == "poly" and config.decay_steps is None:
     schedule = schedules.poly(0.5, 1.0, TOTAL - 30)  # what is left of the run
   expected = schedules.with_warmup(schedule, 30)
   np.testing.assert_array_equal(warm, schedules.tabulate(expected, TOTAL))
@@ -90,15 +86,17 @@ def test_resolving_changes_no_rate_and_is_done_once(config, schedule):
 def test_durations_in_epochs_are_converted():
   for epochs, updates in (
     (
-      ScheduleConfig("step", decay_steps=2.5, unit="epochs"),
+      ScheduleConfig("step", decay_steps=2.5, schedule_unit="epochs"),
       ScheduleConfig("step", decay_steps=108),  # 107.5 rounds up
     ),
     (
-      ScheduleConfig("multistep", boundaries=(1, 3.3), unit="epochs"),
+      ScheduleConfig("multistep", boundaries=(1, 3.3), schedule_unit="epochs"),
       ScheduleConfig("multistep", boundaries=(43, 142)),
     ),
     (
-      ScheduleConfig("poly", decay_steps=7, warmup_steps=1, unit="epochs"),
+      ScheduleConfig(
+        "poly", decay_steps=7, warmup_steps=1, schedule_unit="epochs"
+      ),
       ScheduleConfig("poly", decay_steps=301, warmup_steps=43),
     ),
   ):
@@ -108,12 +106,14 @@ def test_durations_in_epochs_are_converted():
 
 def test_exp_and_inv_in_epochs_take_time_in_epochs():
   t = np.arange(TOTAL) / EPOCH
-  rates = table(ScheduleConfig("exp", 0.5, gamma=0.7, unit="epochs"))
+  rates = table(ScheduleConfig("exp", 0.5, gamma=0.7, schedule_unit="epochs"))
   np.testing.assert_allclose(rates, 0.5 * 0.7**t, rtol=1e-7)
-  rates = table(ScheduleConfig("inv", 0.5, gamma=0.7, unit="epochs"))
+  rates = table(ScheduleConfig("inv", 0.5, gamma=0.7, schedule_unit="epochs"))
   np.testing.assert_allclose(rates, 0.5 * (1 + 0.7 * t) ** -0.75, rtol=1e-7)
   # step's gamma belongs to a drop, not to a time.
-  rates = table(ScheduleConfig("step", 1, decay_steps=1, unit="epochs"))
+  rates = table(
+    ScheduleConfig("step", 1, decay_steps=1, schedule_unit="epochs")
+  )
   np.testing.assert_allclose(rates, 0.1 ** np.floor(t), rtol=1e-7)
 
 
@@ -133,9 +133,7 @@ def test_halves_are_those_of_the_decimal_number():
 
 @pytest.mark.parametrize("bad", [0, -1, 0.001, float("nan"), float("inf")])
 def test_epochs_of_no_update_are_refused(bad):
-  with pytest.raises(
-    InputError, match=r"--epochs=.*expected at least 1 update"
-  ):
+  with pytest.raises(InputError, match=r"epochs=.*expected at least 1 update"):
     to_updates(bad, 100)
 
 
@@ -143,7 +141,7 @@ def test_describe_gives_formula_and_numbers():
   for config, text in (
     (ScheduleConfig(), "fixed: 0.2"),
     (
-      ScheduleConfig("step", decay_steps=5, unit="epochs"),
+      ScheduleConfig("step", decay_steps=5, schedule_unit="epochs"),
       "step: 0.2 × 0.1^⌊e / 5⌋",
     ),
     (
@@ -176,81 +174,88 @@ def test_describe_gives_formula_and_numbers():
 
 # --- refusals ----------------------------------------------------------------
 
-STEP = {"policy": "step", "decay_steps": 50}
-DECAY = {"policy": "exponential_decay", "decay_rate": 0.9, "decay_steps": 50}
+STEP = {"schedule": "step", "decay_steps": 50}
+DECAY = {"schedule": "exponential_decay", "decay_rate": 0.9, "decay_steps": 50}
 REFUSED = [
   # Unknown names.
-  ({"policy": "cosine"}, "--schedule=cosine: expected one of fixed, step"),
-  ({"unit": "days"}, "--schedule_unit=days: expected updates or epochs"),
+  ({"schedule": "cosine"}, "schedule=cosine: expected one of fixed, step"),
+  ({"schedule_unit": "days"}, "schedule_unit=days: expected one of updates"),
   # Not given.
-  ({"policy": "step"}, "--decay_steps: not given"),
-  ({"policy": "multistep"}, "--boundaries: not given"),
-  ({"policy": "exp"}, "--gamma: not given"),
-  ({"policy": "inv"}, "--gamma: not given"),
-  ({"policy": "exponential_decay", "decay_steps": 5}, "--decay_rate: not"),
-  ({"policy": "exponential_decay", "decay_rate": 0.5}, "--decay_steps: not"),
+  ({"schedule": "step"}, "decay_steps: not given"),
+  ({"schedule": "multistep"}, "boundaries: not given"),
+  ({"schedule": "exp"}, "gamma: not given"),
+  ({"schedule": "inv"}, "gamma: not given"),
+  ({"schedule": "exponential_decay", "decay_steps": 5}, "decay_rate: not"),
+  ({"schedule": "exponential_decay", "decay_rate": 0.5}, "decay_steps: not"),
   # Of another policy.
-  ({"gamma": 0.5}, "--gamma=0.5: --schedule=fixed has no use .* no setting"),
-  ({"decay_steps": 5}, "--decay_steps=5: --schedule=fixed"),
+  ({"gamma": 0.5}, "gamma=0.5: schedule=fixed has no use .* no constant"),
+  ({"decay_steps": 5}, "decay_steps=5: schedule=fixed"),
   (
-    {"policy": "exp", "gamma": 0.9, "boundaries": (5, 8)},
-    "--boundaries=5,8: --schedule=exp has no use for it, expected --gamma",
+    {"schedule": "exp", "gamma": 0.9, "boundaries": (5, 8)},
+    "boundaries=5,8: schedule=exp has no use for it, expected gamma",
   ),
-  ({**STEP, "decay_rate": 0.5}, "--decay_rate=0.5: --schedule=step"),
-  ({**STEP, "staircase": True}, "--staircase=True: --schedule=step"),
-  ({**STEP, "staircase": False}, "--staircase=False: --schedule=step"),
-  ({**DECAY, "power": 2}, "--power=2: --schedule=exponential_decay"),
-  ({"policy": "poly", "gamma": 0.5}, "--gamma=0.5: --schedule=poly"),
+  ({**STEP, "decay_rate": 0.5}, "decay_rate=0.5: schedule=step"),
+  ({**STEP, "staircase": True}, "staircase=True: schedule=step"),
+  ({**STEP, "staircase": False}, "staircase=False: schedule=step"),
+  ({**DECAY, "power": 2}, "power=2: schedule=exponential_decay"),
+  ({"schedule": "poly", "gamma": 0.5}, "gamma=0.5: schedule=poly"),
   # Out of range.
-  ({"learning_rate": 0}, "--learning_rate=0.0"),
-  ({"learning_rate": float("nan")}, "--learning_rate=nan"),
-  ({**STEP, "gamma": 1}, "--gamma=1.0: expected a factor .*schedule=fixed"),
-  ({**STEP, "decay_steps": 0}, "--decay_steps=0: expected"),
-  ({**STEP, "decay_steps": -5}, "--decay_steps=-5: expected"),
-  ({**STEP, "decay_steps": 2.5}, "--decay_steps=2.5: .*schedule_unit=epochs"),
-  ({**STEP, "decay_steps": float("inf")}, "--decay_steps=inf"),
-  ({**STEP, "decay_steps": 0.01, "unit": "epochs"}, "--decay_steps=0.01 epo"),
-  ({**DECAY, "decay_rate": 0}, "--decay_rate=0.0"),
-  ({"policy": "exp", "gamma": 1.5, "unit": "epochs"}, "--gamma=1.5"),
-  ({"policy": "exp", "gamma": -0.5, "unit": "epochs"}, "--gamma=-0.5"),
-  ({"policy": "inv", "gamma": -1, "unit": "epochs"}, "--gamma=-1.0"),
-  ({"policy": "inv", "gamma": 1, "power": 0}, "--power=0.0"),
-  ({"policy": "poly", "decay_steps": 0}, "--decay_steps=0"),
-  ({"policy": "multistep", "boundaries": ()}, "--boundaries=:"),
-  ({"policy": "multistep", "boundaries": (8, 5)}, "--boundaries=8,5"),
+  ({"learning_rate": 0}, "learning_rate=0"),
+  ({"learning_rate": float("nan")}, "learning_rate=nan"),
+  ({**STEP, "gamma": 1}, "gamma=1.0: expected a factor .*schedule=fixed"),
+  ({**STEP, "decay_steps": 0}, "decay_steps=0: expected"),
+  ({**STEP, "decay_steps": -5}, "decay_steps=-5: expected"),
+  ({**STEP, "decay_steps": 2.5}, "decay_steps=2.5: .*schedule_unit=epochs"),
+  ({**STEP, "decay_steps": float("inf")}, "decay_steps=inf"),
   (
-    {"policy": "multistep", "boundaries": (1, 1.001), "unit": "epochs"},
-    "--boundaries=43,43: expected increasing",
+    {**STEP, "decay_steps": 0.01, "schedule_unit": "epochs"},
+    "decay_steps=0.01 epo",
   ),
-  ({"warmup_steps": 0}, "--warmup_steps=0"),
-  ({"warmup_steps": -3, "unit": "epochs"}, "--warmup_steps=-3 epochs"),
+  ({**DECAY, "decay_rate": 0}, "decay_rate=0.0"),
+  ({"schedule": "exp", "gamma": 1.5, "schedule_unit": "epochs"}, "gamma=1.5"),
+  ({"schedule": "exp", "gamma": -0.5, "schedule_unit": "epochs"}, "gamma=-0.5"),
+  ({"schedule": "inv", "gamma": -1, "schedule_unit": "epochs"}, "gamma=-1.0"),
+  ({"schedule": "inv", "gamma": 1, "power": 0}, "power=0.0"),
+  ({"schedule": "poly", "decay_steps": 0}, "decay_steps=0"),
+  ({"schedule": "multistep", "boundaries": ()}, "boundaries=:"),
+  ({"schedule": "multistep", "boundaries": (8, 5)}, "boundaries=8,5"),
+  (
+    {
+      "schedule": "multistep",
+      "boundaries": (1, 1.001),
+      "schedule_unit": "epochs",
+    },
+    "boundaries=43,43: expected increasing",
+  ),
+  ({"warmup_steps": 0}, "warmup_steps=0"),
+  ({"warmup_steps": -3, "schedule_unit": "epochs"}, "warmup_steps=-3 epochs"),
   # Without effect in this run.
-  ({"warmup_steps": TOTAL}, "--warmup_steps=430 updates: expected less"),
-  ({"policy": "poly", "warmup_steps": 999}, "--warmup_steps=999 updates"),
-  ({**STEP, "decay_steps": TOTAL}, "--decay_steps: a drop at update 430"),
+  ({"warmup_steps": TOTAL}, "warmup_steps=430 updates: expected less"),
+  ({"schedule": "poly", "warmup_steps": 999}, "warmup_steps=999 updates"),
+  ({**STEP, "decay_steps": TOTAL}, "decay_steps: a drop at update 430"),
   (
     {**DECAY, "decay_steps": 400, "staircase": True, "warmup_steps": 30},
-    "--decay_steps: a drop at update 400 .* the 400 updates",
+    "decay_steps: a drop at update 400 .* the 400 updates",
   ),
   (
-    {"policy": "multistep", "boundaries": (5, TOTAL)},
-    "--boundaries: a drop at update 430",
+    {"schedule": "multistep", "boundaries": (5, TOTAL)},
+    "boundaries: a drop at update 430",
   ),
   # Nothing left in float32, or nothing changed.
-  ({"policy": "exp", "gamma": 0.5}, "--gamma=0.5: the rate is 0 .* update 124"),
-  ({"policy": "poly", "power": 40}, "--power=40.0: the rate is 0"),
+  ({"schedule": "exp", "gamma": 0.5}, "gamma=0.5: the rate is 0 .* update 124"),
+  ({"schedule": "poly", "power": 40}, "power=40.0: the rate is 0"),
   (
-    {"policy": "poly", "power": 40, "decay_steps": 20, "warmup_steps": 100},
-    "--power=40.0: the rate is 0 in float32 at update 118",
+    {"schedule": "poly", "power": 40, "decay_steps": 20, "warmup_steps": 100},
+    "power=40.0: the rate is 0 in float32 at update 118",
   ),
-  ({**DECAY, "decay_rate": 1e-9}, "--decay_rate=1e-09: the rate is 0"),
+  ({**DECAY, "decay_rate": 1e-9}, "decay_rate=1e-09: the rate is 0"),
   (
-    {"policy": "exp", "gamma": 1 - 1e-12},
-    "--gamma=0.999999999999: the rate stays 0.2",
+    {"schedule": "exp", "gamma": 1 - 1e-12},
+    "gamma=0.999999999999: the rate stays 0.2",
   ),
   (
-    {"policy": "inv", "gamma": 1e-15, "warmup_steps": 5},
-    "--gamma=1e-15: the rate stays 0.2",
+    {"schedule": "inv", "gamma": 1e-15, "warmup_steps": 5},
+    "gamma=1e-15: the rate stays 0.2",
   ),
 ]
 
@@ -258,7 +263,7 @@ REFUSED = [
 @pytest.mark.parametrize(("given_settings", "message"), REFUSED)
 def test_degenerate_settings_are_refused_by_their_flag(given_settings, message):
   with pytest.raises(InputError, match=message) as caught:
-    from_config(ScheduleConfig(**given_settings), EPOCH, TOTAL)
+    schedules.learning_rates(ScheduleConfig(**given_settings), EPOCH, TOTAL)
   assert "\n" not in str(caught.value)
 
 
@@ -283,7 +288,7 @@ def test_poly_may_end_before_the_run(warmup):
 @pytest.mark.parametrize("sizes", [(0, 5), (5, 0)])
 def test_a_run_without_updates_is_refused(sizes):
   with pytest.raises(InputError, match="=0: expected at least 1 update"):
-    from_config(ScheduleConfig(), *sizes)
+    schedules.learning_rates(ScheduleConfig(), *sizes)
 
 
 def test_a_run_of_one_update_may_have_any_policy_that_fits():
@@ -292,5 +297,4 @@ def test_a_run_of_one_update_may_have_any_policy_that_fits():
     ScheduleConfig("poly"),
     ScheduleConfig("inv", gamma=0.1),
   ):
-    schedule = from_config(config, 1, 1)
-    assert schedules.tabulate(schedule, 1)[0] == np.float32(0.2)
+    assert schedules.learning_rates(config, 1, 1) == np.float32(0.2)

@@ -284,19 +284,6 @@ def test_every_policy_drives_an_optax_optimiser(name):
   schedule, _ = CASES[name]
   table = policies.tabulate(schedule, 12)
   np.testing.assert_allclose(updates_of(schedule, 12), table, rtol=2e-5)
-  np.testing.assert_array_equal(
-    updates_of(policies.from_table(table), 12), table
-  )
-
-
-def test_a_table_read_back_is_itself_and_nan_outside():
-  rates = policies.tabulate(policies.exp(0.3, 0.97), 20)
-  schedule = policies.from_table(rates)
-  np.testing.assert_array_equal(policies.tabulate(schedule, 20), rates)
-  assert np.isnan(float(jax.jit(schedule)(20)))
-  assert np.isnan(float(jax.jit(schedule)(-1)))
-  rates[0] = 9  # the schedule keeps its own copy
-  assert float(schedule(0)) == np.float32(0.3)
 
 
 def test_tabulate_takes_any_optax_schedule_and_leaves_no_mode_behind(
@@ -313,8 +300,10 @@ def test_tabulate_takes_any_optax_schedule_and_leaves_no_mode_behind(
 
 
 def test_tabulate_asks_for_no_update_past_the_last():
-  schedule = policies.from_table(np.full(20, 0.1, np.float32))
-  with jax.debug_nans(True):  # there it is NaN
+  def schedule(count):
+    return jnp.where(count < 20, 0.1, jnp.nan)
+
+  with jax.debug_nans(True):
     assert (policies.tabulate(schedule, 20) == np.float32(0.1)).all()
 
 
@@ -328,7 +317,7 @@ def test_tabulate_refuses_rates_that_are_none(bad):
 
 @pytest.mark.parametrize("num_steps", [0, -3])
 def test_tabulate_refuses_an_empty_run(num_steps):
-  with pytest.raises(InputError, match=f"--num_steps={num_steps}"):
+  with pytest.raises(InputError, match=f"num_steps={num_steps}"):
     policies.tabulate(policies.fixed(0.1), num_steps)
 
 
@@ -350,7 +339,7 @@ POLICIES_OF_RATE = [
 @pytest.mark.parametrize("policy", POLICIES_OF_RATE)
 @pytest.mark.parametrize("lr", [0.0, -0.1, NAN, INF, 1e-45, 1e39])
 def test_rate_must_be_a_positive_float32(policy, lr):
-  with pytest.raises(InputError, match="--learning_rate="):
+  with pytest.raises(InputError, match="learning_rate="):
     policy(lr)
 
 
@@ -361,10 +350,10 @@ def test_decay_factor_must_be_inside_zero_and_one(bad):
     lambda: policies.multistep(0.1, bad, [3]),
     lambda: policies.exp(0.1, bad),
   ):
-    with pytest.raises(InputError, match="--gamma="):
+    with pytest.raises(InputError, match="gamma="):
       policy()
   for staircase in (False, True):
-    with pytest.raises(InputError, match="--decay_rate="):
+    with pytest.raises(InputError, match="decay_rate="):
       policies.exponential_decay(0.1, bad, 3, staircase)
 
 
@@ -376,29 +365,29 @@ def test_durations_must_be_at_least_one_update(bad):
     lambda: policies.exponential_decay(0.1, 0.5, bad),
     lambda: policies.exponential_decay(0.1, 0.5, bad, True),
   ):
-    with pytest.raises(InputError, match=f"--decay_steps={bad}: expected"):
+    with pytest.raises(InputError, match=f"decay_steps={bad}: expected"):
       policy()
-  with pytest.raises(InputError, match=f"--warmup_steps={bad}: expected"):
+  with pytest.raises(InputError, match=f"warmup_steps={bad}: expected"):
     policies.with_warmup(policies.fixed(0.1), bad)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, NAN, INF])
 def test_inv_and_poly_need_positive_finite_settings(bad):
-  with pytest.raises(InputError, match="--gamma="):
+  with pytest.raises(InputError, match="gamma="):
     policies.inv(0.1, bad, 1.0)
-  with pytest.raises(InputError, match="--power="):
+  with pytest.raises(InputError, match="power="):
     policies.inv(0.1, 1.0, bad)
-  with pytest.raises(InputError, match="--power="):
+  with pytest.raises(InputError, match="power="):
     policies.poly(0.1, bad, 3)
 
 
 @pytest.mark.parametrize("bad", [[], [0, 3], [-1], [5, 3], [3, 3], [3, 2**31]])
 def test_boundaries_must_increase_from_one(bad):
-  with pytest.raises(InputError, match="--boundaries="):
+  with pytest.raises(InputError, match="boundaries="):
     policies.multistep(0.1, 0.5, bad)
   if bad:
     parts = [policies.fixed(0.1)] * (len(bad) + 1)
-    with pytest.raises(InputError, match="--boundaries="):
+    with pytest.raises(InputError, match="boundaries="):
       policies.join(parts, bad)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.sweep import plan
 from mnist_jax.sweep.plan import Budget, Target, cell_key, product
-from mnist_jax.training.settings import Settings
+from mnist_jax.training.settings import FIELDS, Settings
 
 
 def test_product_is_every_combination_the_last_axis_fastest():
@@ -53,7 +53,10 @@ def test_axes_of_tuples_may_have_none_and_nothing_in_them():
   cells = product(multistep, boundaries=[(10,), (10, 20.5)])
   assert [c.boundaries for c in cells] == [(10,), (10, 20.5)]
   assert product(boundaries=None)[0].boundaries is None
-  assert plan._values("boundaries", [None, (1, 2)]) == [None, (1, 2)]
+  assert plan._values("boundaries", FIELDS["boundaries"], [None, (1, 2)]) == [
+    None,
+    (1, 2),
+  ]
   no_hidden = product(hidden_sizes=(), activations=())
   assert no_hidden[0].train_config().sizes == (784, 10)
 
@@ -82,7 +85,7 @@ def test_numbers_of_numpy_are_plain_ones():
     ({"seed": []}, "seed: found no values"),
     ({"seed": range(0)}, "seed: found no values"),
     ({"hidden_sizes": []}, "hidden_sizes: found no values"),
-    ({"learning_rate": [0.1, -1]}, "--learning_rate=-1"),
+    ({"learning_rate": [0.1, -1]}, "learning_rate=-1"),
   ],
 )
 def test_a_wrong_axis_is_one_line(axes, message):
@@ -101,9 +104,9 @@ ONE = Budget(epochs=1)
     (product(seed=[1, 2, 1]), r"a cell 2 times \(--seed=1\)"),
     (product(learning_rate=[1, 1.0]), "2 times"),
     ([Settings(seed=3), Settings(seed=3, order_seed=3)], "2 times"),
-    (product(batch_size=[64, 501]), "--batch_size=501: more than the 500"),
-    (product(num_train=[100]), "--batch_size=128: more than the 100"),
-    (product(num_train=[501]), "--num_train=501: found 500"),
+    (product(batch_size=[64, 501]), "batch_size=501: more than the 500"),
+    (product(num_train=[100]), "batch_size=128: more than the 100"),
+    (product(num_train=[501]), "num_train=501: found 500"),
     (
       product(schedule="step", decay_steps=0.001, schedule_unit="epochs"),
       "decay_steps",

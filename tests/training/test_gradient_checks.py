@@ -10,10 +10,10 @@ from test_events import points, read
 from mnist_jax import data
 from mnist_jax.model import mlp
 from mnist_jax.training import gradient_checks, loop, run_directory, runner
+from mnist_jax.training.settings import Settings
 
-CONFIG = loop.TrainConfig(
-  sizes=(784, 5, 4, 10), activations=("sigmoid", "tanh"), batch_size=40
-)
+SMALL = Settings(hidden_sizes=(5, 4), batch_size=40, learning_rate=0.3)
+CONFIG = SMALL.train_config()
 EPOCHS, UPDATES = 2, 5
 
 
@@ -29,19 +29,13 @@ def small(mnist):
   )
 
 
-def finished(
-  small, path, config=CONFIG, every=None, l2=None, stop=lambda: False
-):
-  spec = runner.RunSpec(
-    config,
-    loop.make_hparams(0, l2=l2),
-    np.full(EPOCHS * UPDATES, 0.3, np.float32),
-    seed=0,
-    epochs=EPOCHS,
-    check_gradients_every=every,
-  )
+def finished(small, path, chosen=SMALL, every=None, stop=lambda: False):
+  rates = chosen.learning_rates(200, EPOCHS * UPDATES)
+  options = runner.Options(epochs=EPOCHS, check_gradients_every=every)
   with run_directory.open_run(path, {"flags": {"epochs": EPOCHS}}) as directory:
-    outcome = runner.run(spec, small, directory, should_stop=stop)
+    outcome = runner.run(
+      chosen, rates, small, directory, options, should_stop=stop
+    )
     return outcome, directory.rows()
 
 
@@ -53,9 +47,11 @@ def same_weights(a, b):
 
 
 def test_leaves_no_trace_and_records_distances(small, tmp_path):
-  config = dataclasses.replace(CONFIG, dropout_rate=0.3, optimizer="momentum")
-  plain, plain_rows = finished(small, tmp_path / "a", config, None, 1e-3)
-  checked, rows = finished(small, tmp_path / "b", config, 3, 1e-3)
+  chosen = dataclasses.replace(
+    SMALL, dropout=0.3, optimizer="momentum", l2=1e-3
+  )
+  plain, plain_rows = finished(small, tmp_path / "a", chosen)
+  checked, rows = finished(small, tmp_path / "b", chosen, 3)
   same_weights(checked, plain)
   lines = (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()
   assert [json.loads(line) for line in lines] == list(rows)

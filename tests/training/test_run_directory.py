@@ -100,12 +100,12 @@ def test_other_configuration_is_refused_with_every_difference(workdir):
   other = make_config(batch_size=64, sizes=(784, 10))
   del other["flags"]["learning_rate"]
   message = refused(workdir, other | {"data_digest": "d2", "git_revision": "x"})
-  assert message.startswith(f"--batch_size: 128 in {workdir}, now 64; ")
-  assert f"--learning_rate: 0.2 in {workdir}, now absent; " in message
-  assert f"--sizes: absent in {workdir}, now [784, 10]; " in message
-  assert f"data_digest: d1 in {workdir}, now d2 (" in message
-  assert "--overwrite" in message
-  assert "--workdir" in message
+  assert message.startswith(f"batch_size=128 in {workdir}, now 64; ")
+  assert f"learning_rate=0.2 in {workdir}, now absent; " in message
+  assert f"sizes=absent in {workdir}, now [784, 10]; " in message
+  assert f"data_digest=d1 in {workdir}, now d2 (" in message
+  assert "overwrite" in message
+  assert "workdir" in message
   assert "epochs" not in message
   assert "git" not in message
   assert content(workdir) == before
@@ -125,10 +125,10 @@ def test_epochs_may_grow_and_shrink_to_what_is_trained(workdir):
     assert config["flags"]["epochs"] == epochs
     assert config["sessions"][-1]["epochs"] == epochs
   message = refused(workdir, make_config(epochs=1))
-  assert message.startswith(f"--epochs: 2 done in {workdir}, now 1 (")
+  assert message.startswith(f"epochs=2 done in {workdir}, now 1 (")
   assert read_run(workdir).config["flags"]["epochs"] == 40
   message = refused(workdir, make_config(epochs=50), growable=())
-  assert f"--epochs: 40 in {workdir}, now 50" in message
+  assert f"epochs=40 in {workdir}, now 50" in message
 
 
 def test_overwrite_removes_what_is_ours_and_nothing_else(workdir):
@@ -198,7 +198,7 @@ def test_one_process_at_a_time(workdir):
   with open_run(workdir, make_config()):
     for overwrite in (False, True):
       message = refused(workdir, make_config(), overwrite=overwrite)
-      assert message.startswith(f"--workdir: {workdir} is being written")
+      assert message.startswith(f"workdir={workdir}: is being written")
     assert len(read_run(workdir).rows) == 3  # readers are not kept out
   refused(workdir, make_config(batch_size=1))
   open_run(workdir, make_config()).close()  # a refusal leaves no lock
@@ -420,7 +420,7 @@ def test_process_0_writes_and_all_are_refused_together(tmp_path):
   path = tmp_path / "run"
   results = two_processes.run(PROCESSES, path)
   assert [code for code, _, _ in results] == [0, 0], results
-  assert f"--x: 1 in {path}, now 2" in results[0][1]
+  assert f"x=1 in {path}, now 2" in results[0][1]
   assert "refused by process 0" in results[1][1]
   names = sorted(os.listdir(path))
   assert names == [

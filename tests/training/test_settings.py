@@ -14,13 +14,6 @@ from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import loop, settings
 
 
-def test_defaults_are_those_of_the_flags():
-  """One drifting from the other would make a replayed command another run."""
-  flags = train_experiment.FLAGS
-  given = {name: flags[name].default for name in settings.FIELDS}
-  assert settings.from_values(given) == settings.Settings()
-
-
 def test_default_is_the_books_run():
   chosen = settings.Settings()
   assert chosen.train_config() == loop.TrainConfig()
@@ -103,7 +96,7 @@ def test_recorded_values_read_back():
   ],
 )
 def test_what_cannot_be_is_one_line_with_the_flag(fields, named):
-  with pytest.raises(InputError, match=f"--{named}") as caught:
+  with pytest.raises(InputError, match=f"{named}") as caught:
     settings.Settings(**fields)
   assert "\n" not in str(caught.value)
 
@@ -146,16 +139,16 @@ def test_values_of_other_types_are_converted_or_refused():
   )
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines() == [
-    "--batch_size=128.5: expected a whole number >= 1",
-    "--batch_size=128: expected a whole number >= 1",
-    "--seed=True: expected a whole number in [0, 2^32)",
-    "--learning_rate=[0.1, 0.2]: expected a finite number > 0",
-    "--hidden_sizes=64: expected whole numbers > 0",
+    "batch_size=128.5: expected a whole number >= 1",
+    "batch_size=128: expected a whole number >= 1",
+    "seed=True: expected a whole number in [0, 2^32)",
+    "learning_rate=[0.1, 0.2]: expected a finite number in [1.18e-38, 3.4e+38]",
+    "hidden_sizes=64: expected whole numbers >= 1",
   ]
 
 
 def test_batch_larger_than_the_training_set():
-  with pytest.raises(InputError, match="--batch_size=128: more than the 100"):
+  with pytest.raises(InputError, match="batch_size=128: more than the 100"):
     settings.Settings().learning_rates(100, 10)
 
 

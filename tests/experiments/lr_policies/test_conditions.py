@@ -16,8 +16,7 @@ LONG = 1 << 17
 
 def partial_sums(config, num_steps=LONG):
   """Both sums over the first updates, by the schedule itself."""
-  schedule = schedules.from_config(config, num_steps, num_steps)
-  rates = schedules.tabulate(schedule, num_steps).astype(float)
+  rates = schedules.learning_rates(config, num_steps, num_steps).astype(float)
   return np.cumsum(rates), np.cumsum(rates**2)
 
 
@@ -91,7 +90,7 @@ def test_of_the_chapters_six_inv_alone_meets_both():
 def test_what_is_no_formula_in_updates_is_refused():
   for config in (
     ScheduleConfig("poly", 0.2),
-    ScheduleConfig("exp", 0.2, gamma=0.9, unit="epochs"),
+    ScheduleConfig("exp", 0.2, gamma=0.9, schedule_unit="epochs"),
   ):
     with pytest.raises(InputError, match="in updates with all settings"):
       conditions.conditions(config)

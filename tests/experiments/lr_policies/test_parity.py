@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from experiments.lr_policies import parity as policy_parity
 from mnist_jax import schedules
 from mnist_jax.runtime.errors import InputError
+from mnist_jax.schedules import policies
 from mnist_jax.schedules.config import ScheduleConfig
 
 
@@ -40,7 +41,8 @@ def test_a_drifting_schedule_is_caught(certificate, monkeypatch):
   def in_float32(schedule, num_steps):
     return np.asarray(schedule(np.arange(num_steps)), np.float32)
 
-  monkeypatch.setattr(schedules, "tabulate", in_float32)
+  monkeypatch.setattr(policies, "tabulate", in_float32)
+  schedules.learning_rates.cache_clear()
   (drifted,) = policy_parity.against_formula({"exp": config})
   assert drifted.max_ulps > 20
   assert drifted.max_relative > 1e-6
@@ -72,7 +74,7 @@ def test_the_decimals_are_the_rationals_they_stand_for(t):
   }
   for config, value in expected.items():
     found = Fraction(policy_parity.exact_rates(config, t + 1)[t])
-    assert abs(found - value) <= value / 10**47, config.policy
+    assert abs(found - value) <= value / 10**47, config.schedule
 
 
 def test_the_smooth_decay_is_a_root():
@@ -97,7 +99,7 @@ def test_distances_are_relative_in_last_places_and_at_their_update():
 
 def test_only_a_policy_in_updates_has_a_formula_here():
   for config in (
-    ScheduleConfig("fixed", 0.2, unit="epochs"),
+    ScheduleConfig("fixed", 0.2, schedule_unit="epochs"),
     ScheduleConfig("fixed", 0.2, warmup_steps=5),
   ):
     with pytest.raises(InputError, match="in updates, without warmup"):

@@ -1,0 +1,166 @@
+"""Settings as dataclass fields that carry their help, range and choices.
+
+  @dataclasses.dataclass(frozen=True)
+  class Regularised:
+    l2: float = fields.setting(0.0, "factor of the penalty", least=0)
+
+    def __post_init__(self) -> None:
+      fields.settle(self)
+
+A setting is declared there alone: its check, its flag, its column in a table
+and its text in a command are derived from that one line.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from mnist_jax.runtime.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """What there is to know of a setting; None is allowed where it is default.
+
+  Attributes:
+    default: The value where none is given.
+    help: The line that --help shows.
+    kind: The type of the value, or of each of them: float, int, bool or str.
+    many: Whether the value is a tuple.
+    choices: The strings allowed; empty for any.
+    least, above, below, most: The bounds of a number, `above` and `below` left
+      out themselves; None for no bound. A number is always finite.
+    newer: Whether records were on file before the setting was: at its default
+      it is then left out of keys and records, which so stay the same.
+  """
+
+  default: Any
+  help: str
+  kind: type = float
+  many: bool = False
+  choices: tuple[str, ...] = ()
+  least: int | float | None = None
+  above: int | float | None = None
+  below: int | float | None = None
+  most: int | float | None = None
+  newer: bool = False
+
+  @property
+  def expected(self) -> str:
+    """The values allowed, in words."""
+    if self.choices:
+      names = ", ".join(self.choices)
+      return f"names of {names}" if self.many else f"one of {names}"
+    if self.kind in (bool, str):
+      return "true or false" if self.kind is bool else "text"
+    number = "whole number" if self.kind is int else "finite number"
+    number = f"{number}s" if self.many else f"a {number}"
+    low = self.least if self.above is None else self.above
+    high = self.most if self.below is None else self.below
+    if low is not None and high is not None:
+      left, right = "(["[self.above is None], ")]"[self.below is None]
+      return f"{number} in {left}{_bound(low)}, {_bound(high)}{right}"
+    if low is not None:
+      number += f" {'>=' if self.above is None else '>'} {_bound(low)}"
+    return number
+
+  def accepts(self, value: Any) -> bool:
+    """Whether one value, of a tuple each, is in range."""
+    if self.kind in (bool, str):
+      return isinstance(value, self.kind) and (
+        not self.choices or value in self.choices
+      )
+    types = int if self.kind is int else int | float
+    return (
+      isinstance(value, types)
+      and not isinstance(value, bool)
+      and math.isfinite(value)
+      and (self.least is None or value >= self.least)
+      and (self.above is None or value > self.above)
+      and (self.below is None or value < self.below)
+      and (self.most is None or value <= self.most)
+    )
+
+  def check(self, name: str, value: Any) -> None:
+    """Raises InputError, which names the setting, for a value out of range."""
+    if value is None and self.default is None:
+      return
+    single = not self.many or not isinstance(value, tuple)
+    for each in (value,) if single else value:
+      if not self.accepts(each) or single == self.many:
+        raise InputError(f"{name}={each}: expected {self.expected}")
+
+  def hold(self, given: Any) -> Any:
+    """The value as a frozen dataclass keeps it: no NumPy, no lists."""
+    if self.many and isinstance(given, Iterable):
+      items = (given,) if isinstance(given, str) else given
+      return tuple(self._plain(item) for item in items)
+    return self._plain(given)
+
+  def _plain(self, given: Any) -> Any:
+    value = given.item() if hasattr(given, "item") else given
+    whole = self.kind is int and isinstance(value, float)
+    return int(value) if whole and value.is_integer() else value
+
+  def read(self, given: Any) -> Any:
+    """The value from a flag or a record, which hold a tuple as texts.
+
+    Raises:
+      ValueError: A text that is no number.
+    """
+    if self.many and given is not None:
+      return tuple(self.kind(item) for item in given)
+    return given
+
+  def text(self, value: Any) -> str:
+    """The value as a command writes it after --name=."""
+    if isinstance(value, tuple):
+      return ",".join(map(self.text, value))
+    if isinstance(value, bool):
+      return str(value).lower()
+    return repr(value) if isinstance(value, float) else str(value)
+
+  @property
+  def dtype(self) -> str:
+    """The pandas type of the setting's column, tuples as texts."""
+    if self.many or self.kind is str:
+      return "string"
+    optional = self.default is None
+    return {
+      float: "float64",
+      int: "Int64" if optional else "int64",
+      bool: "boolean" if optional else "bool",
+    }[self.kind]
+
+  def field(self) -> Any:
+    """A dataclass field with this setting's default."""
+    return dataclasses.field(default=self.default, metadata={"setting": self})
+
+
+def setting(*args: Any, **kwargs: Any) -> Any:
+  """A dataclass field of the `Setting` with these arguments."""
+  return Setting(*args, **kwargs).field()
+
+
+def declared(kind: type) -> dict[str, Setting]:
+  """The settings of a dataclass, by name, bases first."""
+  return {f.name: f.metadata["setting"] for f in dataclasses.fields(kind)}
+
+
+def settle(instance: Any) -> None:
+  """Holds and checks every setting of a frozen dataclass; its __post_init__.
+
+  Raises:
+    InputError: A value out of range.
+  """
+  for name, each in declared(type(instance)).items():
+    value = each.hold(getattr(instance, name))
+    object.__setattr__(instance, name, value)
+    each.check(name, value)
+
+
+def _bound(value: int | float) -> str:
+  if isinstance(value, int) and value > 1 << 20 and not value & (value - 1):
+    return f"2^{value.bit_length() - 1}"
+  return f"{value:.3g}" if isinstance(value, float) else str(value)
