@@ -1,5 +1,6 @@
 """The results of a sweep on the disk."""
 
+import dataclasses
 import json
 import subprocess
 import sys

@@ -102,8 +102,8 @@ def test_other_configuration_is_refused_with_every_difference(workdir):
   message = refused(workdir, other | {"data_digest": "d2", "git_revision": "x"})
   assert message.startswith(f"batch_size=128 in {workdir}, now 64; ")
   assert f"learning_rate=0.2 in {workdir}, now absent; " in message
-  assert f"sizes=absent in {workdir}, now [784, 10]; " in message
-  assert f"data_digest=d1 in {workdir}, now d2 (" in message
+  assert f"sizes=absent in {workdir}, now [784, 10] (" in message
+  assert f"data_digest=d1 in {workdir}, now d2; " in message
   assert "overwrite" in message
   assert "workdir" in message
   assert "epochs" not in message
