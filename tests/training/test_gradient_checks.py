@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_events import points, read
+from training.test_events import points, read
 
 from mnist_jax import data
 from mnist_jax.model import mlp
