@@ -1,14 +1,15 @@
-"""The table of the chapter's claims, from the committed results.
+"""The tables of the chapter's claims, from the committed results.
 
-  python -m experiments.claims             # prints it
-  python -m experiments.claims --write     # writes it to README.md, and every
-                                           # part to results/README.md
+  python -m experiments.claims             # prints every claim's line
+  python -m experiments.claims --write     # writes the tables of README.md,
+                                           # docs/ and results/README.md
 
 Reads results/*/verdict.json, which the studies wrote; a claim without one is
 listed as not judged yet.
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,13 @@ CLAIMS = {
   "S1": "one rate does not suit all parameters of sparse features",
   "S2": "saddles, not local minima, hold SGD up",
 }
+_COLUMNS = ("claim", "verdict", "its parts", "effect", "n", "time", "command")
+_SHORT = ("claim", "in a line", "verdict")
+_PLAIN = (*_SHORT, "effect", "n", "time")
 
 
 def define_flags() -> None:
-  flags.DEFINE_boolean("write", False, "to README.md and results/README.md")
+  flags.DEFINE_boolean("write", False, "into README.md, docs/ and results/")
 
 
 Found = dict[str, tuple[dict[str, Any], dict[str, Any]]]
@@ -77,26 +81,19 @@ def read(folder: Path, pattern: str = "*/verdict.json") -> Found:
   return found
 
 
-def _parts_text(parts: list[dict[str, Any]]) -> str:
-  """How many parts came to each verdict, of those judged."""
-  counts = {
-    verdict: sum(part["verdict"] == verdict for part in parts)
-    for verdict in ("holds", "does not hold", "undecided")
-  }
-  return ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  lines = [columns, ["---"] * len(columns), *rows]
+  escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+  return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 def _time(seconds: float) -> str:
   return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def _number(value: float) -> str:
-  return f"{value:.4g}"
-
-
 def _effect(part: dict[str, Any]) -> str:
-  low, high = map(_number, part["interval"])
-  return f"{_number(part['effect'])} ({low} to {high})"
+  low, high = part["interval"]
+  return f"{part['effect']:.4g} ({low:.4g} to {high:.4g})"
 
 
 def leading_part(claim: dict[str, Any]) -> dict[str, Any]:
@@ -106,108 +103,108 @@ def leading_part(claim: dict[str, Any]) -> dict[str, Any]:
   return (measured or own)[0]
 
 
-def _effect_text(claim: dict[str, Any]) -> str:
+def _line(name: str, found: Found) -> dict[str, str]:
+  """A claim's cells, by column."""
+  line = {"claim": name, "in a line": CLAIMS[name], "verdict": "not judged yet"}
+  if name not in found:
+    return line
+  claim, study = found[name]
+  verdicts = [part["verdict"] for part in claim["parts"]]
+  counts = {
+    verdict: verdicts.count(verdict)
+    for verdict in ("holds", "does not hold", "undecided")
+  }
   part = leading_part(claim)
-  value = _effect(part) if part["effect"] is not None else part["note"]
-  return f"{part['name']}: {value or 'derived'}"
+  value = part["note"] if part["effect"] is None else _effect(part)
+  return line | {
+    "verdict": claim["verdict"],
+    "its parts": ", ".join(f"{n} {v}" for v, n in counts.items() if n),
+    "effect": f"{part['name']}: {value or 'derived'}",
+    "n": str(claim["n"] or "derived"),
+    "time": _time(study["wall_seconds"]),
+    "command": f"`{study['command']}`",
+  }
 
 
-def _cell(text: str) -> str:
-  return text.replace("|", "\\|")  # it would end the cell
+def table(
+  found: Found, columns: Sequence[str] = _COLUMNS, page: str = ""
+) -> str:
+  """Every claim of the chapter, in Markdown.
 
-
-def table(found: Found) -> str:
-  """A line for each claim of the chapter, in Markdown."""
-  lines = [
-    "| claim | in a line | verdict | its parts | effect | n | command | time |",
-    "|---|---|---|---|---|---|---|---|",
-  ]
-  for name, text in CLAIMS.items():
-    if name not in found:
-      lines.append(f"| {name} | {text} | not judged yet | | | | | |")
-      continue
-    claim, study = found[name]
-    lines.append(
-      f"| {name} | {text} | **{claim['verdict']}** | "
-      f"{_parts_text(claim['parts'])} | {_cell(_effect_text(claim))} | "
-      f"{claim['n'] or 'derived'} | "
-      f"`{study['command']}` | {_time(study['wall_seconds'])} |"
-    )
-  return "\n".join(lines)
+  Args:
+    found: What `read` found.
+    columns: The columns shown.
+    page: The page with a section for each claim, to which its name leads.
+  """
+  rows = []
+  for name in CLAIMS:
+    line = _line(name, found)
+    line["claim"] = f"[{name}]({page}#{name.lower()})"
+    line["verdict"] = f"**{line['verdict']}**"
+    rows.append([line.get(column, "") for column in columns])
+  return _markdown(columns, rows)
 
 
 def plain_table(found: Found) -> str:
-  """The same for a terminal, of the claims that were judged."""
-  rows = [("claim", "", "verdict", "effect", "n", "time")]
+  """The claims that were judged, for a terminal."""
+  rows = [[*_PLAIN]]
   rows += [
-    (
-      name,
-      text,
-      found[name][0]["verdict"],
-      _effect_text(found[name][0]),
-      str(found[name][0]["n"] or "derived"),
-      _time(found[name][1]["wall_seconds"]),
-    )
-    for name, text in CLAIMS.items()
+    [_line(name, found)[column] for column in _PLAIN]
+    for name in CLAIMS
     if name in found
   ]
-  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  rows[0][1] = ""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   return "\n".join(
     "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True))
     for row in rows
   )
 
 
-def _part_line(part: dict[str, Any]) -> str:
-  effect = ""
-  if part["effect"] is not None:
-    effect = _effect(part)
+def _part_cells(part: dict[str, Any]) -> list[str]:
   aim = {"same": "=", "greater": ">", "less": "<"}.get(part["kind"], "")
   if aim:
-    aim += f" {_number(part['target'])}"
+    aim += f" {part['target']:.4g}"
     if part["margin"] is not None:
-      aim += f", margin {_number(part['margin'])}"
+      aim += f", margin {part['margin']:.4g}"
   needed = part["seeds_needed"]
   note = part["note"] + (f"; {needed} seeds would decide it" if needed else "")
-  return (
-    f"| {_cell(part['name'])} | {_cell(part['text'])} | {aim} | {effect} | "
-    f"{part['n'] or ''} | {part['verdict']} | {_cell(note)} |"
-  )
+  effect = "" if part["effect"] is None else _effect(part)
+  return [
+    *(part["name"], part["text"], aim, effect),
+    *(str(part["n"] or ""), part["verdict"], note),
+  ]
 
 
 def details(found: Found) -> str:
   """Every part of every claim judged, in Markdown."""
   text = [
-    "# Results",
+    "# Every part of every claim",
     "",
     "Written by `python -m experiments.claims --write` from the verdict.json "
-    "of each study. Effects are means over seeds with 95 % intervals, in the "
-    "units of the part (accuracies as fractions, losses in nats); the "
-    "tests, the margins and Holm's correction are described in each "
-    "study's docstring and in `mnist_jax/stats/verdicts.py`.",
+    "of each study; `docs/results.md` says what it comes to. Effects are means "
+    "over seeds with 95 % intervals, in the units of the part (accuracies as "
+    "fractions, losses in nats); the tests, the margins and Holm's correction "
+    "are described in each study's docstring and in "
+    "`mnist_jax/stats/verdicts.py`.",
   ]
   for name, summary in CLAIMS.items():
     if name not in found:
       continue
     claim, study = found[name]
-    device, versions = study["device"], study["versions"]
+    device = study["device"]
+    facts = [
+      f"`{study['command']}`",
+      *([study["date"]] if "date" in study else []),
+      f"{device['count']} x {device['kind']}",
+      f"jax {study['versions']['jax']}",
+      _time(study["wall_seconds"]),
+    ]
+    columns = ("part", "in words", "claimed", "effect", "n", "verdict", "note")
     text += [
-      "",
-      f"## {name}: {summary} — {claim['verdict']}",
-      "",
-      ", ".join(
-        [
-          f"`{study['command']}`",
-          *([study["date"]] if "date" in study else []),
-          f"{device['count']} x {device['kind']}",
-          f"jax {versions['jax']}",
-          _time(study["wall_seconds"]),
-        ]
-      ),
-      "",
-      "| part | in words | claimed | effect | n | verdict | note |",
-      "|---|---|---|---|---|---|---|",
-      *map(_part_line, claim["parts"]),
+      *("", f"## {name}", "", f"{summary}: **{claim['verdict']}**", ""),
+      *(", ".join(facts), ""),
+      _markdown(columns, map(_part_cells, claim["parts"])),
     ]
   return "\n".join(text) + "\n"
 
@@ -221,56 +218,59 @@ def regret_table(folder: Path) -> str:
   (parts,) = (
     claim["parts"] for name, (claim, _) in read(folder).items() if name == "L3"
   )
-  sizes = by_size["batch_size"].unique()
-  lines = [
-    f"| rule | median at batch {', '.join(map(str, sizes))} | mean over all | "
-    "median over seeds of the mean over batches |",
-    "|---|---|---|---|",
-  ]
+  rows = []
   for rule, own in by_size.groupby("rule", sort=False):
     (part,) = (p for p in parts if p["name"] == f"rule {rule}")
     low, high = (100 * limit for limit in part["interval"])
     medians = ", ".join(f"{value:.2f}" for value in own["regret_median"])
-    _, _, median = part["note"].partition("median ")
-    lines.append(
-      f"| {rule} | {medians} | {100 * part['effect']:.2f} ({low:.2f} to "
-      f"{high:.2f}) | {median} |"
-    )
-  return "\n".join(lines)
+    mean = f"{100 * part['effect']:.2f} ({low:.2f} to {high:.2f})"
+    rows.append([rule, medians, mean, part["note"].partition("median ")[2]])
+  sizes = ", ".join(map(str, by_size["batch_size"].unique()))
+  columns = (
+    *("rule", f"median at batch {sizes}", "mean over all"),
+    "median over seeds of the mean over batches",
+  )
+  return _markdown(columns, rows)
 
 
-def in_readme(readme: str, name: str, block: str) -> str:
-  """The README with a table in its place.
-
-  Args:
-    name: of the place, between whose marks the table goes.
+def in_place(text: str, name: str, block: str) -> str:
+  """A document with a table between the marks of that name.
 
   Raises:
-    InputError: the marks of the place are missing.
+    InputError: the marks are missing.
   """
   marks = BEGIN.format(name), END.format(name)
-  before, begin, rest = readme.partition(marks[0])
+  before, begin, rest = text.partition(marks[0])
   _, end, after = rest.partition(marks[1])
   if not begin or not end:
-    raise InputError(f"README.md: expected the marks {' and '.join(marks)}")
+    raise InputError(f"expected the marks {' and '.join(marks)}")
   return f"{before}{begin}\n{block}\n{end}{after}"
 
 
-def written(readme: str, folder: Path) -> str:
-  """The README with all its tables of the results in the folder."""
-  readme = in_readme(readme, "claims", table(read(folder)))
-  return in_readme(readme, "regret", regret_table(folder))
+def written(root: Path) -> dict[Path, str]:
+  """By path: each document with the tables of the results as they are.
+
+  Raises:
+    InputError: as `read` and `in_place`.
+  """
+  results = root / "results"
+  found = read(results)
+  places = {
+    root / "README.md": ("claims", table(found, _SHORT, "docs/results.md")),
+    root / "docs" / "results.md": ("claims", table(found)),
+    root / "docs" / "range_test.md": ("regret", regret_table(results)),
+  }
+  documents = {
+    path: in_place(path.read_text("utf-8"), *place)
+    for path, place in places.items()
+  }
+  return documents | {results / "README.md": details(found)}
 
 
 def main(_: list[str]) -> None:
-  found = read(ROOT / "results")
-  print(table(found))
+  print(plain_table(read(ROOT / "results")))
   if FLAGS.write:
-    readme = ROOT / "README.md"
-    for path, text in (
-      (readme, written(readme.read_text("utf-8"), ROOT / "results")),
-      (ROOT / "results" / "README.md", details(found)),
-    ):
+    for path, text in written(ROOT).items():
       with files.replacing(path) as temporary:
         temporary.write_text(text, "utf-8")
 
