@@ -1,0 +1,221 @@
+"""The pages tell the truth: commands, code, names, links, sizes."""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_layering import ORDER
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+  *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
+  *sorted((ROOT / "docs").glob("*.md")),
+]
+READERS = ("student", "researcher", "engineer")
+MOST_LINES = 200  # of the README
+LONGEST_CELL = 160
+# Each text on stdin is run as a program in a child of a process that has
+# imported what takes long; a line says how it ended and what it printed.
+RUNNER = """
+import json, os, sys, tempfile, traceback, warnings
+import jax, matplotlib.pyplot, optax, pandas
+from mnist_jax import range_test, sweep
+warnings.filterwarnings("ignore", message=".*fork")
+for line in sys.stdin:
+  with tempfile.TemporaryFile("w+") as output:
+    if not (pid := os.fork()):
+      os.dup2(output.fileno(), 1)
+      os.dup2(output.fileno(), 2)
+      code = 0
+      try:
+        exec(compile(json.loads(line), "page", "exec"), {"__name__": "page"})
+      except SystemExit as error:
+        code = error.code or 0
+      except BaseException:
+        traceback.print_exc()
+        code = 1
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    output.seek(0)
+    print(json.dumps([code, output.read()]), flush=True)
+"""
+
+
+def name(page):
+  return page.relative_to(ROOT).as_posix()
+
+
+def text(page):
+  return page.read_text("utf-8")
+
+
+def blocks(page, language):
+  """The code blocks of a page, without the margin they stand in."""
+  found = re.findall(
+    rf"^( *)```{language}\n(.*?)^\1```", text(page), re.M | re.S
+  )
+  return [re.sub(rf"^{margin}", "", code, flags=re.M) for margin, code in found]
+
+
+def words(page):
+  """What a person may type: shell blocks, and code in the text."""
+  lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+  return [*lines, *re.findall(r"`([^`\n]+)`", text(page))]
+
+
+def commands(page):
+  """(experiments.NAME or benchmarks.NAME, its flags) of each command."""
+  for line in words(page):
+    found = re.search(
+      r"python -m ((?:experiments|benchmarks)\.\w+)([^#]*)", line
+    )
+    if found and found[1] not in ("experiments.NAME", "experiments.my_study"):
+      yield found[1], re.findall(r"--(\w+)", found[2])
+
+
+COMMANDS = sorted({module for page in PAGES for module, _ in commands(page)})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """run(program) -> its exit code and what it printed."""
+  with subprocess.Popen(
+    [sys.executable, "-c", RUNNER],
+    cwd=tmp_path_factory.mktemp("pages"),
+    env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as server:
+
+    def run(program):
+      server.stdin.write(json.dumps(program) + "\n")
+      server.stdin.flush()
+      return json.loads(server.stdout.readline())
+
+    yield run
+    server.stdin.close()
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_every_command_exists_with_its_flags(run, module):
+  code, printed = run(
+    f"import runpy, sys; sys.argv = [{module!r}, '--help']\n"
+    f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+  )
+  assert code == 0, printed
+  known = re.findall(r"^  --(\w+)", printed, re.M)
+  for page in PAGES:
+    for used, flags in commands(page):
+      if used == module:
+        assert set(flags) <= set(known), name(page)
+
+
+@pytest.mark.parametrize(
+  ("page", "code"),
+  [(name(page), code) for page in PAGES for code in blocks(page, "python")],
+)
+def test_every_example_runs(run, page, code):
+  ended, printed = run(code)
+  assert ended == 0, printed
+
+
+def test_the_example_of_the_readme_finds_its_mistake(run):
+  (code,) = (c for c in blocks(PAGES[0], "python") if "gradcheck" in c)
+  assert "gradient check: WRONG" in run(code)[1]
+
+
+def test_the_study_that_is_shown_is_one(tmp_path):
+  """Measured, judged and drawn at a tiny size."""
+  from experiments._shared import study
+  from mnist_jax import data
+
+  (code,) = blocks(ROOT / "docs" / "studies.md", "python")
+  shown = {"__name__": "my_study"}
+  exec(compile(code, "studies.md", "exec"), shown)
+  values = study.preset_values(shown["STUDY"], "quick")
+  values.seeds, values.epochs = 2, 1
+  lab = study.Lab(data.take(data.load(), 256), tmp_path, overwrite=True)
+  table = shown["measure"](lab, values)
+  (part,) = shown["judge"](table, values)
+  assert (part.claim, part.n) == ("L4", 2)
+  assert list(shown["draw"](table, values)) == ["curves"]
+  assert len(shown["summarise"](table, values)) == 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_targets_of_make_exist(page):
+  makefile = (ROOT / "Makefile").read_text()
+  for line in words(page):
+    for target in re.findall(r"^make ([a-z-]+)", line):
+      assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def resolves(dotted):
+  """Whether PACKAGE.NAME is there, as a module or as something in one."""
+  found = importlib.import_module(f"mnist_jax.{dotted.split('.')[0]}")
+  for part in dotted.split(".")[1:]:
+    if not hasattr(found, part):
+      try:
+        importlib.import_module(f"{found.__name__}.{part}")
+      except (ImportError, AttributeError):
+        return False
+    found = getattr(found, part)
+  return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_names_and_paths_in_the_text_are_real(page):
+  packages = "|".join(ORDER)
+  folders = "mnist_jax|experiments|benchmarks|tests|docs|results|tools"
+  for word in re.findall(r"`([^`\n]+)`", text(page)):
+    dotted = re.match(
+      rf"(?:mnist_jax\.)?((?:{packages})\.[\w.]+)(\(.*)?$", word
+    )
+    if dotted:
+      assert resolves(dotted[1]), word
+    path = re.match(rf"(?:{folders})/[\w./]*$", word)
+    if path and "my_study" not in word:
+      assert (ROOT / word).exists(), word
+
+
+def anchors(page):
+  """What a link to a heading of the page may say after #, as on GitHub."""
+  headings = re.findall(r"^#+ (.*)$", text(page), re.M)
+  kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+  return {heading.replace(" ", "-") for heading in kept}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+  for target in re.findall(r"\]\(([^)\s]+)\)", text(page)):
+    path, _, anchor = target.partition("#")
+    there = (page.parent / path).resolve() if path else page
+    assert there.exists(), target
+    if anchor:
+      assert anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_cell_of_a_table_is_a_sentence_at_most(page):
+  for line in text(page).splitlines():
+    for cell in re.split(r"(?<!\\)\|", line)[1:] if line[:1] == "|" else ():
+      assert len(cell.strip()) <= LONGEST_CELL, cell
+      assert not re.search(r"[a-z)][.!?] +[A-Z]", cell), cell
+
+
+def test_the_readme_is_short_and_for_three_readers():
+  readme = text(ROOT / "README.md")
+  assert len(readme.splitlines()) <= MOST_LINES
+  for reader in READERS:
+    assert re.search(rf"^## If you are an? {reader}$", readme, re.M)
+  assert "docs/curves.png" in readme
+  for page in PAGES[1:]:
+    assert f"]({name(page)})" in readme
