@@ -137,8 +137,6 @@ def run_study(study: str, digest: str) -> bool:
   folder = directory(study)
   line = [sys.executable, "-m", f"experiments.{study}"]
   line += [f"--preset={FLAGS.preset}", f"--workdir={folder}"]
-  if study == "gradient_check" and folder.exists():
-    line.append("--overwrite")
   with subprocess.Popen(line) as process:
     # No KeyboardInterrupt, which is lost where jax runs a callback.
     before = signal.signal(

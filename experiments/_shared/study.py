@@ -31,7 +31,7 @@ from absl import flags
 from experiments._shared import app, progress
 from experiments._shared import flags as shared
 from mnist_jax import data, plotting, runtime, sweep
-from mnist_jax.runtime import environment, files
+from mnist_jax.runtime import code, environment, files
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
 from mnist_jax.sweep import store
@@ -43,6 +43,9 @@ TUNING_SEED = 1000
 Number = int | float
 Value = Number | str | tuple[Number, ...]
 Arms = Mapping[str, Sequence[sweep.Settings]]
+Case = Callable[[], list[dict[str, Any]]]
+ROOT = Path(__file__).parents[2]
+_TELL_EVERY = 10  # seconds between lines of progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +103,8 @@ class Option:
     elif isinstance(self.full, str):
       flags.DEFINE_string(self.name, None, text)
     elif isinstance(self.full, int):
-      flags.DEFINE_integer(self.name, None, text, lower_bound=1)
+      least = min(1, self.quick, self.full)
+      flags.DEFINE_integer(self.name, None, text, lower_bound=least)
     else:
       flags.DEFINE_float(self.name, None, text, lower_bound=0)
     shared.list_in_help(self.name)
@@ -126,6 +130,7 @@ class Lab:
     workdir: Path,
     overwrite: bool,
     data_flags: Sequence[str] = (),
+    code_key: str = "any",  # of what `collect` files
   ):
     self._dataset = dataset
     self.workdir = workdir
@@ -134,6 +139,7 @@ class Lab:
     self._overwrite = overwrite
     self._data_flags = data_flags  # that load the data set, for the replays
     self._mesh = runtime.mesh()
+    self._code_key = code_key
 
   @property
   def dataset(self) -> data.Dataset:
@@ -150,6 +156,43 @@ class Lab:
   def data_digest(self) -> str | None:
     """Of the data set; None where no data are read."""
     return None if self._dataset is None else self._dataset.digest
+
+  def collect(
+    self, cases: Mapping[str, Case], name: str = "cases"
+  ) -> list[dict[str, Any]]:
+    """The records of all cases, each filed in NAME.jsonl when it is done.
+
+    A study that stops goes on with the cases that its code has not done.
+
+    Args:
+      cases: By a key, a function without arguments that returns its records,
+        as JSON has them.
+    """
+    path = self.workdir / f"{name}-{self._code_key}.jsonl"
+    if self._overwrite:
+      path.unlink(missing_ok=True)
+      self._overwrite = False
+    done = _done_cases(path)
+    begun = told = time.monotonic()
+    with path.open("a") as file:
+      for number, (case, run) in enumerate(cases.items(), 1):
+        if case not in done:
+          started = time.monotonic()
+          done[case] = {"case": case, "records": run()}
+          done[case]["seconds"] = time.monotonic() - started
+          # One write a case: a killed one leaves no half of it behind.
+          file.write(json.dumps(done[case]) + "\n")
+          file.flush()
+        if time.monotonic() - told > _TELL_EVERY:
+          told = time.monotonic()
+          print(
+            f"{name} {number} of {len(cases)}, {told - begun:.0f} s",
+            file=sys.stderr,
+            flush=True,
+          )
+    self.session_seconds += time.monotonic() - begun
+    self.seconds += sum(done[case]["seconds"] for case in cases)
+    return [record for case in cases for record in done[case]["records"]]
 
   def tune(
     self,
@@ -242,6 +285,18 @@ class Lab:
     return table
 
 
+def _done_cases(path: Path) -> dict[str, dict[str, Any]]:
+  """The finished cases by key; a line cut short by a kill is taken away."""
+  if not path.exists():
+    return {}
+  text = path.read_text("utf-8")
+  whole = text[: text.rfind("\n") + 1]
+  if whole != text:
+    with files.replacing(path) as temporary:
+      temporary.write_text(whole, "utf-8")
+  return {line["case"]: line for line in map(json.loads, whole.splitlines())}
+
+
 class Tuned(NamedTuple):
   """What tuning chose.
 
@@ -282,6 +337,7 @@ def preset_values(study: "Study", preset: str) -> SimpleNamespace:
 
 
 Tables = Any  # what `measure` returns and the others take
+Summary = Any  # a table, or what JSON can hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,10 +350,12 @@ class Study:
     measure: (lab, values) -> what was measured, a table or several.
     judge: (measured, values) -> the parts of the claims, judged.
     draw: (measured, values) -> figures by name.
-    summarise: (measured, values) -> a small table for summary.csv.
+    summarise: (measured, values) -> a small table for summary.csv, or several
+      files by name, tables and what JSON can hold.
     check: raises InputError for values that do not go together, before
       anything is measured.
     reads_data: whether it has the data flags, and `lab` a data set.
+    report: (measured, values) -> lines to print before those of the verdicts.
   """
 
   name: str
@@ -305,9 +363,12 @@ class Study:
   measure: Callable[[Lab, SimpleNamespace], Tables]
   judge: Callable[[Tables, SimpleNamespace], list[verdicts.Part]]
   draw: Callable[[Tables, SimpleNamespace], Mapping[str, plotting.Figure]]
-  summarise: Callable[[Tables, SimpleNamespace], pd.DataFrame]
+  summarise: Callable[
+    [Tables, SimpleNamespace], pd.DataFrame | dict[str, Summary]
+  ]
   check: Callable[[SimpleNamespace], None] = lambda values: None
   reads_data: bool = True
+  report: Callable[[Tables, SimpleNamespace], str] | None = None
 
   def figures(
     self, measured: Tables, values: SimpleNamespace
@@ -322,9 +383,14 @@ def _write_text(path: Path, text: str) -> None:
     temporary.write_text(text, encoding="utf-8")
 
 
+def _program_file() -> Path:
+  """The file that this process was started with."""
+  return Path(sys.argv[0]).resolve()
+
+
 def _program() -> str:
   """The name of the experiment that runs, a module or a package."""
-  path = Path(sys.argv[0])
+  path = _program_file()
   return path.parent.name if path.stem == "__main__" else path.stem
 
 
@@ -395,6 +461,12 @@ def _tables(measured: Tables) -> dict[str, pd.DataFrame]:
   return {}
 
 
+def _text(content: Summary) -> str:
+  if isinstance(content, pd.DataFrame):
+    return content.to_csv(index=False, float_format="%.6g")
+  return json.dumps(content, indent=1) + "\n"
+
+
 def _write(
   study: Study,
   lab: Lab,
@@ -407,10 +479,10 @@ def _write(
     with files.replacing(lab.workdir / f"{name}.parquet") as temporary:
       table.to_parquet(temporary, index=False)
   summary = study.summarise(measured, values)
-  _write_text(
-    lab.workdir / "summary.csv",
-    summary.to_csv(index=False, float_format="%.6g"),
-  )
+  if isinstance(summary, pd.DataFrame):
+    summary = {"summary.csv": summary}
+  for name, content in summary.items():
+    _write_text(lab.workdir / name, _text(content))
   for name, figure in study.figures(measured, values).items():
     plotting.save(figure, lab.workdir / f"{name}.png")
   # What this session did beside its sweeps, and all sessions' sweeps.
@@ -446,13 +518,19 @@ def _main(study: Study) -> None:
   workdir = Path(FLAGS.workdir or f"runs/{study.name}/{FLAGS.preset}")
   if study.reads_data:
     lab = Lab(
-      shared.load_dataset(), workdir, FLAGS.overwrite, shared.data_flags()
+      shared.load_dataset(),
+      workdir,
+      FLAGS.overwrite,
+      shared.data_flags(),
+      code.digest(code.rests_on(_program_file(), ROOT)),
     )
   else:
     lab = Lab(None, workdir, overwrite=False)
   workdir.mkdir(parents=True, exist_ok=True)
   measured = study.measure(lab, values)
   parts = _write(study, lab, values, measured, begun)
+  if study.report is not None:
+    print(study.report(measured, values))
   print("\n".join(verdict_lines(parts)))
   names = sorted(p.name for p in workdir.glob("*.png"))
   print(
@@ -471,6 +549,11 @@ def define(study: Study) -> None:
     shared.use(*shared.DATA_FLAGS, "workdir", "overwrite")
   else:  # no sweep, so nothing is kept that could be in the way
     shared.use("workdir")
+
+
+def is_asked(argv: Sequence[str]) -> bool:
+  """Whether the flags ask for a study, in a command that answers a question."""
+  return any(arg.lstrip("-").startswith("preset") for arg in argv[1:])
 
 
 def main(study: Study, doc: str | None) -> NoReturn:

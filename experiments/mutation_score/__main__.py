@@ -1,8 +1,7 @@
 """`python -m experiments.mutation_score`."""
 
-from experiments._shared import app
-from experiments.mutation_score import study
+from experiments._shared import study
+from experiments.mutation_score.study import STUDY, __doc__
 
 if __name__ == "__main__":
-  study.define_flags()
-  app.run(study.main, study.__doc__)
+  study.main(STUDY, __doc__)

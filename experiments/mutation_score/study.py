@@ -10,183 +10,149 @@ false alarms < 1 %, and more found than by check_grads at its best step. The
 same command goes on where it was stopped.
 """
 
-import csv
-import io
-import json
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
+import functools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from absl import flags
+import pandas as pd
 
-from experiments._shared import flags as shared
 from experiments._shared import study
-from experiments.mutation_score import cases as mutation_score
-from experiments.mutation_score import judge
-from mnist_jax import data, plotting
-from mnist_jax.runtime import files
+from experiments.mutation_score import cases, judge
+from mnist_jax import plotting
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
 
-FLAGS = flags.FLAGS
-PRESETS = {
-  # Seeds of the chapter's network, of each small one; correct networks, and
-  # how many of them share an architecture.
-  "quick": (0, 1, 12, 6),
-  "full": (1, 6, 1080, 45),
-}
-# The two that are soonest done, of tanh and without a hidden layer.
-SMALL = {
-  "quick": (mutation_score.SMALL[2], mutation_score.SMALL[4]),
-  "full": mutation_score.SMALL,
-}
+OPTIONS = (
+  study.Option("chapter_seeds", 0, 1, "seeds of the chapter's network"),
+  study.Option("small_seeds", 1, 6, "seeds of each small network"),
+  study.Option(  # quick has the two that are soonest done
+    "small_networks", (3, 5), (1, 2, 3, 4, 5), "by number, 1 to 5", rises=1
+  ),
+  study.Option("correct", 12, 1080, "correct random networks"),
+  study.Option("alike", 6, 45, "of these, how many share an architecture"),
+)
 _FIRST_FAULT, _FIRST_CORRECT = 100, 10_000  # seeds
+EXAMPLES = 5000  # of the training set, for the chapter's network
 
 
-def define_flags() -> None:
-  shared.use("preset", "workdir")
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-  """The finished cases; a line cut short by a kill is left out."""
-  if not path.exists():
-    return []
-  lines = path.read_text().split("\n")[:-1]
-  return [json.loads(line) for line in lines]
-
-
-def _cases(
-  dataset: data.Dataset,
-) -> Iterator[tuple[str, int, Any]]:
-  """(kind, seed, function that gives the case's records)."""
-  chapter, small, correct, each = PRESETS[FLAGS.preset]
-  images = np.asarray(dataset.train.images[:5000]) / 255.0
-  labels = np.asarray(dataset.train.labels[:5000])
-  for network, seed in mutation_score.fault_cases(
-    chapter, small, _FIRST_FAULT, SMALL[FLAGS.preset]
-  ):
-    how: dict[str, Any] = {}
-    if network == mutation_score.CHAPTER:
-      how = {"images": images, "labels": labels, "l2": 1e-3, "moved": 0.02}
-    elif seed % 2:  # larger weights, so that units saturate
-      how = {"initializer": "normal"}
-    yield (
-      "fault",
-      seed,
-      lambda n=network, s=seed, h=how: list(
-        mutation_score.fault_records(n, s, **h)
-      ),
-    )
-  for network, seed in mutation_score.correct_cases(
-    correct, each, _FIRST_CORRECT
-  ):
-    yield (
-      "correct",
-      seed,
-      lambda n=network, s=seed: [mutation_score.correct_record(n, s)],
+def check(values: SimpleNamespace) -> None:
+  """Refuses numbers that name no small network."""
+  if values.small_networks[-1] > len(cases.SMALL):
+    raise InputError(
+      f"small_networks={','.join(map(str, values.small_networks))}: expected "
+      f"numbers from 1 to {len(cases.SMALL)}"
     )
 
 
-def collect(path: Path) -> tuple[list[dict[str, Any]], float]:
-  """All records, those of earlier sessions from the file; and seconds."""
-  done = _read(path)
-  finished = {(r["kind"], r["seed"]) for r in done}
-  cases = list(_cases(data.load("bundled")))
-  begun = last = time.monotonic()
-  with path.open("a") as file:
-    for number, (kind, seed, run) in enumerate(cases):
-      if (kind, seed) in finished:
-        continue
-      started = time.monotonic()
-      records = [{"kind": kind, **record} for record in run()]
-      for record in records:
-        record["seconds"] = (time.monotonic() - started) / len(records)
-      # One write a case: a killed one leaves no half of it behind.
-      file.write("".join(json.dumps(r) + "\n" for r in records))
-      file.flush()
-      done += records
-      if time.monotonic() - last > 10:
-        last = time.monotonic()
-        print(
-          f"{number + 1}/{len(cases)} cases, {last - begun:.0f} s",
-          file=sys.stderr,
-          flush=True,
-        )
-  return done, sum(r["seconds"] for r in done)
+def _planted(
+  lab: study.Lab, network: cases.Network, seed: int
+) -> list[dict[str, Any]]:
+  how: dict[str, Any] = {}
+  if network == cases.CHAPTER:
+    train = lab.dataset.train
+    how = {
+      "images": np.asarray(train.images[:EXAMPLES]) / 255.0,
+      "labels": np.asarray(train.labels[:EXAMPLES]),
+      "l2": 1e-3,
+      "moved": 0.02,
+    }
+  elif seed % 2:  # larger weights, so that units saturate
+    how = {"initializer": "normal"}
+  return list(cases.fault_records(network, seed, **how))
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-  text = io.StringIO()
-  writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-  writer.writeheader()
-  writer.writerows(rows)
-  return text.getvalue()
+def _correct(network: cases.Network, seed: int) -> list[dict[str, Any]]:
+  return [cases.correct_record(network, seed)]
 
 
-def _write(path: Path, text: str) -> None:
-  with files.replacing(path) as temporary:
-    temporary.write_text(text)
-
-
-def write(out: Path, records: list[dict[str, Any]], seconds: float) -> None:
-  """Summary, table, picture and verdict, and the summary's figures printed."""
-  faults = [r for r in records if r["kind"] == "fault"]
-  correct = [r for r in records if r["kind"] == "correct"]
-  summary = judge.summarise(faults, correct)
-  parts = verdicts.judge(judge.questions(faults, correct))
-  study.write_verdict(
-    out / "verdict.json",
-    parts,
-    preset=FLAGS.preset,
-    values={
-      "fault_seeds": sorted({r["seed"] for r in faults}),
-      "correct_seeds": [min(r["seed"] for r in correct), len(correct)],
-    },
-    wall_seconds=seconds,
+def measure(
+  lab: study.Lab, values: SimpleNamespace
+) -> dict[str, list[dict[str, Any]]]:
+  small = tuple(cases.SMALL[number - 1] for number in values.small_networks)
+  planted = cases.fault_cases(
+    values.chapter_seeds, values.small_seeds, _FIRST_FAULT, small
   )
-  _write(out / "summary.json", json.dumps(summary, indent=1))
-  _write(out / "faults.csv", _table(judge.by_fault(faults)))
-  plotting.save(judge.picture(summary), out / "mutation_score.png")
-  show(out, summary, parts)
+  correct = cases.correct_cases(values.correct, values.alike, _FIRST_CORRECT)
+  return {
+    "faults": lab.collect(
+      {
+        f"{network}, seed {seed}": functools.partial(
+          _planted, lab, network, seed
+        )
+        for network, seed in planted
+      },
+      "faults",
+    ),
+    "correct": lab.collect(
+      {
+        f"{network}, seed {seed}": functools.partial(_correct, network, seed)
+        for network, seed in correct
+      },
+      "correct",
+    ),
+  }
 
 
-def show(
-  out: Path, summary: dict[str, Any], parts: list[verdicts.Part]
-) -> None:
-  def line(name: str, found: dict[str, Any]) -> None:
-    print(
-      f"{name:<46}{found['count']:>6,} of {found['of']:>6,}  "
-      f"{100 * found['rate']:6.2f} % ({100 * found['low']:.2f} to "
-      f"{100 * found['high']:.2f})"
+def judged(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> list[verdicts.Part]:
+  return verdicts.judge(
+    judge.questions(measured["faults"], measured["correct"])
+  )
+
+
+def summarise(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> dict[str, Any]:
+  """Each fault's row, and all rates with what was missed or misjudged."""
+  return {
+    "faults.csv": pd.DataFrame(judge.by_fault(measured["faults"])),
+    "summary.json": judge.summarise(**measured),
+  }
+
+
+def draw(
+  measured: dict[str, Any], values: SimpleNamespace
+) -> dict[str, plotting.Figure]:
+  return {"mutation_score": judge.picture(judge.summarise(**measured))}
+
+
+def report(measured: dict[str, Any], values: SimpleNamespace) -> str:
+  """The rates in lines, ours and those of check_grads."""
+  summary = judge.summarise(**measured)
+  rows = {
+    key.replace("_", " "): summary[key]
+    for key in (
+      "caught",
+      "placed",
+      "named",
+      "named_from_numbers_alone",
+      "no_cause_claimed_where_none_can_be_told",
+      "false_alarms",
     )
-
-  print(f"{summary['faults']} different faults")
-  for key in (
-    "caught",
-    "placed",
-    "named",
-    "named_from_numbers_alone",
-    "no_cause_claimed_where_none_can_be_told",
-    "false_alarms",
-  ):
-    line(key.replace("_", " "), summary[key])
+  }
   for setting, found in summary["check_grads"].items():
     best = " (best)" if setting == summary["check_grads_best"] else ""
-    line(f"check_grads {setting}{best}: caught", found["caught"])
-    line(f"check_grads {setting}{best}: alarms", found["false_alarms"])
-  print("\n".join(study.verdict_lines(parts)))
-  print(f"written to {out}")
+    rows[f"check_grads {setting}{best}: caught"] = found["caught"]
+    rows[f"check_grads {setting}{best}: alarms"] = found["false_alarms"]
+  lines = [f"{summary['faults']} different faults"]
+  lines += [
+    f"{name:<46}{found['count']:>6,} of {found['of']:>6,}  "
+    f"{100 * found['rate']:6.2f} % ({100 * found['low']:.2f} to "
+    f"{100 * found['high']:.2f})"
+    for name, found in rows.items()
+  ]
+  return "\n".join(lines)
 
 
-def main(_: list[str]) -> None:
-  out = Path(FLAGS.workdir or f"runs/mutation_score/{FLAGS.preset}")
-  try:
-    out.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise InputError(
-      f"--workdir: {out} cannot be used: {error.strerror}"
-    ) from None
-  write(out, *collect(out / "cases.jsonl"))
+STUDY = study.Study(
+  "mutation_score",
+  OPTIONS,
+  measure,
+  judged,
+  draw,
+  summarise,
+  check,
+  report=report,
+)

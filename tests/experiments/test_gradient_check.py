@@ -19,13 +19,7 @@ SMALL = (
   "--seed=3",
 )
 # The whole study, in small.
-TINY = """
-from experiments._shared import app
-from experiments.gradient_check import study as g
-g.PRESETS["quick"] = {"seeds": 2, "depths": (1, 2), "epochs": (0, 1)}
-g.define_flags()
-app.run(g.main, g.__doc__)
-"""
+TINY = ("--preset=quick", "--seeds=2", "--depths=1,2", "--epochs=1")
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +32,9 @@ def run(tmp_path_factory):
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
   }
 
-  def run(*flags, code=None):
-    start = ["-c", code] if code else ["-m", "experiments.gradient_check"]
+  def run(*flags):
     done = subprocess.run(
-      [sys.executable, *start, *flags],
+      [sys.executable, "-m", "experiments.gradient_check", *flags],
       cwd=ROOT,
       env=env,
       capture_output=True,
@@ -95,6 +88,17 @@ def test_list_and_mistyped_names(run, tmp_path):
   assert not (tmp_path / "a").exists()
 
 
+def test_the_question_alone_is_answered_without_the_study(run, tmp_path):
+  code, printed, said = run(*SMALL, f"--workdir={tmp_path / 'run'}")
+  assert code == 0, said
+  assert "gradient check: CORRECT" in printed
+  assert not (tmp_path / "run" / "verdict.json").exists()
+  code, _, said = run("--preset=quick", "--inject=dw2_sign")
+  assert code == 2
+  assert "inject" in said
+  assert said.count("\n") == 1
+
+
 def test_a_fault_that_changes_nothing_is_refused(run, tmp_path):
   code, _, said = run(
     *SMALL, "--inject=mask1_missing", f"--workdir={tmp_path / 'run'}"
@@ -105,9 +109,9 @@ def test_a_fault_that_changes_nothing_is_refused(run, tmp_path):
 
 
 def test_the_studies_in_small(run, tmp_path):
-  code, printed, said = run(*SMALL, f"--workdir={tmp_path}", code=TINY)
+  code, printed, said = run(*TINY, "--num_train=600", f"--workdir={tmp_path}")
   assert code == 0, said
-  assert "gradient check: CORRECT" in printed
+  assert "G1" in printed
   verdict = json.loads((tmp_path / "verdict.json").read_text())
   assert {c["claim"] for c in verdict["claims"]} == {"G1", "G2", "G3", "G5"}
   parts = [p for claim in verdict["claims"] for p in claim["parts"]]
