@@ -44,9 +44,7 @@ def git_revision() -> str | None:
 
 
 def describe() -> dict[str, Any]:
-  """For config.json: the keys of `mnist_jax.records.ENVIRONMENT`.
-
-  Starts jax's backend.
+  """What config.json says of where a run ran; it starts jax's backend.
 
   Returns:
     "versions" (package -> version, None where not installed), "device"

@@ -154,6 +154,20 @@ def _two_sided(mean: float, standard_error: float, n: int) -> float:
   return float(2.0 * stats.t.sf(abs(mean) / standard_error, n - 1))
 
 
+def known_error(effect: Effect) -> float:
+  """The standard error of an effect.
+
+  Raises:
+    InputError: the effect has none.
+  """
+  if effect.standard_error is None:
+    raise InputError(
+      f"an effect with a {effect.interval} has no standard error, "
+      "expected one of a mean or a slope"
+    )
+  return effect.standard_error
+
+
 def p_above(effect: Effect, threshold: float) -> float:
   """One-sided p that the quantity is at most `threshold`, by Student's t.
 
@@ -162,15 +176,11 @@ def p_above(effect: Effect, threshold: float) -> float:
   Raises:
     InputError: the effect has no standard error.
   """
-  if effect.standard_error is None:
-    raise InputError(
-      f"an effect with a {effect.interval} has no standard error, "
-      "expected one of a mean or a slope"
-    )
+  error = known_error(effect)
   gap = effect.estimate - threshold
-  if effect.standard_error == 0.0:
+  if error == 0.0:
     return 0.5**effect.n if gap > 0.0 else 1.0
-  return float(stats.t.sf(gap / effect.standard_error, effect.n - 1))
+  return float(stats.t.sf(gap / error, effect.n - 1))
 
 
 def p_below(effect: Effect, threshold: float) -> float:

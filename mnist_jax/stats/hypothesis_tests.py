@@ -16,6 +16,7 @@ from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.effects import (
   Effect,
   check_probability,
+  known_error,
   p_above,
   p_below,
 )
@@ -147,12 +148,7 @@ def seeds_to_decide(
   check_probability("power", power)
   if margin is not None or kind == "same":
     check_margin(margin)
-  if effect.standard_error is None:
-    raise InputError(
-      f"an effect with a {effect.interval} has no standard error, "
-      "expected one of a mean or a slope"
-    )
-  sd = effect.standard_error * math.sqrt(effect.n)
+  sd = known_error(effect) * math.sqrt(effect.n)
   gap = (effect.estimate - target) * (-1.0 if kind == "less" else 1.0)
   # Seeds that all agree: as good as no spread, but not a division by zero.
   sd = max(sd, 1e-12 * max(abs(gap), margin or 0.0), 1e-300)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_jax import data
-from mnist_jax.analysis import _chunked as chunks
-from mnist_jax.analysis import gradient_noise, two_batch
+from mnist_jax.analysis import _chunked, gradient_noise, two_batch
 from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import slopes
@@ -51,7 +50,7 @@ def trace_of(gradients):
 )
 def test_chunked_mean_is_the_mean(count, chunk):
   x = np.arange(count, dtype=np.float32) ** 2
-  found = chunks.mean(
+  found = _chunked.mean(
     lambda some: {"mean": some["x"].mean()}, {"x": jnp.asarray(x)}, chunk
   )
   assert found["mean"] == pytest.approx(x.mean(), rel=1e-6)
@@ -68,7 +67,7 @@ def test_chunked_mean_is_the_mean(count, chunk):
 )
 def test_chunks_refuse_what_has_no_mean(examples, chunk, found):
   with pytest.raises(InputError) as error:
-    chunks.mean(lambda some: some, examples, chunk)
+    _chunked.mean(lambda some: some, examples, chunk)
   assert found in str(error.value)
 
 

@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import effects as statistics
-from mnist_jax.stats import verdicts
+from mnist_jax.stats import effects, verdicts
 from mnist_jax.stats.verdicts import Question, Verdict
 
 
-def effect_of(mean: float, sd: float = 1.0, n: int = 36) -> statistics.Effect:
+def effect_of(mean: float, sd: float = 1.0, n: int = 36) -> effects.Effect:
   """An effect with exactly this mean and sd: standard error sd / 6."""
   x = np.arange(n) - (n - 1) / 2.0
   x = x / x.std(ddof=1)
-  return statistics.mean_interval(mean + sd * x, seed=0)
+  return effects.mean_interval(mean + sd * x, seed=0)
 
 
 def ask(mean: float, name: str = "part", n: int = 36, **options) -> Question:
@@ -184,11 +183,11 @@ def test_undecided_says_how_many_seeds_would_do():
 def test_median_and_proportion():
   x = np.arange(40.0) - 5.0
   part = verdicts.judge(
-    [Question("N1", "median", "?", statistics.median_interval(x))]
+    [Question("N1", "median", "?", effects.median_interval(x))]
   )[0]
   assert part.verdict == "holds"
   assert part.seeds_needed is None
-  share = statistics.wilson_interval(20, 40)
+  share = effects.wilson_interval(20, 40)
   with pytest.raises(InputError, match="Wilson score interval has no standard"):
     verdicts.judge([Question("N1", "share", "?", share)])
 
@@ -221,9 +220,9 @@ def test_a_family_is_wrong_at_most_5_percent_of_the_time(mean, options, false):
     shared = rng.normal(size=(n, 1))
     x = mean + (shared + rng.normal(size=(n, 4))) / math.sqrt(2.0)
     # Student's interval: the same rules, without a thousand bootstraps.
-    effects = [statistics.student_interval(column) for column in x.T]
+    found = [effects.student_interval(column) for column in x.T]
     parts = verdicts.judge(
-      [Question("L4", str(i), "?", e, **options) for i, e in enumerate(effects)]
+      [Question("L4", str(i), "?", e, **options) for i, e in enumerate(found)]
     )
     wrong += any(part.verdict in false for part in parts)
   assert wrong / trials <= 0.05 + 3.0 * math.sqrt(0.0475 / trials)
