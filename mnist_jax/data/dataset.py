@@ -104,7 +104,7 @@ def load(
   elif data_source == "idx":
     if not data_dir:
       raise InputError(
-        "data_source=idx: found no data_dir, expected a directory of IDX files"
+        "data_dir: missing with data_source=idx, expected one with IDX files"
       )
     name, train, test = idx.read_directory(data_dir, dataset)
   elif data_source == "tfds":

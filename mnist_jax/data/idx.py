@@ -123,8 +123,8 @@ def _choose_prefix(root: Path, prefixes: list[str], dataset: str) -> str:
   if wanted in prefixes:
     return wanted
   raise InputError(
-    f"{root}: found files of {', '.join(prefixes)}, expected dataset to "
-    f"name one of them, not {dataset}"
+    f"{root}: found files of {', '.join(prefixes)}, expected "
+    f"dataset={dataset} to be one of them"
   )
 
 

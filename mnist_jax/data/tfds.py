@@ -131,7 +131,7 @@ def _read_prepared(directory: Path) -> tuple[Examples, Examples]:
   if file_format != "array_record":
     raise InputError(
       f"{directory}: found it prepared as {file_format}, expected array_record "
-      "(another data_dir has it prepared anew)"
+      "(another data_dir= has it prepared anew)"
     )
   if not {"train", "test"} <= splits:
     raise InputError(

@@ -298,7 +298,7 @@ def test_arguments_that_cannot_be_are_refused(tmp_path):
     "dataset=kmnist: found data_source=bundled, expected idx or tfds"
   )
   assert refused("idx") == (
-    "data_source=idx: found no data_dir, expected a directory of IDX files"
+    "data_dir: missing with data_source=idx, expected one with IDX files"
   )
 
 

@@ -330,7 +330,7 @@ def test_a_prefix_is_chosen_by_the_dataset(tmp_path):
     idx.read_directory(tmp_path, "mnist")
   assert str(error.value) == (
     f"{tmp_path}: found files of emnist-digits, emnist-mnist, expected "
-    "dataset to name one of them, not mnist"
+    "dataset=mnist to be one of them"
   )
 
 

@@ -234,7 +234,7 @@ def test_another_format_is_refused(tmp_path):
   change_info(directory, lambda info: info.update(fileFormat="tfrecord"))
   assert refused(tmp_path) == (
     f"{directory}: found it prepared as tfrecord, expected array_record "
-    "(another data_dir has it prepared anew)"
+    "(another data_dir= has it prepared anew)"
   )
 
 
