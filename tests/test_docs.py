@@ -19,6 +19,7 @@ PAGES = [
 READERS = ("student", "researcher", "engineer")
 MOST_LINES = 200  # of the README
 LONGEST_CELL = 160
+FEWER_SEEDS = ("range(10)", "range(2)")
 # Each text on stdin is run as a program in a child of a process that has
 # imported what takes long; a line says how it ended and what it printed.
 RUNNER = """
@@ -115,7 +116,7 @@ def test_every_command_exists_with_its_flags(run, module):
   for page in PAGES:
     for used, flags in commands(page):
       if used == module:
-        assert set(flags) <= set(known), name(page)
+        assert set(flags) <= {*known, "help"}, name(page)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_every_command_exists_with_its_flags(run, module):
   [(name(page), code) for page in PAGES for code in blocks(page, "python")],
 )
 def test_every_example_runs(run, page, code):
-  ended, printed = run(code)
+  ended, printed = run(code.replace(*FEWER_SEEDS))
   assert ended == 0, printed
 
 
@@ -179,10 +180,10 @@ def test_names_and_paths_in_the_text_are_real(page):
     dotted = re.match(
       rf"(?:mnist_jax\.)?((?:{packages})\.[\w.]+)(\(.*)?$", word
     )
-    if dotted:
+    if dotted and not word.endswith((".png", ".json")):
       assert resolves(dotted[1]), word
     path = re.match(rf"(?:{folders})/[\w./]*$", word)
-    if path and "my_study" not in word:
+    if path and not re.search("[A-Z]{4}|my_study", word):  # a name to fill in
       assert (ROOT / word).exists(), word
 
 

@@ -1,6 +1,7 @@
-"""The table of claims, and that the README shows the committed results."""
+"""The tables of claims, and that the pages show the committed results."""
 
 import json
+import re
 
 import pytest
 
@@ -8,14 +9,22 @@ from experiments import claims
 from mnist_jax.runtime.errors import InputError
 
 
-def test_the_readme_and_the_details_are_those_of_the_results():
+def test_the_pages_show_the_committed_results():
   """Else: python -m experiments.claims --write"""
-  found = claims.read(claims.ROOT / "results")
-  readme = (claims.ROOT / "README.md").read_text("utf-8")
-  assert readme == claims.written(readme, claims.ROOT / "results")
-  details = (claims.ROOT / "results" / "README.md").read_text("utf-8")
-  assert details == claims.details(found)
-  assert set(found) <= set(claims.CLAIMS)
+  for path, text in claims.written(claims.ROOT).items():
+    assert path.read_text("utf-8") == text, path
+  assert set(claims.read(claims.ROOT / "results")) <= set(claims.CLAIMS)
+
+
+def test_what_a_claim_comes_to_is_told_beside_its_command():
+  """Each claim has its section, with every part and the study's command."""
+  page = (claims.ROOT / "docs" / "results.md").read_text("utf-8")
+  sections = dict(re.findall(r"^### (\w\d)\n(.*?)(?=^##)", page, re.M | re.S))
+  assert sorted(sections) == sorted(claims.CLAIMS)
+  for name, (_, study) in claims.read(claims.ROOT / "results").items():
+    assert f"results/README.md#{name.lower()})" in sections[name]
+    if name[0] not in "GN":  # theirs stands above them, for all
+      assert f"experiments.{study['study']}" in sections[name]
 
 
 def verdict(claim="L4", **part):
@@ -55,13 +64,11 @@ def test_a_claim_has_its_line_and_its_parts(tmp_path):
   found = claims.read(tmp_path)
   lines = claims.table(found).splitlines()
   assert len(lines) == 2 + len(claims.CLAIMS) == 26
-  (l4,) = [line for line in lines if line.startswith("| L4 ")]
   assert (
-    "**holds** | 1 holds | best: 0.01234 (0.01 to 0.015) | 50 | "
-    "`python -m experiments.some` | 2 min" in l4
-  )
-  (b9,) = [line for line in lines if line.startswith("| B9 ")]
-  assert "not judged yet" in b9
+    "| [L4](#l4) | **holds** | 1 holds | best: 0.01234 (0.01 to 0.015) | 50 | "
+    "2 min | `python -m experiments.some` |"
+  ) in lines
+  assert "| [B9](#b9) | **not judged yet** |  |  |  |  |  |" in lines
   text = claims.details(found)
   assert "| best | 0.5 is ahead | > 0, margin 0.001 | 0.01234 (0.01 to" in text
   assert "77 seeds would decide it" in text
@@ -77,6 +84,18 @@ def test_two_studies_of_a_claim_and_no_verdict_are_refused(tmp_path):
     claims.read(tmp_path)
 
 
-def test_the_readme_must_have_the_marks():
+def test_a_terminal_has_the_judged_claims_alone(tmp_path):
+  write(tmp_path, "a", verdict())
+  head, line = claims.plain_table(claims.read(tmp_path)).splitlines()
+  assert head.split() == ["claim", "verdict", "effect", "n", "time"]
+  assert line.split()[-3:] == ["50", "2", "min"]
+
+
+def test_a_pipe_in_a_name_does_not_end_its_cell(tmp_path):
+  write(tmp_path, "a", verdict(name="|z| < 1"))
+  assert "| \\|z\\| < 1 |" in claims.details(claims.read(tmp_path))
+
+
+def test_a_page_must_have_the_marks():
   with pytest.raises(InputError, match="marks"):
-    claims.in_readme("no marks", "claims", "table")
+    claims.in_place("no marks", "claims", "table")
