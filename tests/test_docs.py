@@ -20,6 +20,19 @@ READERS = ("student", "researcher", "engineer")
 MOST_LINES = 200  # of the README
 LONGEST_CELL = 160
 FEWER_SEEDS = ("range(10)", "range(2)")
+# Measures, judges and draws the study that is shown, at a tiny size.
+STUDY_TINY = """
+from pathlib import Path
+from mnist_jax import data
+values = study.preset_values(STUDY, "quick")
+values.seeds, values.epochs = 2, 1
+dataset = data.take(data.load(), 256)
+table = measure(study.Lab(dataset, Path("my_study"), True), values)
+(part,) = judge(table, values)
+assert (part.claim, part.n) == ("L4", 2)
+assert list(STUDY.figures(table, values)) == ["curves"]
+assert len(summarise(table, values)) == 4
+"""
 # Each text on stdin is run as a program in a child of a process that has
 # imported what takes long; a line says how it ended and what it printed.
 RUNNER = """
@@ -133,22 +146,10 @@ def test_the_example_of_the_readme_finds_its_mistake(run):
   assert "gradient check: WRONG" in run(code)[1]
 
 
-def test_the_study_that_is_shown_is_one(tmp_path):
-  """Measured, judged and drawn at a tiny size."""
-  from experiments._shared import study
-  from mnist_jax import data
-
+def test_the_study_that_is_shown_is_one(run):
   (code,) = blocks(ROOT / "docs" / "studies.md", "python")
-  shown = {"__name__": "my_study"}
-  exec(compile(code, "studies.md", "exec"), shown)
-  values = study.preset_values(shown["STUDY"], "quick")
-  values.seeds, values.epochs = 2, 1
-  lab = study.Lab(data.take(data.load(), 256), tmp_path, overwrite=True)
-  table = shown["measure"](lab, values)
-  (part,) = shown["judge"](table, values)
-  assert (part.claim, part.n) == ("L4", 2)
-  assert list(shown["draw"](table, values)) == ["curves"]
-  assert len(shown["summarise"](table, values)) == 2
+  ended, printed = run(code + STUDY_TINY)
+  assert ended == 0, printed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
