@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from test_layering import ORDER
 
+from experiments import chapter
+
 ROOT = Path(__file__).parent.parent
 PAGES = [
   *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
@@ -150,6 +152,13 @@ def test_the_study_that_is_shown_is_one(run):
   (code,) = blocks(ROOT / "docs" / "studies.md", "python")
   ended, printed = run(code + STUDY_TINY)
   assert ended == 0, printed
+
+
+def test_every_study_is_listed_with_its_claims():
+  page = text(ROOT / "docs" / "studies.md")
+  for study, claims in chapter.STUDIES.items():
+    (row,) = re.findall(rf"^\| `experiments.{study}` \|(.*)", page, re.M)
+    assert set(re.findall(r"[A-Z]\d", row.split(":")[0])) == set(claims)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
