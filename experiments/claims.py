@@ -62,10 +62,10 @@ Found = dict[str, tuple[dict[str, Any], dict[str, Any]]]
 
 
 def read(folder: Path, pattern: str = "*/verdict.json") -> Found:
-  """By claim: its record, and that of the study it is in.
+  """The verdicts in a folder: of each claim its record and its study's.
 
   Raises:
-    InputError: a file that is no verdict, or a claim judged by two studies.
+    InputError: A file that is no verdict, or a claim judged by two studies.
   """
   found: Found = {}
   for path in sorted(folder.glob(pattern)):
@@ -96,7 +96,7 @@ def _effect(part: dict[str, Any]) -> str:
   return f"{part['effect']:.4g} ({low:.4g} to {high:.4g})"
 
 
-def leading_part(claim: dict[str, Any]) -> dict[str, Any]:
+def _leading_part(claim: dict[str, Any]) -> dict[str, Any]:
   """The first part that came to the claim's verdict, measured if one was."""
   own = [p for p in claim["parts"] if p["verdict"] == claim["verdict"]]
   measured = [part for part in own if part["effect"] is not None]
@@ -114,7 +114,7 @@ def _line(name: str, found: Found) -> dict[str, str]:
     verdict: verdicts.count(verdict)
     for verdict in ("holds", "does not hold", "undecided")
   }
-  part = leading_part(claim)
+  part = _leading_part(claim)
   value = part["note"] if part["effect"] is None else _effect(part)
   return line | {
     "verdict": claim["verdict"],
@@ -212,7 +212,10 @@ def details(found: Found) -> str:
 def regret_table(folder: Path) -> str:
   """What following each rule of the range test costs, in Markdown.
 
-  From the results of lr_range_audit, in points of development accuracy.
+  It is of the results of lr_range_audit, in points of development accuracy.
+
+  Raises:
+    InputError: As `read`.
   """
   by_size = pd.read_csv(folder / "lr_range_audit" / "summary.csv")
   (parts,) = (
@@ -237,7 +240,7 @@ def in_place(text: str, name: str, block: str) -> str:
   """A document with a table between the marks of that name.
 
   Raises:
-    InputError: the marks are missing.
+    InputError: The marks are missing.
   """
   marks = BEGIN.format(name), END.format(name)
   before, begin, rest = text.partition(marks[0])
@@ -248,10 +251,10 @@ def in_place(text: str, name: str, block: str) -> str:
 
 
 def written(root: Path) -> dict[Path, str]:
-  """By path: each document with the tables of the results as they are.
+  """Every page with a table of the results, by its path, as it should be.
 
   Raises:
-    InputError: as `read` and `in_place`.
+    InputError: As `read` and `in_place`.
   """
   results = root / "results"
   found = read(results)
