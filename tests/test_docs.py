@@ -154,6 +154,29 @@ def test_the_study_that_is_shown_is_one(run):
   assert ended == 0, printed
 
 
+def test_the_check_needs_no_more_than_the_page_says():
+  (row,) = re.findall(
+    r"^\| (.*gradcheck.*) \| nothing \|",
+    text(ROOT / "docs" / "limits.md"),
+    re.M,
+  )
+  heavy = [
+    "optax",
+    "orbax",
+    "absl",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "tensorboardX",
+  ]
+  program = "import sys, {}; print(*({} & set(sys.modules)))".format(
+    ", ".join(re.findall(r"`([\w.]+)`", row)), set(heavy)
+  )
+  line = [sys.executable, "-c", program]
+  done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+  assert (done.returncode, done.stdout) == (0, "\n"), done
+
+
 def test_every_study_is_listed_with_its_claims():
   page = text(ROOT / "docs" / "studies.md")
   for study, claims in chapter.STUDIES.items():
