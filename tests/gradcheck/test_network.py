@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,10 +27,12 @@ def flat(tree):
 def network(sizes, batch_size, seed=0, padding=0, zeros=0.3):
   """Float32 params with biases off zero, and a batch with some zero inputs."""
   rng = np.random.default_rng(seed)
-  params = mlp.init(jax.random.key(seed), sizes)
-  params = jax.tree.map(
-    lambda w: w + jnp.asarray(0.2 * rng.standard_normal(w.shape), w.dtype),
-    params,
+  params = tuple(  # by NumPy: jax compiles a drawing for each shape
+    mlp.Layer(
+      jnp.asarray(rng.uniform(-1.2, 1.2, (m, n)), jnp.float32),
+      jnp.asarray(0.2 * rng.standard_normal(n), jnp.float32),
+    )
+    for m, n in itertools.pairwise(sizes)
   )
   count = batch_size + padding
   images = rng.random((count, sizes[0])) * (
