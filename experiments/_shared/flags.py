@@ -145,7 +145,7 @@ def list_in_help(name: str) -> None:
 def with_dashes(message: str) -> str:
   """A message of the library with parameters named as the flags they are."""
   return re.sub(
-    r"(?<![-\w])[a-z]\w*(?=[=:])",
+    r"(?<![-\w/.])[a-z]\w*(?=[=:])",
     lambda found: f"--{found[0]}" if found[0] in FLAGS else found[0],
     message,
   )

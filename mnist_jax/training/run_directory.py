@@ -3,8 +3,8 @@
   config.json    flags, seed, data digest; versions, device, git; sessions
   metrics.jsonl  one row per epoch
   summary.json   what the run came to; written at its end
-  events/        the rows again, for TensorBoard, by `mnist_jax.events`
-  checkpoints/   by `mnist_jax.checkpoint`
+  events/        the rows again, for TensorBoard, by `training.events`
+  checkpoints/   the states, by `training.checkpoint`
 
 Every file is replaced whole (written beside, flushed, renamed), so that a
 kill at any moment leaves the old one or the new one. Numbers that JSON lacks
@@ -32,7 +32,7 @@ from mnist_jax.runtime.errors import InputError
 Row = dict[str, Any]
 
 # What may differ between the sessions of one run: the keys of
-# `mnist_jax.environment.describe`.
+# `runtime.environment.describe`.
 ENVIRONMENT = ("versions", "device", "git_revision")
 
 _CONFIG, _METRICS, _SUMMARY = "config.json", "metrics.jsonl", "summary.json"
@@ -118,7 +118,7 @@ def read_run(path: Path) -> Run:
   """Reads a run directory, finished or not; changes nothing and needs no jax.
 
   Raises:
-    InputError: not a run, or one of its files cannot be read.
+    InputError: No run there, or one of its files cannot be read.
   """
   path = Path(path)
   if not path.is_dir():
@@ -168,7 +168,7 @@ class RunDirectory:
     The path has the same suffix. If the body raises, the old file stays.
 
     Args:
-      name: a plain file name, such as "curves.png".
+      name: The plain file name, such as "curves.png".
     """
     if not name or Path(name).name != name or name.startswith("."):
       raise ValueError(f"{name!r} is no plain file name")
@@ -197,7 +197,7 @@ class RunDirectory:
     """Replaces a JSON file; keys keep their order, arrays become lists.
 
     Raises:
-      TypeError: a value that JSON cannot hold.
+      TypeError: A value that JSON cannot hold.
     """
     self.write_bytes(name, (_dumps(value, indent=2) + "\n").encode())
 
@@ -209,12 +209,12 @@ class RunDirectory:
     """Adds a row to metrics.jsonl.
 
     Args:
-      row: "epoch" (an int above the last row's) and anything that JSON can
-        hold; NumPy and JAX scalars are written as Python's would be.
+      row: The values: "epoch" (an int above the last row's) and anything that
+        JSON can hold; NumPy and JAX scalars are written as Python's would be.
 
     Raises:
-      ValueError: the epoch already has a row, or a later one has.
-      TypeError: a value that JSON cannot hold; no row is added.
+      ValueError: The epoch already has a row, or a later one has.
+      TypeError: A value that JSON cannot hold; no row is added.
     """
     encoded = _decode(json.loads(_dumps(row)))
     if self._rows and encoded["epoch"] <= self._rows[-1]["epoch"]:
@@ -252,17 +252,19 @@ def open_run(
   writes, the others wait for it.
 
   Args:
-    workdir: new, empty, or a run.
-    config: "flags" (only those that change the result), "seed",
-      "data_digest" and what else must be the same for the run to go on; and
-      what `environment.describe` gives, which may differ: config.json has the
-      first session's at its top and every session's under "sessions".
-    overwrite: begin afresh: remove what a run wrote there, and nothing else.
-    growable: flags that count epochs and may change, but not to fewer than
+    workdir: The directory: new, empty, or a run.
+    config: The values of config.json: "flags" (only those that change the
+      result), "seed", "data_digest" and what else must be the same for the run
+      to go on; and what `environment.describe` gives, which may differ:
+      config.json has the first session's at its top and every session's under
+      "sessions".
+    overwrite: Whether to begin afresh, by removing what a run wrote there and
+      nothing else.
+    growable: The flags that count epochs and may change, but not to fewer than
       the run has rows for.
 
   Raises:
-    InputError: another configuration (each difference is listed), a directory
+    InputError: Another configuration (each difference is listed), a directory
       that is no run, one in use by another process, or not writable.
   """
   import jax
