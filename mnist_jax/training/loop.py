@@ -45,6 +45,7 @@ class HParams(NamedTuple):
   l2: Float[Array, "*R"] | None  # None leaves the penalty out
   momentum: Float[Array, "*R"]
   dropout_key: Key[Array, "*R"]  # folded with the step; read under dropout
+  clip_norm: Float[Array, "*R"] | None = None  # None for no clipping
 
 
 class TrainState(NamedTuple):
@@ -80,6 +81,7 @@ def make_hparams(
   *,
   l2: float | Float[Array, ""] | None = None,
   momentum: float | Float[Array, ""] = 0.9,
+  clip_norm: float | Float[Array, ""] | None = None,
   dtype: DTypeLike = jnp.float32,
 ) -> HParams:
   """The traced settings of the run with this seed."""
@@ -87,6 +89,7 @@ def make_hparams(
     None if l2 is None else jnp.asarray(l2, dtype),
     jnp.asarray(momentum, dtype),
     _keys(seed)[1],
+    None if clip_norm is None else jnp.asarray(clip_norm, dtype),
   )
 
 
@@ -131,6 +134,8 @@ def train_step(
     config.grad, config.activations
   )
   loss, grads = value_and_grad(state.params, batch, hparams.l2, masks)
+  if hparams.clip_norm is not None:
+    grads = optimizers.clip(grads, hparams.clip_norm)
   tx = optimizers.make(config.optimizer, learning_rate, hparams.momentum)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)

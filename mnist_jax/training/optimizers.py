@@ -8,7 +8,7 @@ any schedule is a row of numbers.
 from collections.abc import Callable
 
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 Scalar = Float[Array, ""] | float
 
@@ -31,12 +31,30 @@ def make(
   """The transformation `kind` at this rate, else with optax's own defaults.
 
   Args:
-    kind: one of OPTIMIZERS.
-    learning_rate: of this step, > 0; may be traced.
-    momentum: in [0, 1), read by the kinds in USES_MOMENTUM alone; may be
-      traced.
+    kind: The name, one of OPTIMIZERS.
+    learning_rate: The rate of this step, > 0; it may be traced.
+    momentum: The momentum, in [0, 1), which the kinds in USES_MOMENTUM alone
+      read; it may be traced.
 
   Raises:
-    KeyError: unknown kind.
+    KeyError: An unknown kind.
   """
   return _MAKERS[kind](learning_rate, momentum)
+
+
+def clip(grads: PyTree, max_norm: Scalar) -> PyTree:
+  """The gradient, scaled down to `max_norm` where it is longer.
+
+  Its direction stays: the norm is that of all parameters together (Pascanu,
+  Mikolov & Bengio 2013, algorithm 1).
+
+  Args:
+    grads: The gradient, a pytree of arrays.
+    max_norm: The largest Euclidean norm, > 0; it may be traced.
+  """
+  # Beside the optimizer and not chained to it, which would change the
+  # structure of its state and so what a checkpoint holds.
+  clipped, _ = optax.clip_by_global_norm(max_norm).update(
+    grads, optax.EmptyState()
+  )
+  return clipped

@@ -43,6 +43,8 @@ class Settings(schedules.ScheduleConfig):
       `order_seed` is given.
     batch_schedule: The batch sizes that change at epochs, as "0:128,20:640";
       it takes the place of `batch_size`, which stays at its default.
+    clip_norm: The Euclidean norm over all parameters to which a longer
+      gradient is scaled down before the optimizer sees it; None for no limit.
 
   Raises:
     InputError: A value out of range, or fields that do not go together; it
@@ -101,6 +103,9 @@ class Settings(schedules.ScheduleConfig):
     str,
     newer=True,
   )
+  clip_norm: Number | None = fields.setting(
+    None, "largest norm of a gradient (default: any)", above=0, newer=True
+  )
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -137,7 +142,12 @@ class Settings(schedules.ScheduleConfig):
     None leaves a term out of the program, which is then another program.
     """
     momentum = DEFAULT_MOMENTUM if self.momentum is None else self.momentum
-    return {"seed": self.seed, "l2": self.l2 or None, "momentum": momentum}
+    return {
+      "seed": self.seed,
+      "l2": self.l2 or None,
+      "momentum": momentum,
+      "clip_norm": self.clip_norm,
+    }
 
   def hparams(self, dtype: DTypeLike = jnp.float32) -> loop.HParams:
     """The same as arrays."""

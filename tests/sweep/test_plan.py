@@ -279,6 +279,7 @@ OTHER_VALUES = {
   "warmup_steps": 3,
   "schedule_unit": "epochs",
   "batch_schedule": "0:64,1:128",
+  "clip_norm": 1.0,
 }
 
 
@@ -329,10 +330,12 @@ def test_what_shares_a_program():
     Settings(l2=0.1),
     Settings(hidden_sizes=(32, 16)),
     Settings(optimizer="adam"),
+    Settings(clip_norm=1.0),
   ]
-  assert len({plan.group_of(cell) for cell in [*same, *apart]}) == 6
-  shared = Settings(l2=0.1), Settings(l2=0.2, seed=2)
-  assert len(set(map(plan.group_of, shared))) == 1
+  assert len({plan.group_of(cell) for cell in [*same, *apart]}) == 7
+  for name in ("l2", "clip_norm"):
+    shared = product(**{name: [0.1, 0.2]}, seed=[0, 2])
+    assert len(set(map(plan.group_of, shared))) == 1
 
 
 @st.composite

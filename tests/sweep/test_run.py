@@ -101,6 +101,9 @@ KINDS = {
     dropout=0.3,
     grad="autodiff",
   ),
+  "clipped, or not": product(
+    SMALL, optimizer="momentum", clip_norm=[None, 0.1, 0.5], l2=[0.0, 0.01]
+  ),
   "fewer examples, no short batch": product(
     SMALL, num_train=200, drop_last=True, seed=[0, 1]
   ),

@@ -5,13 +5,14 @@ import chapter
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import export
 
 from mnist_jax import data
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import compile_log
-from mnist_jax.training import loop, metrics
+from mnist_jax.training import loop, metrics, optimizers
 
 SMALL = loop.TrainConfig(
   sizes=(784, 8, 6, 10), activations=("sigmoid", "tanh"), batch_size=32
@@ -66,6 +67,33 @@ def test_a_step_is_the_chapters_formula(small):
   )
   np.testing.assert_allclose(flat(after.params), flat(expected), atol=1e-7)
   assert after.step == 1
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_clipping_is_optax_before_the_optimizer(small, kind):
+  config = dataclasses.replace(SMALL, optimizer=kind)
+  batch = loop.gather_batch(
+    small.train, jnp.arange(32), jnp.ones(32, jnp.float32)
+  )
+  gradient = jax.grad(objective.make_objective(config.activations))
+  norm, rate = jnp.float32(0.3), jnp.float32(0.1)
+  tx = optax.chain(optax.clip_by_global_norm(norm), optimizers.make(kind, rate))
+  hparams = loop.make_hparams(0, clip_norm=0.3)
+  state = loop.init_state(config, 0)
+  expected, opt_state = state.params, tx.init(state.params)
+  lengths = []
+  for _ in range(4):
+    grads = gradient(expected, batch, jnp.float32(0), None)
+    lengths.append(np.linalg.norm(flat(grads)))
+    updates, opt_state = tx.update(grads, opt_state, expected)
+    expected = optax.apply_updates(expected, updates)
+    state, _ = loop.train_step(config, state, batch, rate, hparams)
+  assert max(lengths) > 0.3
+  np.testing.assert_allclose(flat(state.params), flat(expected), atol=1e-5)
+  free = loop.init_state(config, 0)
+  for _ in range(4):
+    free, _ = loop.train_step(config, free, batch, rate, loop.make_hparams(0))
+  assert np.abs(flat(free.params) - flat(expected)).max() > 1e-4
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

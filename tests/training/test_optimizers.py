@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -62,3 +63,14 @@ def test_momentum_is_read_only_where_said():
         w = optax.apply_updates(w, updates)
       moved.append(float(w))
     assert (moved[0] != moved[1]) == (kind in optimizers.USES_MOMENTUM)
+
+
+def test_a_long_gradient_is_scaled_to_the_norm_and_a_short_one_left():
+  grads = {"w": jnp.array([3.0, 4.0]), "b": jnp.array(12.0)}  # of length 13
+  clip = jax.jit(optimizers.clip)
+  half = clip(grads, 6.5)
+  np.testing.assert_allclose(half["w"], [1.5, 2.0], rtol=1e-6)
+  np.testing.assert_allclose(half["b"], 6.0, rtol=1e-6)
+  for norm in (13.5, 1e30):
+    same = clip(grads, norm)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, same, grads))
