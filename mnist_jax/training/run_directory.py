@@ -377,8 +377,8 @@ def _check_same(
       differences.append(f"{name}={trained} done in {workdir}, now {new}")
   if differences:
     raise InputError(
-      f"{'; '.join(differences)} (overwrite begins afresh, another "
-      "workdir keeps both)"
+      f"{'; '.join(differences)} (overwrite=true begins afresh, "
+      "another workdir keeps both)"
     )
 
 
