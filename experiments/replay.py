@@ -90,7 +90,7 @@ def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
     cell = dataclasses.replace(cell, num_train=None)
   elif FLAGS.sparse_seed is not None:
     raise InputError(
-      f"sparse_seed={FLAGS.sparse_seed}: expected sparse_lowest with it"
+      f"--sparse_seed={FLAGS.sparse_seed}: expected --sparse_lowest with it"
     )
   else:
     dataset = shared.load_dataset(take=False)
