@@ -39,7 +39,6 @@ from mnist_jax.analysis import curvature
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import grid_minimum, verdicts
 from mnist_jax.sweep import figures, rate_search, tables
-from mnist_jax.training import trajectory
 
 FIRST, LAST = 0.5, 32.0
 LIMIT = 1.0  # the claim's
@@ -100,7 +99,7 @@ def _sharpness(
   epochs = tuple(e for e in SHARP_EPOCHS if e <= values.epochs)
   rows = []
   for rate in SHARP_RATES:
-    run = trajectory.states(config, rate, dataset.train, seed, epochs)
+    run = training.params_at(config, rate, dataset.train, seed, epochs)
     for epoch, params in run:
       found = curvature.network_sharpness(
         config.activations,

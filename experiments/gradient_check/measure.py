@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from mnist_jax import data, gradcheck
 from mnist_jax.gradcheck._differences import Losses, flatten
@@ -151,15 +151,15 @@ def distance_at_depth(
 
 
 def _moment(
-  config: loop.TrainConfig,
-  start: Start,
-  hparams: loop.HParams,
+  names: tuple[mlp.Activation, ...],
+  params: mlp.Params,
+  batch: objective.Batch,
+  l2: Float[Array, ""],
   epoch: int,
   with_faults: bool,
 ) -> dict[str, Any]:
   """What the check says of one state in training."""
-  names = config.activations
-  subject = check.Subject(start.state.params, names, start.batch, hparams.l2)
+  subject = check.Subject(params, names, batch, l2)
   hand = subject.gradient(check.value_and_grad_of("hand", names))
   numeric = subject.numeric(PLAIN_STEP)
   report = subject.check(hand)
@@ -211,18 +211,14 @@ def distances_in_training(
     moment, whether it was caught.
   """
   batch = draw_batch(dataset.train, batch_size, seed)
-  state, hparams = loop.init_state(config, seed), loop.make_hparams(seed)
-  hparams = hparams._replace(l2=jnp.asarray(l2, jnp.float32))
-  count = dataset.train.labels.shape[0]
-  updates = data.updates_per_epoch(count, config.batch_size, config.drop_last)
-  rates = np.full(updates * max(epochs), learning_rate, np.float32)
-  for epoch in range(max(epochs) + 1):
-    if epoch in epochs:
-      ends = epoch in (min(epochs), max(epochs))
-      yield _moment(config, Start(state, batch), hparams, epoch, ends)
-    if epoch < max(epochs):
-      plan = loop.plan_epoch(config, seed, epoch, count, rates, int(state.step))
-      state, _ = loop.train_epoch(config, state, dataset.train, plan, hparams)
+  run = loop.params_at(
+    config, learning_rate, dataset.train, seed, epochs, l2=l2
+  )
+  for epoch, params in run:
+    ends = epoch in (epochs[0], epochs[-1])
+    yield _moment(
+      config.activations, params, batch, jnp.float32(l2), epoch, ends
+    )
 
 
 def _refused(

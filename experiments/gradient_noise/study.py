@@ -40,7 +40,6 @@ from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import slopes, verdicts
 from mnist_jax.sweep import tables
-from mnist_jax.training import trajectory
 
 CONFIG = training.TrainConfig()
 RATE = 0.2
@@ -142,7 +141,7 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
   split = jax.device_put(lab.dataset.train)
   variances, scales = [], []
   for seed in progress.each(range(values.seeds), "training"):
-    run = trajectory.states(CONFIG, RATE, split, seed, tuple(values.epochs))
+    run = training.params_at(CONFIG, RATE, split, seed, tuple(values.epochs))
     for epoch, params in run:
       at = {"seed": seed, "epoch": epoch}
       where = (seed, epoch)

@@ -23,6 +23,7 @@ from mnist_jax.gradcheck.network.check import (
 )
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
+from mnist_jax.training import loop
 
 Record = dict[str, Any]
 _UPDATES, _RATE = 100, 0.5  # of a trained network
@@ -71,13 +72,15 @@ def _trained(
   activations: tuple[mlp.Activation, ...],
   batch: objective.Batch,
 ) -> mlp.Params:
-  loss_fn = objective.make_objective(activations)
+  value_and_grad = jax.value_and_grad(objective.make_objective(activations))
 
-  def update(_: Int[Array, ""], params: mlp.Params) -> mlp.Params:
-    grads = jax.grad(loss_fn)(params, batch, None, None)
-    return jax.tree.map(lambda w, g: w - _RATE * g, params, grads)
+  def step(
+    params: mlp.Params, rate: Float[Array, ""]
+  ) -> tuple[mlp.Params, Float[Array, ""]]:
+    loss, grads = value_and_grad(params, batch, None, None)
+    return jax.tree.map(lambda w, g: w - rate * g, params, grads), loss
 
-  return jax.lax.fori_loop(0, _UPDATES, update, params)
+  return loop.scan_steps(step, params, jnp.full(_UPDATES, _RATE))[0]
 
 
 def draw(

@@ -4,7 +4,6 @@ import jax
 
 from mnist_jax import analysis, data, training
 from mnist_jax.analysis import curvature
-from mnist_jax.training import trajectory
 
 SHARPNESS_EXAMPLES = 5000
 SHARPNESS_TOLERANCE = 0.01  # relative, of the residual
@@ -20,9 +19,9 @@ def noise_scale(
   """tr(Sigma) / |G|^2 over the training set, in examples, after the epochs.
 
   See `gradient_noise.Moments.noise_scale`; config, learning_rate and split are
-  those of `trajectory.states`, which may raise InputError.
+  those of `training.params_at`, which may raise InputError.
   """
-  states = trajectory.states(config, learning_rate, split, seed, (epochs,))
+  states = training.params_at(config, learning_rate, split, seed, (epochs,))
   _, params = next(states)
   moments = analysis.network_moments(config.activations, params, split)
   return float(moments.noise_scale)
@@ -41,7 +40,7 @@ def sharpness(
   order); see `curvature.sharpness`. Arguments as `noise_scale`.
   """
   few = data.Split(*(array[:SHARPNESS_EXAMPLES] for array in split))
-  states = trajectory.states(config, learning_rate, split, seed, (epochs,))
+  states = training.params_at(config, learning_rate, split, seed, (epochs,))
   _, params = next(states)
   found = curvature.network_sharpness(
     config.activations,

@@ -2,9 +2,14 @@
 
 Start with
 
+  from mnist_jax import data, training
   from mnist_jax import range_test
-  recording = range_test.network(config, hparams, dataset, seeds=range(4))
-  print(range_test.judge(recording).suggestions)
+  book = training.Settings()  # the book's run
+  recording = range_test.network(
+    book.train_config(), book.hparams(), data.load(), seeds=range(4)
+  )
+  for found in range_test.judge(recording).suggestions:
+    print(f"{found.rule}: {found.rate}, {found.reason}")
 """
 
 from mnist_jax.range_test.curve import Ramp, Recording

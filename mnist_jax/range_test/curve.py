@@ -8,7 +8,7 @@ breaks stands at that rate. This module knows no model and no jax.
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Real
@@ -29,12 +29,12 @@ class Ramp:
   """The rates of a range test, rising from `low` to `high` in T updates.
 
   Attributes:
-    low, high: 0 < low < high, in float32's range.
+    low, high: The first and the last rate, 0 < low < high, in float32's range.
     steps: T, at least FEWEST_STEPS.
     shape: "exponential", equal factors, or "linear", equal differences.
 
   Raises:
-    InputError: a value out of its range.
+    InputError: A value is out of its range.
   """
 
   low: float = 1e-4
@@ -71,8 +71,8 @@ class Stop:
   Attributes:
     reason: "diverged", the smoothed loss exceeded the factor times its best;
       or "not finite", the loss was NaN or infinite.
-    update: counted from 0, as in the ramp.
-    rate: of that update.
+    update: The number of the update, from 0 on, as in the ramp.
+    rate: The rate of that update.
   """
 
   reason: StopReason
@@ -81,17 +81,17 @@ class Stop:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Curve:
+class LossCurve:
   """One seed's range test, cut where it stopped.
 
   Attributes:
-    rates: of the updates kept.
-    losses: after each of them, all finite.
-    smoothed: the same under bias-corrected smoothing.
-    smoothing: beta of that.
-    initial: before the first update; may be not finite, then K is 0.
-    stop: None if the ramp ended first.
-    noise: see `Recording`; None if it was not measured.
+    rates: The rates of the updates kept.
+    losses: The losses after each of them, all finite.
+    smoothed: The same under bias-corrected smoothing.
+    smoothing: The beta of the smoothing.
+    initial: The loss before the first update; where it is not finite, K is 0.
+    stop: Where the curve was cut; None if the ramp ended first.
+    noise: As in `Recording`; None if it was not measured.
   """
 
   rates: Float[np.ndarray, " K"]
@@ -108,17 +108,17 @@ class Recording:
   """What a range test of S seeds measured, before any judgement.
 
   Attributes:
-    rates: of the T updates.
-    initial: each seed's loss before the first update.
-    losses: after each update; not finite once a seed is lost.
-    noise: two estimates at the parameters before each update: |G|^2, the
+    rates: The rates of the T updates.
+    initial: Each seed's loss before the first update.
+    losses: The losses after each update; not finite once a seed is lost.
+    noise: Two estimates at the parameters before each update: |G|^2, the
       squared length of the true gradient, and tr(Sigma) / B, the variance of
       the batch's, summed over its entries. Their ratio is B_simple / B, the
       gradient noise scale of McCandlish et al. (2018), section 2.2, over the
       batch size; each may be negative, being unbiased. None: not measured.
     measured_on: "train", each loss on a batch not yet trained on, or "dev",
       all on the same examples.
-    seeds: by what the seeds are known.
+    seeds: The names of the seeds.
   """
 
   rates: Float[np.ndarray, " T"]
@@ -135,17 +135,6 @@ class Recording:
         "curve for each seed"
       )
 
-  def to_dict(self) -> dict[str, Any]:
-    """The fields as plain numbers, strings and lists, for JSON."""
-    return {
-      "rates": self.rates.tolist(),
-      "initial": self.initial.tolist(),
-      "losses": self.losses.tolist(),
-      "noise": None if self.noise is None else self.noise.tolist(),
-      "measured_on": self.measured_on,
-      "seeds": list(self.seeds),
-    }
-
 
 def smooth(
   losses: Real[np.ndarray, "*S T"], smoothing: float = SMOOTHING
@@ -158,10 +147,10 @@ def smooth(
   not finite.
 
   Args:
-    smoothing: beta, in [0, 1); 0 leaves the curve as it is.
+    smoothing: The beta, in [0, 1); 0 leaves the curve as it is.
 
   Raises:
-    InputError: smoothing out of its range.
+    InputError: The smoothing is out of its range.
   """
   if not 0 <= smoothing < 1:
     raise InputError(f"smoothing is {smoothing}, expected a number in [0, 1)")
@@ -198,7 +187,7 @@ def find_stop(
   looked for by itself, since `nan > 4 * best` is False.
 
   Raises:
-    InputError: a factor that is not finite and above 1.
+    InputError: The factor is not finite, or not above 1.
   """
   check_factor(divergence_factor)
   lost = ~np.isfinite(losses)
@@ -215,16 +204,16 @@ def find_stop(
   return Stop("not finite" if lost[t] else "diverged", t, float(rates[t]))
 
 
-def curves(
+def loss_curves(
   recording: Recording,
   *,
   smoothing: float = SMOOTHING,
   divergence_factor: float = DIVERGENCE_FACTOR,
-) -> tuple[Curve, ...]:
+) -> tuple[LossCurve, ...]:
   """Each seed's curve, smoothed and cut where it stopped.
 
   Raises:
-    InputError: smoothing or factor out of its range.
+    InputError: The smoothing or the factor is out of its range.
   """
   losses = np.asarray(recording.losses, np.float64)
   smoothed = smooth(losses, smoothing)
@@ -235,7 +224,7 @@ def curves(
     end = len(rates) if stop is None else stop.update
     noise = recording.noise
     result.append(
-      Curve(
+      LossCurve(
         rates=rates[:end],
         losses=losses[i, :end],
         smoothed=smoothed[i, :end],
@@ -248,7 +237,7 @@ def curves(
   return tuple(result)
 
 
-def warning(curves: tuple[Curve, ...]) -> str | None:
+def warning(curves: tuple[LossCurve, ...]) -> str | None:
   """One line if the ramp ended before the rate was too large; else None."""
   ended = [curve for curve in curves if curve.stop is None]
   if not ended:

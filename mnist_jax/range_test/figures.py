@@ -1,6 +1,6 @@
 """The figure of a learning-rate range test: the ramp, and loss against rate.
 
-Section 12.4 asks for both curves. `plots.save` writes what is returned.
+Section 12.4 asks for both curves. `plotting.save` writes what is returned.
 """
 
 import collections
@@ -8,7 +8,7 @@ import collections
 import numpy as np
 
 from mnist_jax.plotting import axes as plots
-from mnist_jax.range_test.curve import Curve
+from mnist_jax.range_test.curve import LossCurve
 from mnist_jax.range_test.rules import RangeTest, Suggestion
 
 _SEED_COLOUR = "#9a9a9a"
@@ -54,7 +54,9 @@ def _draw_ramp(ax: plots.Axes, test: RangeTest) -> None:
     plots.log_axis(ax, "y")
 
 
-def _draw_seeds(ax: plots.Axes, curves: tuple[Curve, ...], shared: int) -> None:
+def _draw_seeds(
+  ax: plots.Axes, curves: tuple[LossCurve, ...], shared: int
+) -> None:
   label = "each seed" if len(curves) > 1 else None
   for curve in curves:
     if len(curves) > 1 or shared == 0:
@@ -69,7 +71,9 @@ def _draw_seeds(ax: plots.Axes, curves: tuple[Curve, ...], shared: int) -> None:
       label = None
 
 
-def _draw_mean(ax: plots.Axes, curves: tuple[Curve, ...], shared: int) -> None:
+def _draw_mean(
+  ax: plots.Axes, curves: tuple[LossCurve, ...], shared: int
+) -> None:
   if not shared:
     return
   table = np.stack([curve.smoothed[:shared] for curve in curves])
@@ -89,7 +93,7 @@ def _draw_mean(ax: plots.Axes, curves: tuple[Curve, ...], shared: int) -> None:
   )
 
 
-def _draw_stops(ax: plots.Axes, curves: tuple[Curve, ...]) -> None:
+def _draw_stops(ax: plots.Axes, curves: tuple[LossCurve, ...]) -> None:
   by_reason: dict[str, list[float]] = collections.defaultdict(list)
   for curve in curves:
     if curve.stop:

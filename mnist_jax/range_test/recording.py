@@ -27,6 +27,7 @@ from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import loop
 
 LossFn = Callable[[Any, Any], Float[Array, ""]]
+Noise = tuple[Float[Array, ""], Float[Array, ""]]
 ValueAndGrad = Callable[[Any, Any], tuple[Float[Array, ""], Any]]
 MakeOptimizer = Callable[[Float[Array, ""]], optax.GradientTransformation]
 
@@ -38,17 +39,6 @@ _RAMPS = {
   "adam": Ramp(1e-6, 1.0, _STEPS),
   "rmsprop": Ramp(1e-6, 1.0, _STEPS),
 }
-
-
-class Observed(NamedTuple):
-  """What a step sees before its update; two fields empty if not measured."""
-
-  loss: Float[Array, ""]
-  signal: Float[Array, ""] | None
-  variance: Float[Array, ""] | None
-
-
-Step = Callable[[Any, Any, Float[Array, ""]], tuple[Any, Observed]]
 
 
 def default_ramp(optimizer: str) -> Ramp:
@@ -69,7 +59,7 @@ def default_rule(optimizer: str, batch_size: int) -> str:
 
 def gradient_noise(
   value_and_grad: ValueAndGrad, params: PyTree, batch: PyTree
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+) -> Noise:
   """Unbiased estimates of |G|^2 and tr(Sigma) / B from two half batches.
 
   With independent halves' gradients g1 and g2, E[g1 . g2] = |G|^2, and
@@ -78,7 +68,7 @@ def gradient_noise(
   batch's leading axis; an odd last example is left out.
 
   Raises:
-    InputError: a batch of one example.
+    InputError: The batch has one example.
   """
   size = jax.tree.leaves(batch)[0].shape[0]
   half = size // 2
@@ -101,59 +91,33 @@ def _dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
   return jnp.asarray(sum(jax.tree.leaves(products)))
 
 
-def record(
-  step: Step,
+def _record(
+  step: loop.Step,
   state: PyTree,
-  batches: PyTree,
-  rates: Float[Array, " T"],
-  dev_loss: Callable[[Any], Float[Array, ""]] | None = None,
+  rows: PyTree,
+  dev_loss: Callable[[Any], Float[Array, ""]] | None,
+  noise: Callable[[Any, Any], Noise] | None,
 ) -> tuple[Float[Array, ""], Float[Array, " T"], Float[Array, "2 T"] | None]:
   """The test of one seed, to be jitted and vmapped.
 
   Args:
-    step: (state, batch, rate) -> (next state, what it saw before).
-    batches: leaves with T + 1 rows. Each loss comes from a batch that is yet
-      to be trained on; the last row only measures (under dev_loss it does
-      not count).
-    rates: of the updates.
-    dev_loss: of a state, measured instead of the batch's loss.
+    step: As in `loop.scan_steps`.
+    rows: What T + 1 updates read. Each loss comes from a batch that is yet to
+      be trained on; the last row only measures, at any rate.
+    dev_loss: The loss of a state, measured instead of the batch's.
+    noise: The gradient noise of a state on a row, if it is to be measured.
 
   Returns:
     The loss before the first update, the losses after each, and |G|^2 and
-    tr(Sigma) / B before each; None if the step does not measure them.
+    tr(Sigma) / B before each; None without `noise`.
   """
 
-  def body(state: Any, row: Any) -> tuple[Any, Any]:
-    batch, rate = row
-    loss = None if dev_loss is None else dev_loss(state)
-    after, seen = step(state, batch, rate)
-    return after, (seen.loss if loss is None else loss, seen)
+  def observe(state: Any, row: Any) -> Any:
+    return dev_loss and dev_loss(state), noise and jnp.stack(noise(state, row))
 
-  padded = jnp.append(rates, rates[-1])
-  _, (losses, seen) = jax.lax.scan(body, state, (batches, padded))
-  noise = None
-  if seen.signal is not None:
-    noise = jnp.stack([seen.signal, seen.variance])[:, :-1]
-  return losses[0], losses[1:], noise
-
-
-def _optax_step(
-  value_and_grad: ValueAndGrad,
-  make_optimizer: MakeOptimizer,
-  measure_noise: bool,
-) -> Step:
-  def step(state: Any, batch: Any, rate: Float[Array, ""]) -> Any:
-    params, opt_state = state
-    noise: tuple[Any, Any] = (None, None)
-    if measure_noise:
-      noise = gradient_noise(value_and_grad, params, batch)
-    loss, grads = value_and_grad(params, batch)
-    tx = make_optimizer(rate)
-    updates, opt_state = tx.update(grads, opt_state, params)
-    params = optax.apply_updates(params, updates)
-    return (params, opt_state), Observed(loss, *noise)
-
-  return step
+  _, losses, (dev, noises) = loop.scan_steps(step, state, rows, observe)
+  losses = losses if dev is None else dev
+  return losses[0], losses[1:], None if noises is None else noises[:-1].T
 
 
 def _stack(batches: Any, rows: int) -> PyTree:
@@ -190,32 +154,43 @@ def run(
   """The range test of any loss; `rules.judge` reads its result.
 
   Args:
-    loss_fn: (params, batch) -> scalar.
-    params: any pytree of arrays, not consumed. With `seeds`, every leaf has a
+    loss_fn: (params, batch) -> a scalar.
+    params: Any pytree of arrays, not consumed. With `seeds`, every leaf has a
       leading axis of S.
-    batches: leaves with at least T + 1 rows on their leading axis (after that
-      of S with `seeds`); or, without `seeds`, an iterator, of which T + 1
-      batches of one shape are taken.
-    make_optimizer: the rate, which is traced, -> the transformation; its
+    batches: A pytree whose leaves have at least T + 1 rows on their leading
+      axis (after that of S with `seeds`); or, without `seeds`, an iterator,
+      of which T + 1 batches of one shape are taken.
+    make_optimizer: The rate, which is traced, -> the transformation; its
       state must have the same structure at every rate.
-    value_and_grad: instead of jax.value_and_grad(loss_fn).
-    dev_loss: params -> scalar, the same examples every time, instead of the
-      training loss.
-    measure_noise: also measure the gradient noise that the rule "noise"
+    value_and_grad: What takes the place of jax.value_and_grad(loss_fn).
+    dev_loss: params -> a scalar, over the same examples every time, which
+      takes the place of the training loss.
+    measure_noise: Whether to measure the gradient noise that the rule "noise"
       reads; the loss must be a mean over a batch's leading axis.
-    seeds: what to call the S runs, all made as one program.
+    seeds: The names of the S runs, all made as one program.
 
   Raises:
-    InputError: fewer batches than T + 1, or leaves of other lengths.
+    InputError: There are fewer batches than T + 1, or leaves of other lengths.
   """
   value_and_grad = value_and_grad or jax.value_and_grad(loss_fn)
-  step = _optax_step(value_and_grad, make_optimizer, measure_noise)
-  rates = jnp.asarray(ramp.rates())
+  rates = _padded(ramp)
+
+  def step(state: Any, row: Any) -> tuple[Any, Float[Array, ""]]:
+    (params, opt_state), (batch, rate) = state, row
+    loss, grads = value_and_grad(params, batch)
+    updates, opt_state = make_optimizer(rate).update(grads, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), loss
 
   def one(params: PyTree, batches: PyTree) -> Any:
-    opt_state = make_optimizer(rates[0]).init(params)
-    of_state = dev_loss and (lambda state: dev_loss(state[0]))
-    return record(step, (params, opt_state), batches, rates, of_state)
+    return _record(
+      step,
+      (params, make_optimizer(rates[0]).init(params)),
+      (batches, rates),
+      dev_loss and (lambda state: dev_loss(state[0])),
+      (lambda state, row: gradient_noise(value_and_grad, state[0], row[0]))
+      if measure_noise
+      else None,
+    )
 
   rows = ramp.steps + 1
   if seeds is None:
@@ -226,6 +201,12 @@ def run(
     found = jax.jit(jax.vmap(one))(params, taken)
   measured_on = "train" if dev_loss is None else "dev"
   return _recording(ramp, found, measured_on, seeds or (0,))
+
+
+def _padded(ramp: Ramp) -> Float[Array, " T"]:
+  """The ramp's rates, and its last once more for the row that measures."""
+  rates = ramp.rates()
+  return jnp.asarray(np.append(rates, rates[-1]))
 
 
 def _recording(
@@ -258,34 +239,6 @@ def _first_batches(
   return np.concatenate(parts)[:rows]
 
 
-def _network_step(
-  config: loop.TrainConfig, split: data.Split, hparams: loop.HParams
-) -> Step:
-  value_and_grad = objective.make_value_and_grad(
-    config.grad, config.activations
-  )
-
-  def step(
-    state: loop.TrainState, indices: Int[Array, " B"], rate: Float[Array, ""]
-  ) -> tuple[loop.TrainState, Observed]:
-    ones = jnp.ones(indices.shape, state.params[0].w.dtype)
-    batch = loop.gather_batch(split, indices, ones)
-    masks = loop.step_masks(config, state, indices.shape[0], hparams)
-    noise: tuple[Any, Any] = (None, None)
-    if config.batch_size > 1:
-      noise = gradient_noise(
-        lambda params, half: value_and_grad(
-          params, half[0], hparams.l2, half[1]
-        ),
-        state.params,
-        (batch, masks),
-      )
-    state, loss = loop.train_step(config, state, batch, rate, hparams)
-    return state, Observed(loss, *noise)
-
-  return step
-
-
 @functools.partial(jax.jit, static_argnames=("config", "dev_examples", "chunk"))
 def _record_members(
   config: loop.TrainConfig,
@@ -296,19 +249,36 @@ def _record_members(
   dev_examples: int,
   chunk: int,
 ) -> Any:
-  """`record` for every member, `chunk` of them side by side."""
+  """`_record` for every member, `chunk` of them side by side."""
   part = data.Split(dev.images[:dev_examples], dev.labels[:dev_examples])
+  value_and_grad = objective.make_value_and_grad(
+    config.grad, config.activations
+  )
 
   def dev_loss(state: loop.TrainState) -> Float[Array, ""]:
     return loop.evaluate_params(config.activations, state.params, part).loss
 
   def one(member: _Member) -> Any:
-    return record(
-      _network_step(config, split, member.hparams),
-      member.state,
-      member.indices,
-      rates,
+    state, hparams, indices = member
+    ones = jnp.ones(indices.shape, state.params[0].w.dtype)
+
+    def noise(state: loop.TrainState, row: loop.EpochPlan) -> Noise:
+      batch = loop.gather_batch(split, row.indices, row.weights)
+      masks = loop.step_masks(config, state, config.batch_size, hparams)
+      return gradient_noise(
+        lambda params, half: value_and_grad(
+          params, half[0], hparams.l2, half[1]
+        ),
+        state.params,
+        (batch, masks),
+      )
+
+    return _record(
+      loop.make_step(config, split, hparams),
+      state,
+      loop.EpochPlan(indices, ones, rates),
       dev_loss if dev_examples else None,
+      noise if config.batch_size > 1 else None,
     )
 
   return jax.lax.map(one, members, batch_size=chunk)
@@ -333,24 +303,24 @@ def network(
   has another noise.
 
   Args:
-    config: gives the batch size; a batch of 1 measures no gradient noise.
-    hparams: l2 and momentum; its dropout_key is replaced by each seed's.
-    dataset: its arrays may be on a device already.
+    config: It gives the batch size; a batch of 1 measures no gradient noise.
+    hparams: L2 and momentum; its dropout_key is replaced by each seed's.
+    dataset: Its arrays may be on a device already.
     ramp: `default_ramp` of the optimiser if None.
     measured_on: "train", the objective on the next batch; or "dev", the loss
       on the first `dev_examples` of the dev set, without L2 and dropout.
-    order_seeds: of the order of examples, one for each seed; by default the
-      seeds.
+    order_seeds: A seed of the order of examples for each seed; by default the
+      seed itself.
 
   Raises:
-    InputError: no seed, another `measured_on`, or a batch larger than the
-      training set.
+    InputError: There is no seed, `measured_on` is something else, or the batch
+      is larger than the training set.
   """
   if not seeds:
     raise InputError("no seeds, expected at least one")
   if measured_on not in MEASURES:
     raise InputError(
-      f"--loss={measured_on}: expected one of {', '.join(MEASURES)}"
+      f"measured_on={measured_on}: expected one of {', '.join(MEASURES)}"
     )
   ramp = ramp or default_ramp(config.optimizer)
   count, size = dataset.train.labels.shape[0], config.batch_size
@@ -366,7 +336,7 @@ def network(
   found = _record_members(
     config,
     jax.tree.map(lambda *leaves: jnp.stack(leaves), *members),
-    jnp.asarray(ramp.rates()),
+    _padded(ramp),
     jax.device_put(dataset.train),
     jax.device_put(dataset.dev),
     dev_examples if measured_on == "dev" else 0,
@@ -393,12 +363,12 @@ def choose(
   the dev set for batches of 1.
 
   Args:
-    rule: one of rules.RULES; `default_rule` if None.
+    rule: One of rules.RULES; `default_rule` if None.
     ramp: `default_ramp` of the optimiser if None.
-    order_seed: of the run's order of examples; by default its seed.
+    order_seed: The seed of the run's order of examples; by default its seed.
 
   Raises:
-    InputError: as `network`, or a rule that is not in rules.RULES.
+    InputError: As `network`, or the rule is not in rules.RULES.
   """
   rule = rule or default_rule(config.optimizer, config.batch_size)
   rules.check_rule(rule)

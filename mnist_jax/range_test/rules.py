@@ -1,6 +1,6 @@
 """Rules that read a rate off a range test's curve, and what seeds agree on.
 
-K updates kept, S seeds. A rule is a function from a `range_curve.Curve` that
+K updates kept, S seeds. A rule is a function from a `curve.LossCurve` that
 descends to a rate, or to why there is none; RULES has them by name. Before a
 rule is asked, `refusal` looks whether there is a descent at all: a curve that
 is flat but for noise has a steepest slope and a minimum too, and neither means
@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from mnist_jax import stats
 from mnist_jax.range_test import curve as range_curve
-from mnist_jax.range_test.curve import Curve, Recording
+from mnist_jax.range_test.curve import LossCurve, Recording
 from mnist_jax.runtime.errors import InputError
 
 FEWEST_POINTS = 10
@@ -31,7 +31,7 @@ NOISE_FACTOR = 6.0
 LARGEST_SPREAD = 10.0
 MINIMUM_DIVISOR = 10.0
 
-Rule = Callable[[Curve], float | str]
+Rule = Callable[[LossCurve], float | str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Suggestion:
   """One rule's rate from all seeds, or why it has none.
 
   Attributes:
-    rule: its name in RULES.
-    rate: geometric mean over the seeds that have one; None, and low and high
-      with it, if the rule refuses.
-    low, high: its 95 % interval; None from a single seed.
-    n: seeds that have a rate, of `seeds`.
-    spread: the seeds' 90 % quantile over their 10 % quantile; None without
+    rule: The rule's name in RULES.
+    rate: The geometric mean over the seeds that have a rate; None, and low and
+      high with it, if the rule refuses.
+    low, high: The rate's 95 % interval; None from a single seed.
+    n: The number of seeds that have a rate, of `seeds`.
+    spread: The seeds' 90 % quantile over their 10 % quantile; None without
       any.
-    per_seed: each seed's rate, None where it has none.
-    reason: where the rate comes from, or why there is none; one line.
+    per_seed: Each seed's rate, None where it has none.
+    reason: Where the rate comes from, or why there is none; one line.
   """
 
   rule: str
@@ -81,7 +81,7 @@ def noise(losses: Float[np.ndarray, " K"]) -> float:
   return float(np.median(second)) / (0.6745 * math.sqrt(6))
 
 
-def _beginning(curve: Curve) -> Float[np.ndarray, " M"]:
+def _beginning(curve: LossCurve) -> Float[np.ndarray, " M"]:
   """The losses before anything is learned: the initial one and those after
   the first updates, within a factor of 10 of the lowest rate."""
   count = int((curve.rates <= 10 * curve.rates[0]).sum())
@@ -89,11 +89,11 @@ def _beginning(curve: Curve) -> Float[np.ndarray, " M"]:
   return np.append(curve.losses[:count], curve.initial)
 
 
-def _start(curve: Curve) -> float:
+def _start(curve: LossCurve) -> float:
   return float(_beginning(curve).mean())
 
 
-def refusal(curve: Curve) -> str | None:
+def refusal(curve: LossCurve) -> str | None:
   """Why no rule can read a rate off this curve; None if it descends.
 
   The start is the mean of the losses within a factor of 10 of the lowest rate,
@@ -125,7 +125,7 @@ def refusal(curve: Curve) -> str | None:
 # --- the rules ---------------------------------------------------------------
 
 
-def _slopes(curve: Curve) -> Float[np.ndarray, " K"]:
+def _slopes(curve: LossCurve) -> Float[np.ndarray, " K"]:
   """Per log-rate, each a line through the losses within a factor e^(1/2).
 
   Between neighbours the noise would be divided by next to nothing.
@@ -138,7 +138,7 @@ def _slopes(curve: Curve) -> Float[np.ndarray, " K"]:
   return (centred @ curve.smoothed) / (centred**2).sum(axis=1)
 
 
-def steepest(curve: Curve) -> float:
+def steepest(curve: LossCurve) -> float:
   """Where the smoothed loss falls fastest per log-rate (Smith 2015; fastai).
 
   Per log-rate, whatever the ramp: the slope per rate is largest where rates
@@ -148,17 +148,17 @@ def steepest(curve: Curve) -> float:
   return float(curve.rates[int(_slopes(curve)[:end].argmin())])
 
 
-def lowest(curve: Curve) -> float:
+def lowest(curve: LossCurve) -> float:
   """Where the smoothed loss is least: the largest rate still descending."""
   return float(curve.rates[int(curve.smoothed.argmin())])
 
 
-def minimum_tenth(curve: Curve) -> float:
+def minimum_tenth(curve: LossCurve) -> float:
   """The rate of the smoothed minimum over 10 (Gugger 2018; fastai)."""
   return lowest(curve) / MINIMUM_DIVISOR
 
 
-def valley(curve: Curve) -> float:
+def valley(curve: LossCurve) -> float:
   """The middle of the longest valley (fastai's `valley`, its default).
 
   The longest strictly falling subsequence of smoothed losses, in updates; its
@@ -176,7 +176,7 @@ def valley(curve: Curve) -> float:
   return float(curve.rates[max(0, start) + int(third) + int(third / 2)])
 
 
-def limit(curve: Curve) -> float | None:
+def limit(curve: LossCurve) -> float | None:
   """The largest rate that is of any use: where the loss is back at its start.
 
   The first rate after the minimum whose smoothed loss is above the start, or
@@ -191,7 +191,7 @@ def limit(curve: Curve) -> float | None:
   return curve.stop.rate if curve.stop else None
 
 
-def noise_ratio(curve: Curve) -> float:
+def noise_ratio(curve: LossCurve) -> float:
   """B_simple / B of McCandlish et al. (2018), from the way down; >= 0 or NaN.
 
   From the updates that lead up to half of the descent, the second half of
@@ -210,7 +210,7 @@ def noise_ratio(curve: Curve) -> float:
   return max(0.0, float(noise / signal)) if signal > 0 else math.nan
 
 
-def noise_limited(curve: Curve) -> float | str:
+def noise_limited(curve: LossCurve) -> float | str:
   """limit / 2 / (1 + B_simple / B): the best step under gradient noise.
 
   McCandlish et al. (2018), section 2.2: a noisy gradient's best rate is
@@ -247,17 +247,17 @@ DEFAULT_RULE = "noise"
 def check_rule(rule: str) -> None:
   """Raises InputError unless the rule is one of RULES."""
   if rule not in RULES:
-    raise InputError(f"--rule={rule}: expected one of {', '.join(RULES)}")
+    raise InputError(f"rule={rule}: expected one of {', '.join(RULES)}")
 
 
-def suggest(curves: Sequence[Curve], rule: str) -> Suggestion:
+def suggest(curves: Sequence[LossCurve], rule: str) -> Suggestion:
   """What a rule says over all seeds.
 
   It refuses if not more than half of the seeds have a descent, or if they
   disagree: 90 % quantile of the rates over 10 % quantile above LARGEST_SPREAD.
 
   Raises:
-    InputError: a rule that is not in RULES, or no curve.
+    InputError: The rule is not in RULES, or there is no curve.
   """
   check_rule(rule)
   if not curves:
@@ -286,7 +286,7 @@ def suggest(curves: Sequence[Curve], rule: str) -> Suggestion:
   )
 
 
-def suggest_all(curves: Sequence[Curve]) -> tuple[Suggestion, ...]:
+def suggest_all(curves: Sequence[LossCurve]) -> tuple[Suggestion, ...]:
   """Every rule's suggestion, in the order of RULES."""
   return tuple(suggest(curves, rule) for rule in RULES)
 
@@ -303,8 +303,7 @@ def _geometric_mean(
 ) -> tuple[float, float | None, float | None]:
   if len(rates) == 1:
     return float(rates[0]), None, None
-  effect = stats.mean_interval(np.log(rates), seed=0)
-  return stats.as_ratio(effect)
+  return stats.geometric_mean(rates)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -312,13 +311,13 @@ class RangeTest:
   """A recording, judged.
 
   Attributes:
-    curves: one for each seed.
-    suggestions: one for each rule, in the order of RULES.
-    warning: one line if the ramp ended before the rate was too large.
+    curves: One loss curve for each seed.
+    suggestions: One suggestion for each rule, in the order of RULES.
+    warning: One line if the ramp ended before the rate was too large.
   """
 
   recording: Recording
-  curves: tuple[Curve, ...]
+  curves: tuple[LossCurve, ...]
   suggestions: tuple[Suggestion, ...]
   warning: str | None
 
@@ -353,9 +352,9 @@ def judge(
   """Smooths and cuts the curves and asks every rule.
 
   Raises:
-    InputError: smoothing or factor out of its range.
+    InputError: The smoothing or the factor is out of its range.
   """
-  curves = range_curve.curves(
+  curves = range_curve.loss_curves(
     recording, smoothing=smoothing, divergence_factor=divergence_factor
   )
   return RangeTest(

@@ -2,15 +2,15 @@
 
 Section 12.3 asks for checks repeated as the weights grow. Training itself is
 not touched: its own compiled epoch runs as ever, and the states to be checked
-are reached again from a copy of the epoch's first one. What the differences
-give is recorded and never reaches an update.
+are reached again, update by update, from a copy of the epoch's first one. What
+the differences give is recorded and never reaches an update.
 """
 
-import functools
 from typing import Any
 
 import jax
-from jaxtyping import Array, Int
+import jax.numpy as jnp
+import numpy as np
 
 from mnist_jax import data
 from mnist_jax.gradcheck.network import check
@@ -18,26 +18,6 @@ from mnist_jax.model import objective
 from mnist_jax.training import loop
 
 EXAMPLES = 32  # of the update's batch, at most: a check costs about a second
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def advance(
-  config: loop.TrainConfig,
-  state: loop.TrainState,
-  split: data.Split,
-  plan: loop.EpochPlan,
-  hparams: loop.HParams,
-  first: Int[Array, ""],
-  last: Int[Array, ""],
-) -> loop.TrainState:
-  """The state after the plan's updates first to last - 1; nothing consumed."""
-
-  def body(t: Int[Array, ""], state: loop.TrainState) -> loop.TrainState:
-    row = jax.tree.map(lambda x: x[t], plan)
-    batch = loop.gather_batch(split, row.indices, row.weights)
-    return loop.train_step(config, state, batch, row.learning_rates, hparams)[0]
-
-  return jax.lax.fori_loop(first, last, body, state)
 
 
 def check_state(
@@ -61,8 +41,8 @@ def check_state(
   subject = check.Subject(
     state.params, config.activations, batch, hparams.l2, masks
   )
-  seam = check.value_and_grad_of(config.grad, config.activations)
-  report = subject.check(check.gradient_of(seam))
+  value_and_grad = check.value_and_grad_of(config.grad, config.activations)
+  report = subject.check(check.gradient_of(value_and_grad))
   return {
     "step": int(state.step),
     "distance": report.distance,
@@ -81,18 +61,21 @@ def check_epoch(
   """Checks each update of an epoch whose number `every` divides.
 
   Args:
-    state: before the epoch's first update; left as it is.
-    every: updates between checks, >= 1; update 0 is checked too.
+    state: The state before the epoch's first update; it is left as it is.
+    every: The number of updates between checks, >= 1; update 0 is checked too.
 
   Returns:
     `check_state` of each, in order.
   """
-  begin, updates = int(state.step), plan.indices.shape[0]
+  begin, updates = int(state.step), len(plan.indices)
+  checked = range(-begin % every, updates, every)
+  state = jax.tree.map(jnp.copy, state)  # training consumes what it is given
+  rows = jax.tree.map(np.asarray, plan)
   results = []
-  at = 0
-  for t in range(-begin % every, updates, every):
-    state = advance(config, state, split, plan, hparams, at, t)
-    at = t
-    batch = loop.gather_batch(split, plan.indices[t], plan.weights[t])
-    results.append(check_state(config, state, batch, hparams))
+  for t in range(checked[-1] + 1 if checked else 0):
+    row = loop.EpochPlan(*(jnp.asarray(x[t : t + 1]) for x in rows))
+    if t in checked:
+      batch = loop.gather_batch(split, row.indices[0], row.weights[0])
+      results.append(check_state(config, state, batch, hparams))
+    state, _ = loop.train_epoch(config, state, split, row, hparams)
   return results

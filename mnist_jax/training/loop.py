@@ -7,7 +7,7 @@ whoever iterates shows progress, saves and stops.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
 from mnist_jax import data
 from mnist_jax.model import losses, mlp, objective
@@ -23,6 +23,7 @@ from mnist_jax.training import metrics, optimizers
 
 EVALUATION_CHUNK = 2000
 Seed = int | UInt32[Array, ""]  # in [0, 2^32); may be traced
+Step = Callable[[Any, Any], tuple[Any, Float[Array, ""]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +154,45 @@ def gather_batch(
   return objective.Batch(images.astype(weights.dtype), labels, weights)
 
 
+def scan_steps(
+  step: Step,
+  state: Any,
+  rows: PyTree,
+  observe: Callable[[Any, Any], Any] = lambda state, row: None,
+) -> tuple[Any, Float[Array, " T"], Any]:
+  """The training loop: one update for each row, as one scan.
+
+  Args:
+    step: (state, row) -> the next state, and the loss before the update.
+    state: A pytree of arrays.
+    rows: What the updates read, every leaf with a leading axis of T.
+    observe: (state, row) -> what is to be recorded before the update.
+
+  Returns:
+    The last state, the T losses, and what was observed, stacked over T.
+  """
+
+  def body(state: Any, row: Any) -> tuple[Any, Any]:
+    seen = observe(state, row)
+    state, loss = step(state, row)
+    return state, (loss, seen)
+
+  state, (losses, seen) = jax.lax.scan(body, state, rows)
+  return state, losses, seen
+
+
+def make_step(config: TrainConfig, split: data.Split, hparams: HParams) -> Step:
+  """`train_step` on the examples of a row of an `EpochPlan`."""
+
+  def step(
+    state: TrainState, row: EpochPlan
+  ) -> tuple[TrainState, Float[Array, ""]]:
+    batch = gather_batch(split, row.indices, row.weights)
+    return train_step(config, state, batch, row.learning_rates, hparams)
+
+  return step
+
+
 def scan_epoch(
   config: TrainConfig,
   state: TrainState,
@@ -161,14 +201,7 @@ def scan_epoch(
   hparams: HParams,
 ) -> tuple[TrainState, Float[Array, " T"]]:
   """All updates of a plan, one after another; not compiled by itself."""
-
-  def body(
-    state: TrainState, row: EpochPlan
-  ) -> tuple[TrainState, Float[Array, ""]]:
-    batch = gather_batch(split, row.indices, row.weights)
-    return train_step(config, state, batch, row.learning_rates, hparams)
-
-  return jax.lax.scan(body, state, plan)
+  return scan_steps(make_step(config, split, hparams), state, plan)[:2]
 
 
 @functools.partial(
@@ -239,10 +272,11 @@ def plan_epoch(
   """The plan of `epoch` (the first is 0), which begins at update `step`.
 
   Args:
-    learning_rates: of the run's updates, from its first on.
+    learning_rates: The rates of the run's updates, from its first on.
+    step: The number of updates made before the epoch.
 
   Raises:
-    InputError: batch size larger than num_examples.
+    InputError: The batch size is larger than num_examples.
   """
   order = data.epoch_order(seed, epoch, num_examples)
   indices, weights = data.batch_indices(
@@ -283,13 +317,41 @@ def _row(
   row = {
     "epoch": epoch,
     "step": int(state.step),
-    "learning_rate": float(learning_rate),
+    "learning_rate": learning_rate,
   }
   for name, split in (("train", dataset.train), ("dev", dataset.dev)):
     result = evaluate(config.activations, state.params, split)
     row[f"{name}_loss"] = float(result.loss)
     row[f"{name}_accuracy"] = float(result.accuracy)
   return row
+
+
+def _train(
+  config: TrainConfig,
+  split: data.Split,
+  hparams: HParams,
+  learning_rates: Float[np.ndarray, " T_run"],
+  state: TrainState,
+  *,
+  seed: int,
+  first: int,
+  last: int,
+  batch_size_at: Callable[[int], int] | None = None,
+) -> Iterator[tuple[TrainState, EpochPlan, Float[Array, " T"]]]:
+  """The state after each epoch, its plan, and its objectives.
+
+  Arguments as `epochs`; no loss is looked at.
+  """
+  step = int(state.step)
+  for epoch in range(first, last):
+    if batch_size_at:
+      config = dataclasses.replace(config, batch_size=batch_size_at(epoch))
+    plan = plan_epoch(
+      config, seed, epoch, len(split.labels), learning_rates, step
+    )
+    state, objectives = train_epoch(config, state, split, plan, hparams)
+    step += len(plan.indices)
+    yield state, plan, objectives
 
 
 def epochs(
@@ -310,14 +372,15 @@ def epochs(
   from any of its states.
 
   Args:
-    dataset: its arrays are best on the device already (`to_device`).
-    learning_rates: of every update of the run, from the run's first on.
-    first: epochs made already; None for a new run, which yields the untrained
-      state too, as epoch 0.
-    state: after `first` epochs; consumed, as is every state yielded, when the
-      iteration goes on.
-    seed: of the order of examples.
-    batch_size_at: of an epoch (the first is 0), instead of the config's.
+    dataset: Its arrays are best on the device already (`to_device`).
+    learning_rates: The rate of every update of the run, from its first on.
+    first: The number of epochs made already; None for a new run, which yields
+      the untrained state too, as epoch 0.
+    state: The state after `first` epochs. It is consumed, as is every state
+      yielded, when the iteration goes on.
+    seed: The seed of the order of examples.
+    batch_size_at: The batch size of an epoch (the first is 0), instead of the
+      config's.
 
   Yields:
     The metrics row after an epoch (its learning_rate is that of the last
@@ -325,32 +388,76 @@ def epochs(
     batch_size, which is there with `batch_size_at`) and the state.
 
   Raises:
-    InputError: batch size larger than the training set.
-    NonFiniteError: after an epoch in which the objective was not finite.
+    InputError: The batch size is larger than the training set.
+    NonFiniteError: The objective was not finite in the epoch just made.
   """
-  more: dict[str, Any] = {}
+
+  def size(epoch: int) -> dict[str, int]:
+    return {"batch_size": batch_size_at(epoch)} if batch_size_at else {}
+
   if first is None:
     first = 0
-    rate = float(learning_rates[0])
-    more = {"batch_size": batch_size_at(0)} if batch_size_at else {}
-    yield _row(config, 0, state, dataset, rate) | more, state
-  num_examples = dataset.train.labels.shape[0]
-  for epoch in range(first, last):
-    if batch_size_at:
-      config = dataclasses.replace(config, batch_size=batch_size_at(epoch))
-      more = {"batch_size": config.batch_size}
-    step = int(state.step)
-    plan = plan_epoch(config, seed, epoch, num_examples, learning_rates, step)
-    state, objectives = train_epoch(config, state, dataset.train, plan, hparams)
-    rate = float(plan.learning_rates[-1])
-    row = _row(config, epoch + 1, state, dataset, rate) | more
-    _check_finite(
-      step,
-      np.asarray(objectives),
-      np.asarray(plan.learning_rates),
-      row["train_loss"],
-    )
-    yield row, state
+    row = _row(config, 0, state, dataset, float(learning_rates[0]))
+    yield row | size(0), state
+  run = _train(
+    config,
+    dataset.train,
+    hparams,
+    learning_rates,
+    state,
+    seed=seed,
+    first=first,
+    last=last,
+    batch_size_at=batch_size_at,
+  )
+  for epoch, (state, plan, objectives) in enumerate(run, first):
+    rates = np.asarray(plan.learning_rates)
+    row = _row(config, epoch + 1, state, dataset, float(rates[-1]))
+    begun = row["step"] - len(rates)
+    _check_finite(begun, np.asarray(objectives), rates, row["train_loss"])
+    yield row | size(epoch), state
+
+
+def params_at(
+  config: TrainConfig,
+  learning_rate: float,
+  split: data.Split,
+  seed: int,
+  epochs: Sequence[int],
+  *,
+  l2: float | None = None,
+) -> Iterator[tuple[int, mlp.Params]]:
+  """Trains at a fixed rate; yields (epoch, params) at the epochs asked for.
+
+  The same run as that of `epochs`, without its evaluations. A run that
+  diverges goes on, with weights that are not finite.
+
+  Args:
+    learning_rate: The rate of every update, > 0.
+    split: The training set, best on the device already.
+    seed: The seed of the weights and of the order of examples.
+    epochs: At least one, rising, from 0 (the weights at the start) on.
+    l2: The strength of the L2 term; None leaves it out.
+
+  Yields:
+    Params that are to be used before the next are asked for: training
+    consumes them.
+
+  Raises:
+    InputError: The batch size is larger than the training set.
+  """
+  count, last = len(split.labels), epochs[-1]
+  updates = data.updates_per_epoch(count, config.batch_size, config.drop_last)
+  rates = np.full(updates * last, learning_rate, np.float32)
+  state, hparams = init_state(config, seed), make_hparams(seed, l2=l2)
+  if 0 in epochs:
+    yield 0, state.params
+  run = _train(
+    config, split, hparams, rates, state, seed=seed, first=0, last=last
+  )
+  for epoch, (state, _, _) in enumerate(run, 1):
+    if epoch in epochs:
+      yield epoch, state.params
 
 
 def to_device(dataset: data.Dataset) -> data.Dataset:

@@ -16,7 +16,6 @@ from mnist_jax.analysis import curvature
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
 from mnist_jax.sweep import rate_search
-from mnist_jax.training import trajectory
 
 SEEDS = 30
 
@@ -167,7 +166,7 @@ def test_curvature_is_of_the_weights_along_the_run(mnist, monkeypatch):
   expected = [
     float(jnp.linalg.norm(params[1].w))
     for rate in (0.2, 1.0)
-    for _, params in trajectory.states(config, rate, dataset.train, 3, (0, 1))
+    for _, params in training.params_at(config, rate, dataset.train, 3, (0, 1))
   ]
   assert [row["sharpness"] for row in rows] == expected
   assert len(set(expected)) == 3  # the same start, different ends

@@ -13,11 +13,10 @@ from experiments._shared import study
 from experiments.updates_to_target import minima
 from experiments.updates_to_target import study as updates_to_target
 from experiments.updates_to_target import tables as scaling_tables
-from mnist_jax import data
+from mnist_jax import data, training
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
 from mnist_jax.sweep import tables
-from mnist_jax.training import trajectory
 from mnist_jax.training.settings import Settings
 
 SEEDS = 30
@@ -199,7 +198,7 @@ def test_roughness_is_of_single_late_updates(small, monkeypatch):
 def test_minima_are_of_the_weights_at_the_end(small, monkeypatch):
   config = Settings(batch_size=500).train_config()
   split = jax.device_put(small.train)
-  _, params = next(trajectory.states(config, 1.0, split, 3, (2,)))
+  _, params = next(training.params_at(config, 1.0, split, 3, (2,)))
   monkeypatch.setattr(minima, "SHARPNESS_EXAMPLES", 200)
   given = []
 
@@ -211,7 +210,7 @@ def test_minima_are_of_the_weights_at_the_end(small, monkeypatch):
     given.append((len(some.labels), params))
     return SimpleNamespace(value=np.float32(2.5))
 
-  monkeypatch.setattr(minima.noise, "network_moments", moments)
+  monkeypatch.setattr(minima.analysis, "network_moments", moments)
   monkeypatch.setattr(minima.curvature, "network_sharpness", sharpness)
   assert minima.noise_scale(config, 1.0, split, 3, 2) == 1.5
   assert minima.sharpness(config, 1.0, split, 3, 2) == 2.5

@@ -71,7 +71,7 @@ def test_smoothing_keeps_a_constant_and_refuses_a_beta_of_one():
 def test_a_nan_is_seen_though_it_compares_false():
   losses = np.full(40, 2.0)
   losses[17] = np.nan
-  (curve,) = range_curve.curves(recording(losses))
+  (curve,) = range_curve.loss_curves(recording(losses))
   stop = curve.stop
   assert (stop.reason, stop.update) == ("not finite", 17)
   assert stop.rate == pytest.approx(RATES[17])
@@ -82,17 +82,17 @@ def test_a_nan_is_seen_though_it_compares_false():
 def test_an_infinite_loss_stops_it_where_it_is_not_where_it_is_smoothed():
   losses = np.full(40, 2.0)
   losses[30:] = np.inf
-  (curve,) = range_curve.curves(recording(losses))
+  (curve,) = range_curve.loss_curves(recording(losses))
   assert (curve.stop.reason, curve.stop.update) == ("not finite", 30)
 
 
 def test_divergence_is_measured_from_the_best_smoothed_loss():
   losses = np.concatenate([np.linspace(2, 0.5, 20), np.full(20, 2.2)])
-  (curve,) = range_curve.curves(
+  (curve,) = range_curve.loss_curves(
     recording(losses), smoothing=0.0, divergence_factor=4.0
   )
   assert (curve.stop.reason, curve.stop.update) == ("diverged", 20)
-  (whole,) = range_curve.curves(
+  (whole,) = range_curve.loss_curves(
     recording(losses), smoothing=0.0, divergence_factor=4.5
   )
   assert whole.stop is None
@@ -101,12 +101,12 @@ def test_divergence_is_measured_from_the_best_smoothed_loss():
 
 def test_losses_below_zero_do_not_diverge_by_being_negative():
   losses = np.linspace(-1.0, -5.0, 40)
-  (curve,) = range_curve.curves(recording(losses))
+  (curve,) = range_curve.loss_curves(recording(losses))
   assert curve.stop is None
 
 
 def test_a_broken_start_leaves_nothing():
-  (curve,) = range_curve.curves(recording(np.ones(40), initial=np.nan))
+  (curve,) = range_curve.loss_curves(recording(np.ones(40), initial=np.nan))
   assert (curve.stop.reason, curve.stop.update) == ("not finite", 0)
   assert len(curve.losses) == 0
 
@@ -114,7 +114,7 @@ def test_a_broken_start_leaves_nothing():
 def test_seeds_are_cut_each_by_itself():
   lost = np.full(40, 2.0)
   lost[12:] = np.nan
-  first, second = range_curve.curves(recording(lost, np.full(40, 2.0)))
+  first, second = range_curve.loss_curves(recording(lost, np.full(40, 2.0)))
   assert len(first.losses) == 12
   assert second.stop is None
 
@@ -122,7 +122,7 @@ def test_seeds_are_cut_each_by_itself():
 def test_a_ramp_that_never_got_there_is_warned_of():
   lost = np.full(40, 2.0)
   lost[12:] = np.nan
-  both = range_curve.curves(recording(lost, np.full(40, 2.0)))
+  both = range_curve.loss_curves(recording(lost, np.full(40, 2.0)))
   assert "1 of 2 seeds had not diverged" in range_curve.warning(both)
   assert "rate 1:" in range_curve.warning(both)
   assert range_curve.warning(both[:1]) is None
@@ -131,13 +131,6 @@ def test_a_ramp_that_never_got_there_is_warned_of():
 def test_a_factor_that_stops_everything_and_wrong_seeds_are_refused():
   good = recording(np.ones(40))
   with pytest.raises(InputError, match="divergence factor is 1"):
-    range_curve.curves(good, divergence_factor=1.0)
+    range_curve.loss_curves(good, divergence_factor=1.0)
   with pytest.raises(InputError, match="1 curves for 2 seeds"):
     dataclasses.replace(good, seeds=(0, 1))
-
-
-def test_a_recording_as_plain_values():
-  shown = recording(np.ones(40)).to_dict()
-  assert shown["noise"] is None
-  assert shown["losses"] == [[1.0] * 40]
-  assert shown["seeds"] == [0]

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import optax
 import pytest
 
 from mnist_jax import data
+from mnist_jax import range_test as package
 from mnist_jax.model import mlp, objective
 from mnist_jax.range_test import recording as range_test
 from mnist_jax.range_test import rules
@@ -351,7 +353,11 @@ def test_wrong_arguments_are_refused(small):
   hparams = loop.make_hparams(0)
   for seeds, kwargs, message in (
     ((), {}, "no seeds"),
-    ((0,), {"measured_on": "test"}, "--loss=test: expected one of train, dev"),
+    (
+      (0,),
+      {"measured_on": "test"},
+      "measured_on=test: expected one of train, dev",
+    ),
   ):
     with pytest.raises(InputError, match=message):
       range_test.network(CONFIG, hparams, small, seeds, SHORT, **kwargs)
@@ -388,7 +394,7 @@ def test_no_choice_comes_with_its_reason(small):
   )
   assert rate is None
   assert "no suggestion" in reason
-  with pytest.raises(InputError, match="--rule=best"):
+  with pytest.raises(InputError, match="rule=best"):
     range_test.choose(CONFIG, hparams, small, 0, rule="best")
 
 
@@ -425,3 +431,12 @@ def test_the_order_of_examples_may_have_its_own_seed(small, plain):
     for order in (None, 3, 8)
   ]
   assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_the_example_of_the_package_runs(mnist, monkeypatch, capsys):
+  monkeypatch.setattr(data, "load", lambda: data.take(mnist, 3000))
+  example = package.__doc__.partition("Start with")[2]
+  exec(textwrap.dedent(example))
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.partition(": ")[0] for line in lines] == list(package.RULES)
+  assert "geometric mean over 4 of 4 seeds" in lines[-1]

@@ -224,7 +224,7 @@ def test_one_seed_has_no_interval():
 
 def test_unknown_rules_and_no_curves_are_refused():
   curves = judged(valley_curve(ramp())).curves
-  with pytest.raises(InputError, match="--rule=best: expected one of steepest"):
+  with pytest.raises(InputError, match="rule=best: expected one of steepest"):
     rules.suggest(curves, "best")
   with pytest.raises(InputError, match="no curve"):
     rules.suggest((), "valley")

@@ -225,6 +225,51 @@ def test_evaluation_counts_every_example_once(count, chunk):
   np.testing.assert_allclose(result.loss_sum, whole.loss_sum, rtol=1e-5)
 
 
+def test_params_at_are_those_of_the_run(mnist):
+  small = dataclasses.replace(
+    mnist, train=data.Split(*(x[:210] for x in mnist.train))
+  )
+  split = jax.device_put(small.train)
+  found = {
+    epoch: jax.tree.map(np.asarray, params)
+    for epoch, params in loop.params_at(SMALL, 1.5, split, 3, (0, 2), l2=0.01)
+  }
+  assert list(found) == [0, 2]
+  arrived = loop.epochs(
+    SMALL,
+    small,
+    loop.make_hparams(3, l2=0.01),
+    np.full(14, 1.5, np.float32),
+    loop.init_state(SMALL, 3),
+    seed=3,
+    last=2,
+  )
+  for row, state in arrived:
+    if row["epoch"] in found:
+      expected = found[row["epoch"]]
+      jax.tree.map(np.testing.assert_array_equal, state.params, expected)
+
+
+def test_a_run_that_diverges_has_params_all_the_same(small):
+  config = dataclasses.replace(SMALL, sizes=(784, 8, 10), activations=("relu",))
+  found = dict(loop.params_at(config, 3e38, small.train, 0, (1,)))
+  assert not np.isfinite(flat(found[1])).all()
+
+
+def test_what_is_observed_is_before_each_update(small):
+  """The loop of any step: three updates of x <- x - rate."""
+  end, losses, seen = loop.scan_steps(
+    lambda x, rate: (x - rate, 10 * x),
+    jnp.float32(6),
+    jnp.float32([1, 2, 3]),
+    lambda x, rate: {"before": x, "rate": rate},
+  )
+  assert end == 0
+  assert losses.tolist() == [60, 50, 30]
+  assert seen["before"].tolist() == [6, 5, 3]
+  assert seen["rate"].tolist() == [1, 2, 3]
+
+
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_epoch_lowers_for_every_platform(small, platform):
   config = loop.TrainConfig(dropout_rate=0.1, optimizer="adam", batch_size=64)
