@@ -30,6 +30,7 @@ _FAILED = (gradcheck.Verdict.WRONG, gradcheck.Verdict.NOT_FINITE)
 
 def define_flags() -> None:
   flags.DEFINE_string("inject", None, "a fault to plant, or list")
+  shared.list_in_help("inject")
   shared.use(
     *("hidden_sizes", "activations", "initializer", "l2", "dropout"),
     *("batch_size", "seed", *shared.DATA_FLAGS, "workdir", "overwrite"),
