@@ -10,7 +10,7 @@ Every file is replaced whole (written beside, flushed, renamed), so that a
 kill at any moment leaves the old one or the new one. Numbers that JSON lacks
 are the strings "NaN", "Infinity" and "-Infinity", and read back as numbers.
 
-Reading (`read_run`) needs no jax; it is imported only where it is asked.
+Reading (`read_run`) starts no device.
 """
 
 import contextlib
@@ -115,7 +115,7 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-  """Reads a run directory, finished or not; changes nothing and needs no jax.
+  """Reads a run directory, finished or not; changes nothing, starts no device.
 
   Raises:
     InputError: No run there, or one of its files cannot be read.

@@ -342,13 +342,20 @@ def run_python(script, *args):
   )
 
 
-def test_reading_needs_no_jax(workdir):
+def test_reading_starts_no_device(workdir):
   script = """
 import sys
+from jax.extend import backend
 from mnist_jax.training import run_directory
-print(len(run_directory.read_run(sys.argv[1]).rows), "jax" in sys.modules)
+print(len(run_directory.read_run(sys.argv[1]).rows))
+import jax
+jax.config.update("jax_platforms", "none such")
+try:
+  backend.get_backend()
+except RuntimeError:
+  print("not started")
 """
-  assert run_python(script, workdir).stdout == "3 False\n"
+  assert run_python(script, workdir).stdout == "3\nnot started\n"
 
 
 # Writes rows and a file without end; forked from a process that has imported
