@@ -221,19 +221,16 @@ class Lab:
       for family, some in families.items()
     }
     table = self.sweep(cells, budget, **where)
-    numbers = {
-      sweep.cell_key(cell, budget): at // seeds
-      for some in cells.values()
-      for at, cell in enumerate(some)
-    }
-    table = table.assign(candidate=table["cell"].map(numbers))
-    best = {
-      family: some[
-        sweep.best_arm(table[table["arm"] == family], "candidate", metric)
-      ]
-      for family, some in families.items()
-    }
-    return Tuned(best, table.drop(columns="candidate"))
+    best = {}
+    for family, some in families.items():
+      numbers = {
+        sweep.cell_key(cell, budget): at // seeds
+        for at, cell in enumerate(cells[family])
+      }
+      own = table[table["arm"] == family]
+      own = own.assign(candidate=own["cell"].map(numbers))
+      best[family] = some[sweep.best_arm(own, "candidate", metric)]
+    return Tuned(best, table)
 
   def sweep(
     self,

@@ -1,7 +1,6 @@
 """Verdicts of studies on tables whose answer is known."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from experiments import (
   seeds,
 )
 from experiments._shared import study
-from mnist_jax import data, range_test
+from mnist_jax import data, range_test, sweep
 from mnist_jax.data import sparse
 from mnist_jax.stats import verdicts
 from mnist_jax.stats.verdicts import Verdict
@@ -161,27 +160,35 @@ def test_adaptive_rates():
   assert found["adam by sparseness, accuracy"] is Verdict.FAILS
 
 
-def test_adaptive_rates_says_how_its_data_are_made_again(mnist):
+def test_adaptive_rates_says_how_its_data_are_made_again(
+  mnist, tmp_path, monkeypatch
+):
   dataset = data.take(mnist, 50)
   swept = []
 
-  def sweep(cells, budget, *, dataset, data_flags, name):
+  def made(lab, cells, budget, *, dataset, data_flags, name):
     swept.append((dataset, dict(flag[2:].split("=") for flag in data_flags)))
-    return pd.DataFrame([dataclasses.asdict(c) for c in cells]).assign(
-      cell=range(len(cells)), step=1, dev_accuracy=0.9
-    )
+    runs = [
+      dataclasses.asdict(cell)
+      | {"cell": sweep.cell_key(cell, budget), "step": 1, "dev_accuracy": 0.9}
+      for own in cells.values()
+      for cell in own
+    ]
+    return study.by_arm(pd.DataFrame(runs), cells, budget)
 
+  monkeypatch.setattr(study.Lab, "sweep", made)
   values = study.preset_values(adaptive_rates.STUDY, "quick")
-  lab = SimpleNamespace(dataset=dataset, sweep=sweep)
-  adaptive_rates.measure(lab, values)
+  lab = study.Lab(dataset, tmp_path, overwrite=False)
+  measured = adaptive_rates.measure(lab, values)
+  assert set(measured["table"]["arm"]) == set(adaptive_rates.GRIDS)
   assert len(swept) == 4
   for used, flags in swept:
-    made = dataset
+    made_again = dataset
     if flags:
-      made = sparse.sparsify(
+      made_again = sparse.sparsify(
         dataset, float(flags["sparse_lowest"]), int(flags["sparse_seed"])
       )
-    assert store.data_digest(used) == store.data_digest(made)
+    assert store.data_digest(used) == store.data_digest(made_again)
   assert [bool(flags) for _, flags in swept] == [True, True, False, False]
 
 
