@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 a wrong flag, file or directory (one line says which);
 3 the loss stopped being finite; 128 + signal when stopped by SIGTERM or SIGINT.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -47,10 +48,19 @@ def help_text(doc: str) -> str:
   return "\n".join([doc.strip(), "", *map(_help_line, names)])
 
 
+def _print_help(doc: str) -> NoReturn:
+  """Prints the help and ends, in silence where the reader has gone."""
+  try:
+    print(help_text(doc), flush=True)
+  except BrokenPipeError:
+    # Python flushes stdout once more as it ends, and would fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  sys.exit(0)
+
+
 def _parse(argv: Sequence[str], doc: str, arguments: bool) -> list[str]:
   if any(arg in HELP_FLAGS for arg in argv[1:]):
-    print(help_text(doc))
-    sys.exit(0)
+    _print_help(doc)
   try:
     rest = FLAGS(argv)
   except flags.Error as error:
