@@ -51,6 +51,7 @@ SCHEDULE_FLAGS = tuple(
   and name != "learning_rate"
 )
 DATA_FLAGS = (*_DATA, "num_train")
+_VALUE = r"""(?:[-+.\d'"(\[]|nan|inf|None)"""  # how one begins in a message
 _used: list[str] = []
 _listed: list[str] = []  # in the help, beside the shared ones
 
@@ -145,7 +146,7 @@ def list_in_help(name: str) -> None:
 def with_dashes(message: str) -> str:
   """A message of the library with parameters named as the flags they are."""
   return re.sub(
-    r"(?<![-\w/.])[a-z]\w*(?=[=:])",
+    rf"(?<![-\w/.])[a-z]\w*(?=[=:]| is {_VALUE})",
     lambda found: f"--{found[0]}" if found[0] in FLAGS else found[0],
     message,
   )
