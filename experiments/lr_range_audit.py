@@ -37,7 +37,6 @@ from mnist_jax.sweep import figures, tables
 
 MARGIN = 0.0015  # accuracy
 REFUSED = 0.2  # the book's rate
-TUNING_SEED = 1000
 FIRST_SEED = 100
 L1_BATCH = 128
 L1_EVALUATIONS = 20  # at the end of the epoch, ten updates apart
@@ -91,7 +90,7 @@ def _audit(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
   """The runs of a batch size with an arm for each, and the grid's runs."""
   budget = sweep.Budget(epochs=values.epochs)
-  tuning = range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
+  tuning = study.tuning_seeds(values.tuning_seeds)
   grid = lab.sweep(
     sweep.product(
       batch_size=batch_size, learning_rate=values.rates, seed=tuning

@@ -32,7 +32,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from experiments._shared import checks, study
+from experiments._shared import study
 from experiments.best_batch import curves as batch_curves
 from experiments.best_batch import figures
 from mnist_jax import plotting, stats, sweep
@@ -41,26 +41,24 @@ from mnist_jax.stats import verdicts
 from mnist_jax.sweep import tables
 
 PEAK_MARGIN, SLOPE_MARGIN = 0.001, 0.1
-TUNING_SEED = 1000
 MOMENTUM = 0.9
 EPOCH_SMALLEST = 8  # batch, where the budget is an epoch
 
 OPTIONS = (
   study.Option("updates", 200, 1000, "of the equal updates"),
   study.Option(
-    "batches", (8, 32, 128), tuple(2**k for k in range(2, 10)), "grid"
+    "batches", (8, 32, 128), tuple(2**k for k in range(2, 10)), "grid", rises=3
   ),
-  study.Option("rates", (0.1, 0.4), (0.1, 0.4, 1.6), "fixed, without tuning"),
-  study.Option("sizes", (1000,), (1000, 4000, 15000), "N below all"),
+  study.Option(
+    "rates", (0.1, 0.4), (0.1, 0.4, 1.6), "fixed, without tuning", rises=2
+  ),
+  study.Option("sizes", (1000,), (1000, 4000, 15000), "N below all", rises=1),
   study.Option("seeds", 2, 30, "fresh seeds"),
   study.Option("tuning_seeds", 1, 3, "seeds that choose the batch"),
 )
 
 
 def check(values: SimpleNamespace) -> None:
-  checks.rising("batches", values.batches, 3)
-  checks.rising("rates", values.rates, 2)
-  checks.rising("sizes", values.sizes, 1)
   for budget_unit, examples in (
     ("updates", values.sizes[0]),
     ("epochs", 10**9),
@@ -68,9 +66,9 @@ def check(values: SimpleNamespace) -> None:
     found = _batches(values, budget_unit, examples)
     if len(found) < 3:
       raise InputError(
-        f"--batches={','.join(map(str, values.batches))}: found {len(found)} "
+        f"batches={','.join(map(str, values.batches))}: found {len(found)} "
         f"from {EPOCH_SMALLEST} on for the epoch and up to half of "
-        f"--sizes={values.sizes[0]}, expected 3 of each"
+        f"sizes={values.sizes[0]}, expected 3 of each"
       )
 
 
@@ -98,7 +96,6 @@ def _curves(values: SimpleNamespace, count: int) -> list[batch_curves.Curve]:
 def _cells(
   curve: batch_curves.Curve, values: SimpleNamespace, count: int
 ) -> list[sweep.Settings]:
-  tuning = range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
   rate = curve.effective_rate * (1 - curve.momentum)
   return sweep.product(
     batch_size=_batches(values, curve.budget_unit, curve.examples),
@@ -106,7 +103,7 @@ def _cells(
     optimizer="momentum" if curve.momentum else "sgd",
     momentum=curve.momentum or None,
     num_train=None if curve.examples == count else curve.examples,
-    seed=[*range(values.seeds), *tuning],
+    seed=[*range(values.seeds), *study.tuning_seeds(values.tuning_seeds)],
   )
 
 
@@ -114,7 +111,7 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
   count = len(lab.dataset.train.labels)
   if values.sizes[-1] >= count:
     raise InputError(
-      f"--sizes=...,{values.sizes[-1]}: expected below the {count} training "
+      f"sizes=...,{values.sizes[-1]}: expected below the {count} training "
       "examples"
     )
   budgets = {
@@ -133,7 +130,7 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
         table[table["cell"].isin(keys)].assign(**dataclasses.asdict(curve))
       )
   both = pd.concat(found, ignore_index=True)
-  tuning = both["seed"] >= TUNING_SEED
+  tuning = both["seed"] >= study.TUNING_SEED
   return {"table": both[~tuning], "tuning": both[tuning]}
 
 

@@ -120,7 +120,7 @@ def draw_map(ax: axes.Axes, table: pd.DataFrame, metric: str) -> None:
   run.
 
   Args:
-    table: last rows, of a `rate_columns` grid.
+    table: last rows, of a `rate_search` grid.
     metric: "dev_accuracy", shown in percent down to 15 points below the best
       cell, or "dev_loss", of the counted losses' geometric mean.
   """

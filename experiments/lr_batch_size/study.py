@@ -47,7 +47,6 @@ from mnist_jax.stats import slopes, verdicts
 from mnist_jax.sweep import figures as study_figures
 from mnist_jax.sweep import rate_search, tables
 
-TUNING_SEED = 1000
 BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
 THIRDS = {"linear": (8, 64), "square root": (64, 512), "none": (512, 4096)}
 EXPONENTS = {"linear": 1.0, "square root": 0.5, "none": 0.0}
@@ -112,7 +111,7 @@ def _map(lab: study.Lab, kind: str, values: SimpleNamespace) -> pd.DataFrame:
     lambda cells: lab.sweep(cells, budget),
     values.batch_sizes,
     values.rates,
-    tuning_seeds=range(TUNING_SEED, TUNING_SEED + values.tuning_seeds),
+    tuning_seeds=study.tuning_seeds(values.tuning_seeds),
     seeds=range(values.seeds),
   ).assign(kind=kind)
 

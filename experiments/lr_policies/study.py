@@ -34,7 +34,6 @@ from mnist_jax.stats import verdicts
 from mnist_jax.sweep import figures as study_figures
 from mnist_jax.sweep import tables
 
-TUNING_SEED = 1000
 ONE_LAST_PLACE = 1.0
 CONVEX_RATE = 0.1
 SIX = ("fixed", "step", "multistep", "exp", "inv", "poly")
@@ -78,7 +77,7 @@ def _trained(
   lab: study.Lab, values: SimpleNamespace
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
   """Runs of the chosen constants on fresh seeds, and those of the choice."""
-  tuning = range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
+  tuning = study.tuning_seeds(values.tuning_seeds)
   tried = {
     (policy, number): _cells(policy, constants, values.first_rates, tuning)
     for policy, some in candidates(values.epochs).items()

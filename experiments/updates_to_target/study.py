@@ -43,7 +43,7 @@ from typing import Any
 import jax
 import pandas as pd
 
-from experiments._shared import checks, progress, study
+from experiments._shared import progress, study
 from experiments.updates_to_target import (
   figures,
   minima,
@@ -55,9 +55,8 @@ from experiments.updates_to_target import tables as scaling_tables
 from mnist_jax import data, plotting, stats, sweep, training
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import slopes, verdicts
-from mnist_jax.sweep import rate_tuning, tables
+from mnist_jax.sweep import rate_search, tables
 
-TUNING_SEED = 1000
 SMALL_TO, SLOPE_MARGIN, FLAT = 64, 0.1, -0.1
 LIMIT = 4  # times the updates that tuning took
 WINDOWS = 40  # updates over which roughness is measured
@@ -69,23 +68,27 @@ ROUGH = {"batch_loss": "mini-batch loss", "dev_loss": "development loss"}
 
 OPTIONS = (
   study.Option(
-    "batches", (16, 64, 256), tuple(2**k for k in range(14)), "of B7"
+    "batches", (16, 64, 256), tuple(2**k for k in range(14)), "of B7", rises=3
   ),
   study.Option("target", 0.5, 0.25, "development loss, nats"),
   study.Option("seeds", 2, 30, "fresh seeds"),
   study.Option("tuning_seeds", 1, 2, "seeds of each tuned rate"),
-  study.Option("gap_batches", (128, 2048), (32, 128, 512, 2048, 8192), "of B8"),
+  study.Option(
+    "gap_batches",
+    (REFERENCE, LARGE),
+    (32, REFERENCE, 512, LARGE, 8192),
+    "of B8",
+    rises=2,
+  ),
   study.Option("gap_epochs", 1, 10, "equal epochs of B8"),
   study.Option("gap_updates", 60, 1290, "equal updates of B8"),
 )
 
 
 def check(values: SimpleNamespace) -> None:
-  checks.rising("batches", values.batches, 3)
-  checks.rising("gap_batches", values.gap_batches, 2)
   if not {REFERENCE, LARGE} <= set(values.gap_batches):
     raise InputError(
-      f"--gap_batches={','.join(map(str, values.gap_batches))}: expected "
+      f"gap_batches={','.join(map(str, values.gap_batches))}: expected "
       f"{REFERENCE} and {LARGE} in it"
     )
 
@@ -97,20 +100,16 @@ def _expected(batch_size: int) -> float:
 
 def _tune_to_target(
   lab: study.Lab, batch_size: int, values: SimpleNamespace
-) -> rate_tuning.Tuned:
+) -> rate_search.Tuned:
   limit = math.ceil(2 * _expected(batch_size))
   budget = target_runs.budget(limit, values.target)
-  return rate_tuning.tune(
+  return rate_search.tune(
     functools.partial(lab.sweep, budget=budget),
     batch_size,
     min(2.0, 0.04 * batch_size**0.85),
-    _tuning(values),
+    study.tuning_seeds(values.tuning_seeds),
     lambda rows: target_runs.score(rows, values.target),
   )
-
-
-def _tuning(values: SimpleNamespace) -> range:
-  return range(TUNING_SEED, TUNING_SEED + values.tuning_seeds)
 
 
 def _rough(
@@ -215,11 +214,11 @@ def _measure_gap(
     for size in values.gap_batches:
       if unit == "updates" and values.gap_updates * size > MOST_EPOCHS * count:
         continue
-      tuned = rate_tuning.tune(
+      tuned = rate_search.tune(
         functools.partial(lab.sweep, budget=budget),
         size,
         min(2.0, 0.08 * size**0.5),
-        _tuning(values),
+        study.tuning_seeds(values.tuning_seeds),
         lambda rows: -rows["dev_accuracy"],
         step=2,
       )

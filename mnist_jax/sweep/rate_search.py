@@ -1,11 +1,13 @@
-"""The columns of a map of rate x batch: their grids, how they go on, the best.
+"""Searches of the best rate of each batch size, on half octaves.
 
-A column is the last rows (`tables.last_rows`) of one batch size's runs, each of
-its rates with the same seeds. Grids are of half octaves: place k is the rate
-2^(k / 2). Each column's best rate is searched in two stages, and no column ends
-at its best rate but by the limits stated here.
+Place k of a grid is the rate 2^(k / 2). A column is the last rows
+(`tables.last_rows`) of one batch size's runs, each of its rates with the same
+seeds. `search` finds the best rates of a map in two stages by the loss, `tune`
+that of one batch size by any score; both go on past an end of a grid while the
+best rate is there, up to the limits stated here.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -22,6 +24,7 @@ from mnist_jax.training.settings import Settings
 LOWEST, HIGHEST = -20, 16  # the places that a coarse column may reach
 NEAR = (-2, -1, 0, 1, 2)  # where a fresh column begins, about the coarse best
 BEYOND = 3  # how far it may go on past these, at each end
+FURTHER = 8  # how far `tune` may move each end
 SHARE = 0.2  # of seeds with their best at an end, from which it goes on
 
 
@@ -37,10 +40,12 @@ def place(rate: float) -> int:
 
 
 class Column(NamedTuple):
-  """Of one batch size; S seeds, K rates, rising.
+  """The runs of one batch size; S seeds, K rates, rising.
 
   Attributes:
-    losses: as `tables.counted_loss`.
+    rates: The rates, above 0.
+    losses: The losses in nats, as `tables.counted_loss` gives them.
+    lost: Whether each run diverged.
   """
 
   rates: Float[np.ndarray, " K"]
@@ -57,10 +62,10 @@ def column(table: pd.DataFrame, batch_size: int) -> Column:
   """The column of a batch size.
 
   Args:
-    table: last rows, of other batch sizes as well.
+    table: The last rows, also those of other batch sizes.
 
   Raises:
-    InputError: as `tables.curves`: rates that have not the same seeds.
+    InputError: As `tables.curves`: the rates have not the same seeds.
   """
   own = table[table["batch_size"] == batch_size]
   own = own.assign(loss=tables.counted_loss(own), lost=tables.lost(own))
@@ -95,7 +100,7 @@ def more_fresh(table: pd.DataFrame, batch_size: int, centre: int) -> list[int]:
   seeds, is at that end.
 
   Args:
-    centre: the place it began around.
+    centre: The place it began around.
   """
   rates, losses, _ = column(table, batch_size)
   low, high = grid_minimum.open_ends(losses, SHARE)
@@ -116,7 +121,9 @@ def extended(
   """The last rows of all runs; each column goes on until it lacks nothing.
 
   Args:
-    begin: the first places of each batch size.
+    run: It trains cells within one budget and returns their table.
+    begin: The first places of each batch size.
+    seeds: The seeds of every rate.
     more: (last rows so far, batch size) -> the places still lacking.
   """
   found: list[pd.DataFrame] = []
@@ -147,8 +154,10 @@ def search(
   """Coarse columns by factors of 2, then fresh ones around their best rates.
 
   Args:
-    rates: where the coarse columns begin, each twice the one before.
-    tuning_seeds: of the coarse columns; others than `seeds`.
+    run: It trains cells within one budget and returns their table.
+    rates: Where the coarse columns begin, each twice the one before.
+    tuning_seeds: The seeds of the coarse columns; others than `seeds`.
+    seeds: The seeds of the fresh columns.
 
   Returns:
     The last rows of all runs, with the column `stage`, "coarse" or "fresh".
@@ -173,6 +182,9 @@ def best_rates(
 ) -> tuple[Float[np.ndarray, "S K"], Int[np.ndarray, "S K"]]:
   """Each seed's best rate (`grid_minimum.minimum`) at each batch size.
 
+  Args:
+    table: The last rows, of S seeds at every rate; K batch sizes.
+
   Returns:
     The rates, and at which end of its grid each is censored: -1, 0 or 1.
   """
@@ -184,3 +196,73 @@ def best_rates(
     np.stack([best.at for best in found], axis=1),
     np.stack([best.edge for best in found], axis=1),
   )
+
+
+Score = Callable[[pd.DataFrame], pd.Series]
+
+
+class Tuned(NamedTuple):
+  """What `tune` found.
+
+  Attributes:
+    rate: The best rate.
+    runs: The last rows of all runs that were made for it, with the column
+      `score`, the lower the better.
+  """
+
+  rate: float
+  runs: pd.DataFrame
+
+
+def _best(runs: pd.DataFrame, score: Score) -> float:
+  means = score(runs).groupby(runs["learning_rate"]).mean()
+  return float(means.idxmin())
+
+
+def _beyond(
+  runs: pd.DataFrame, _: int, *, score: Score, step: int, reach: range
+) -> list[int]:
+  """The next place past the end at which the best rate is."""
+  places = [place(rate) for rate in runs["learning_rate"].unique()]
+  best = place(_best(runs, score))
+  beyond = (min(places), best - step), (max(places), best + step)
+  return [at for end, at in beyond if best == end and at in reach]
+
+
+def tune(
+  run: Run,
+  batch_size: int,
+  guess: float,
+  seeds: range,
+  score: Score,
+  *,
+  step: int = 1,
+) -> Tuned:
+  """The rate of least mean score over the seeds, on a grid about a guess.
+
+  From half the guess to twice it, and on past an end as long as the best rate
+  is there, up to FURTHER places.
+
+  Args:
+    run: It trains cells within one budget and returns their table.
+    guess: A rate, > 0.
+    seeds: The seeds of every rate.
+    score: last rows -> a number for each, the lower the better, finite.
+    step: The grid's step in places: 1 for factors of sqrt 2, 2 for factors of
+      2.
+
+  Raises:
+    ValueError: A score is not finite.
+  """
+  centre = place(guess)
+  reach = range(centre - 2 - FURTHER, centre + 3 + FURTHER)
+  runs = extended(
+    run,
+    {batch_size: list(range(centre - 2, centre + 3, step))},
+    seeds,
+    functools.partial(_beyond, score=score, step=step, reach=reach),
+  )
+  scored = runs.assign(score=score(runs))
+  if not np.isfinite(scored["score"]).all():
+    raise ValueError("a score is not finite, expected a number for every run")
+  return Tuned(_best(runs, score), scored)

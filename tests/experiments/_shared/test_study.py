@@ -1,12 +1,14 @@
 """What a study's lab tunes, sweeps and files."""
 
 import json
+import types
 
 import pandas as pd
 import pytest
 
 from experiments._shared import study
 from mnist_jax import sweep
+from mnist_jax.runtime.errors import InputError
 
 BUDGET = sweep.Budget(epochs=1)
 
@@ -125,3 +127,32 @@ def test_a_lab_without_data_has_no_data_set(tmp_path):
   assert own.data_digest is None
   with pytest.raises(ValueError, match="no data set"):
     _ = own.dataset
+
+
+@pytest.fixture
+def option(monkeypatch):
+  """A list of numbers that rise, whose flag says what it is given."""
+  own = study.Option("batches", (1, 2), (1, 2, 3), "grid", rises=2)
+  given = types.SimpleNamespace(value=None)
+  monkeypatch.setattr(study, "FLAGS", {"batches": given})
+
+  def value(text, preset="full"):
+    given.value = text and text.split(",")
+    return own.value(preset)
+
+  return value
+
+
+def test_an_option_is_what_its_flag_says_else_the_preset(option):
+  assert option(None, "quick") == (1, 2)
+  assert option(None) == (1, 2, 3)
+  assert option("4,8") == (4, 8)
+
+
+@pytest.mark.parametrize("given", ["4", "2,1", "1,1", "0,1", "-1,2"])
+def test_an_option_that_must_rise(option, given):
+  message = f"^batches={given}: expected at least 2 numbers above 0 that rise"
+  with pytest.raises(InputError, match=message):
+    option(given)
+  with pytest.raises(InputError, match="=1,x: expected whole numbers"):
+    option("1,x")
