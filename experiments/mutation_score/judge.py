@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -85,12 +86,10 @@ def summarise(faults: Sequence[Record], correct: Sequence[Record]) -> Record:
     "check_grads_best": best_setting(faults, correct),
     "by_network": {
       network: {
-        key: rate([r for r in faults if r["network"] == network], holds)
-        for key, holds in (
-          ("caught", lambda r: r["caught"]),
-          ("placed", lambda r: r["placed"]),
-          ("named", lambda r: r["named"]),
+        key: rate(
+          [r for r in faults if r["network"] == network], itemgetter(key)
         )
+        for key in ("caught", "placed", "named")
       }
       for network in dict.fromkeys(r["network"] for r in faults)
     },
@@ -104,14 +103,13 @@ def summarise(faults: Sequence[Record], correct: Sequence[Record]) -> Record:
 
 def by_fault(faults: Sequence[Record]) -> list[Record]:
   """One row a fault: in how many cases caught, placed, named."""
-  best = list(faults[0]["check_grads"])
   rows = []
   for name in dict.fromkeys(r["fault"] for r in faults):
     own = [r for r in faults if r["fault"] == name]
     row: Record = {"fault": name, "cases": len(own)}
     for key in ("caught", "placed", "named", "named_alone"):
       row[key] = sum(r[key] for r in own)
-    for setting in best:
+    for setting in faults[0]["check_grads"]:
       row[f"check_grads {setting}"] = sum(map(_rejected(setting), own))
     row["smallest_distance"] = min(r["distance"] for r in own)
     rows.append(row)
@@ -131,11 +129,10 @@ def questions(
 
   told = [r for r in faults if not r["nameless"]]
   caught = fractions(lambda r: r["caught"], faults)
-  peer = fractions(_rejected(best_setting(faults, correct)), faults)
+  by_peer = _rejected(best_setting(faults, correct))
+  peer = fractions(by_peer, faults)
   alarms = np.array([float(r["verdict"] == "wrong") for r in correct])
-  peer_alarms = np.array(
-    [float(_rejected(best_setting(faults, correct))(r)) for r in correct]
-  )
+  peer_alarms = np.array([float(by_peer(r)) for r in correct])
 
   def above(name: str, text: str, values: np.ndarray, target: float) -> Any:
     effect = mean_interval(values, seed=0)
@@ -192,25 +189,24 @@ def picture(summary: Record) -> plotting.Figure:
   ):
     rates = [summary[key]]
     rates += [summary["check_grads"][s][key] for s in settings]
-    with plotting.style():
-      y = np.arange(len(rates))[::-1]
-      for i, (place, found) in enumerate(zip(y, rates, strict=True)):
-        value = 100 * found["rate"]
-        ax.barh(place, value, 0.6, color=plotting.COLOURS[i])
-        low, high = 100 * found["low"], 100 * found["high"]
-        ax.plot([low, high], [place, place], color="black", linewidth=1.2)
-        ax.annotate(
-          f"{found['count']:,} of {found['of']:,}",
-          (max(value, high), place),
-          xytext=(5, 0),
-          textcoords="offset points",
-          va="center",
-          fontsize=9,
-        )
-      ax.set_yticks(y, names)
-      ax.set_xlim(0, 128)
-      ax.set_xticks(range(0, 101, 25))
-      ax.set_xlabel("% (line: 95 % Wilson interval)")
-      ax.set_title(title)
-      ax.grid(axis="y", visible=False)
+    y = np.arange(len(rates))[::-1]
+    for i, (place, found) in enumerate(zip(y, rates, strict=True)):
+      value = 100 * found["rate"]
+      ax.barh(place, value, 0.6, color=plotting.COLOURS[i])
+      low, high = 100 * found["low"], 100 * found["high"]
+      ax.plot([low, high], [place, place], color="black", linewidth=1.2)
+      ax.annotate(
+        f"{found['count']:,} of {found['of']:,}",
+        (max(value, high), place),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+      )
+    ax.set_yticks(y, names)
+    ax.set_xlim(0, 128)
+    ax.set_xticks(range(0, 101, 25))
+    ax.set_xlabel("% (line: 95 % Wilson interval)")
+    ax.set_title(title)
+    ax.grid(axis="y", visible=False)
   return figure

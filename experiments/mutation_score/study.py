@@ -66,15 +66,13 @@ def _correct(network: cases.Network, seed: int) -> list[dict[str, Any]]:
   return [cases.correct_record(network, seed)]
 
 
-def measure(
-  lab: study.Lab, values: SimpleNamespace
-) -> dict[str, list[dict[str, Any]]]:
+def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
   small = tuple(cases.SMALL[number - 1] for number in values.small_networks)
   planted = cases.fault_cases(
     values.chapter_seeds, values.small_seeds, _FIRST_FAULT, small
   )
   correct = cases.correct_cases(values.correct, values.alike, _FIRST_CORRECT)
-  return {
+  found = {
     "faults": lab.collect(
       {
         f"{network}, seed {seed}": functools.partial(
@@ -92,6 +90,7 @@ def measure(
       "correct",
     ),
   }
+  return found | {"summary": judge.summarise(**found)}
 
 
 def judged(
@@ -108,19 +107,19 @@ def summarise(
   """Each fault's row, and all rates with what was missed or misjudged."""
   return {
     "faults.csv": pd.DataFrame(judge.by_fault(measured["faults"])),
-    "summary.json": judge.summarise(**measured),
+    "summary.json": measured["summary"],
   }
 
 
 def draw(
   measured: dict[str, Any], values: SimpleNamespace
 ) -> dict[str, plotting.Figure]:
-  return {"mutation_score": judge.picture(judge.summarise(**measured))}
+  return {"mutation_score": judge.picture(measured["summary"])}
 
 
 def report(measured: dict[str, Any], values: SimpleNamespace) -> str:
   """The rates in lines, ours and those of check_grads."""
-  summary = judge.summarise(**measured)
+  summary = measured["summary"]
   rows = {
     key.replace("_", " "): summary[key]
     for key in (
