@@ -107,28 +107,27 @@ def error_vs_step(
   """
   figure, axes = plotting.panels(1, 2, (12.0, 5.8))
   for ax, dtype in zip(axes[0], ("float64", "float32"), strict=True):
-    with plotting.style():
-      plotting.log_axis(ax, "x")
-      plotting.log_axis(ax, "y")
-      _marks(ax, 1e-12)
-      floors = [
-        _step_line(
-          ax, steps, errors[dtype, method], i, name, slopes[dtype, method]
-        )
-        for i, (method, name) in enumerate(_NAMES.items())
-      ]
-      floor = min(c for c in floors if c)
-      ax.plot(
-        steps,
-        floor / steps,
-        color="black",
-        linewidth=1,
-        linestyle=(0, (1, 2)),
-        label=f"rounding floor {floor:.0e} / h",
+    plotting.log_axis(ax, "x")
+    plotting.log_axis(ax, "y")
+    _marks(ax, 1e-12)
+    floors = [
+      _step_line(
+        ax, steps, errors[dtype, method], i, name, slopes[dtype, method]
       )
-      ax.set_xlabel("step h")
-      ax.set_title(f"losses computed in {dtype}")
-      _legend_below(ax, 1)
+      for i, (method, name) in enumerate(_NAMES.items())
+    ]
+    floor = min(c for c in floors if c)
+    ax.plot(
+      steps,
+      floor / steps,
+      color="black",
+      linewidth=1,
+      linestyle=(0, (1, 2)),
+      label=f"rounding floor {floor:.0e} / h",
+    )
+    ax.set_xlabel("step h")
+    ax.set_title(f"losses computed in {dtype}")
+    _legend_below(ax, 1)
   axes[0, 0].set_ylabel("distance to the exact gradient")
   seeds = len(next(iter(errors.values())))
   figure.suptitle(
@@ -173,29 +172,27 @@ def residual_map(
       table = run.mosaic(error.T.reshape(-1, 28, 28), columns)
     else:
       table = error if error.ndim == 2 else error[:, None]
-    with plotting.style():
-      image = ax.imshow(
-        np.log10(np.clip(table, _LEAST, _MOST)),
-        cmap="viridis",
-        vmin=math.log10(_LEAST),
-        vmax=math.log10(_MOST),
-        interpolation="nearest",
-        aspect="equal" if tile else "auto",
-      )
-      shape = "x".join(map(str, error.shape))
-      ax.set_title(f"{name}\n{shape}\nmax {worst:.0e}", fontsize=9)
-      ax.grid(False)
-      ax.set_xticks([])
-      ax.set_yticks([])
-      if tile:
-        ax.set_xlabel("28x28 pixels for each unit")
-      elif error.ndim == 2:
-        ax.set_xlabel("unit")
-        ax.set_ylabel("input")
-  with plotting.style():
-    bar = figure.colorbar(image, ax=list(axes[0]), fraction=0.03, pad=0.01)
-    ticks = range(-16, 1, 4)
-    bar.set_ticks(list(ticks), labels=[f"$10^{{{t}}}$" for t in ticks])
+    image = ax.imshow(
+      np.log10(np.clip(table, _LEAST, _MOST)),
+      cmap="viridis",
+      vmin=math.log10(_LEAST),
+      vmax=math.log10(_MOST),
+      interpolation="nearest",
+      aspect="equal" if tile else "auto",
+    )
+    shape = "x".join(map(str, error.shape))
+    ax.set_title(f"{name}\n{shape}\nmax {worst:.0e}", fontsize=9)
+    ax.grid(False)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    if tile:
+      ax.set_xlabel("28x28 pixels for each unit")
+    elif error.ndim == 2:
+      ax.set_xlabel("unit")
+      ax.set_ylabel("input")
+  bar = figure.colorbar(image, ax=list(axes[0]), fraction=0.03, pad=0.01)
+  ticks = range(-16, 1, 4)
+  bar.set_ticks(list(ticks), labels=[f"$10^{{{t}}}$" for t in ticks])
   figure.suptitle("|given - numeric| as a part of each tensor's largest entry")
   return figure
 
@@ -216,17 +213,16 @@ def distances(
   figure, axes = plotting.panels(1, 1, (8.0, 5.4))
   ax = axes[0, 0]
   seeds = 0
-  with plotting.style():
-    plotting.log_axis(ax, "y")
-    _marks(ax, 1e-13)
-    for i, (name, y) in enumerate(lines.items()):
-      look = plotting.series(i)
-      ax.plot(x, _geometric(y), label=name, **look)
-      _band(ax, x, y, look)
-      seeds = len(y)
-    ax.set_xticks([float(v) for v in x], [f"{v:g}" for v in x])
-    ax.set_xlabel(label)
-    ax.set_ylabel("distance")
-    ax.set_title(f"{title}\n({seeds} seeds; band: smallest to largest)")
-    _legend_below(ax, 3)
+  plotting.log_axis(ax, "y")
+  _marks(ax, 1e-13)
+  for i, (name, y) in enumerate(lines.items()):
+    look = plotting.series(i)
+    ax.plot(x, _geometric(y), label=name, **look)
+    _band(ax, x, y, look)
+    seeds = len(y)
+  ax.set_xticks([float(v) for v in x], [f"{v:g}" for v in x])
+  ax.set_xlabel(label)
+  ax.set_ylabel("distance")
+  ax.set_title(f"{title}\n({seeds} seeds; band: smallest to largest)")
+  _legend_below(ax, 3)
   return figure

@@ -147,41 +147,39 @@ def draw_map(ax: axes.Axes, table: pd.DataFrame, metric: str) -> None:
 
 def draw_on_map(ax: axes.Axes, ridge: Ridge) -> None:
   """The best rates, their fit and the two scaling rules over a heat map."""
-  with axes.style():
-    _draw_lines(
-      ax,
-      ridge,
-      [
-        axes.outlined(),
-        axes.outlined("#E69F00") | {"linestyle": "--"},
-        axes.outlined("#56B4E9") | {"linestyle": ":"},
-      ],
-    )
-    _draw_means(ax, ridge, "best rate (mean, 95 %)")
-    ax.set_xlabel("batch size")
-    ax.set_ylabel("learning rate")
+  _draw_lines(
+    ax,
+    ridge,
+    [
+      axes.outlined(),
+      axes.outlined("#E69F00") | {"linestyle": "--"},
+      axes.outlined("#56B4E9") | {"linestyle": ":"},
+    ],
+  )
+  _draw_means(ax, ridge, "best rate (mean, 95 %)")
+  ax.set_xlabel("batch size")
+  ax.set_ylabel("learning rate")
 
 
 def draw_ridge(ax: axes.Axes, ridge: Ridge) -> None:
   """The best rates of each seed, their means, their fit and the two rules."""
   spread = np.linspace(-0.12, 0.12, len(ridge.rates))
   looks = [dict(axes.series(i), marker=None) for i in range(3)]
-  with axes.style():
-    for i, size in enumerate(ridge.sizes):
-      ax.plot(
-        size * np.exp2(spread),
-        ridge.rates[:, i],
-        linestyle="none",
-        marker=".",
-        markersize=4,
-        color=_SEED_COLOUR,
-        label="each seed" if i == 0 else None,
-      )
-    _draw_lines(ax, ridge, looks)
-    _draw_means(ax, ridge, "geometric mean, 95 %")
-    axes.log_axis(ax, "x", ridge.sizes.tolist())
-    axes.log_axis(ax, "y")
-    low, high = ridge.rates.min(), ridge.rates.max()
-    ax.set_ylim(low / 2, high * 2)
-    ax.set_xlabel("batch size")
-    ax.set_ylabel("best learning rate")
+  for i, size in enumerate(ridge.sizes):
+    ax.plot(
+      size * np.exp2(spread),
+      ridge.rates[:, i],
+      linestyle="none",
+      marker=".",
+      markersize=4,
+      color=_SEED_COLOUR,
+      label="each seed" if i == 0 else None,
+    )
+  _draw_lines(ax, ridge, looks)
+  _draw_means(ax, ridge, "geometric mean, 95 %")
+  axes.log_axis(ax, "x", ridge.sizes.tolist())
+  axes.log_axis(ax, "y")
+  low, high = ridge.rates.min(), ridge.rates.max()
+  ax.set_ylim(low / 2, high * 2)
+  ax.set_xlabel("batch size")
+  ax.set_ylabel("best learning rate")
