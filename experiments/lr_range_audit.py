@@ -23,6 +23,7 @@ Cost on two cores: full (30 seeds, 5 epochs, seven batch sizes) about 16
 minutes.
 """
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,7 @@ import numpy as np
 import pandas as pd
 
 from experiments._shared import study
+from experiments._shared.metric import ACCURACY
 from mnist_jax import plotting, range_test, stats, sweep
 from mnist_jax.range_test import rules as range_rules
 from mnist_jax.stats import verdicts
@@ -90,47 +92,36 @@ def _audit(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
   """The runs of a batch size with an arm for each, and the grid's runs."""
   budget = sweep.Budget(epochs=values.epochs)
-  tuning = study.tuning_seeds(values.tuning_seeds)
-  grid = lab.sweep(
-    sweep.product(
-      batch_size=batch_size, learning_rate=values.rates, seed=tuning
-    ),
+  seeds = _seeds(values)
+  base = sweep.Settings(batch_size=batch_size)
+  tuned = lab.tune(
+    {"grid": sweep.product(base, learning_rate=values.rates)},
+    values.tuning_seeds,
     budget,
   )
-  best = float(tables.best_arm(grid, "learning_rate", "dev_accuracy"))
-  arms: dict[str, list[tuple[float, int]]] = {
-    f"grid {rate:g}": [(rate, seed) for seed in _seeds(values)]
-    for rate in _near(values.rates, best)
-  }
+  best = float(tuned.best["grid"].learning_rate)
   suggested = _suggestions(lab, batch_size, values)
-  for rule, rates in suggested.items():
-    arms[rule] = [
-      (rate or REFUSED, seed)
-      for rate, seed in zip(rates, _seeds(values), strict=True)
+  arms = {
+    f"grid {rate:g}": sweep.product(base, learning_rate=rate, seed=seeds)
+    for rate in _near(values.rates, best)
+  } | {
+    rule: [
+      dataclasses.replace(base, learning_rate=rate or REFUSED, seed=seed)
+      for rate, seed in zip(rates, seeds, strict=True)
     ]
-  cells = {
-    (rate, seed): sweep.Settings(
-      learning_rate=rate, batch_size=batch_size, seed=seed
-    )
-    for some in arms.values()
-    for rate, seed in some
+    for rule, rates in suggested.items()
   }
-  ends = tables.last_rows(lab.sweep(list(cells.values()), budget))
-  by_run = ends.set_index(["learning_rate", "seed"])
-  rows = [
-    {
-      "batch_size": batch_size,
-      "arm": arm,
-      "seed": seed,
-      "learning_rate": rate,
-      "refused": arm in suggested and suggested[arm][i] is None,
-      "grid_best": best,
-      **by_run.loc[(rate, seed), ["dev_accuracy", "dev_loss"]].to_dict(),
-    }
-    for arm, some in arms.items()
-    for i, (rate, seed) in enumerate(some)
-  ]
-  return pd.DataFrame(rows), grid
+  table = lab.sweep(arms, budget)
+  ends = table[table["step"] == table["step"].max()]
+  refused = {
+    (rule, seed)
+    for rule, rates in suggested.items()
+    for rate, seed in zip(rates, seeds, strict=True)
+    if rate is None
+  }
+  pairs = zip(ends["arm"], ends["seed"], strict=True)
+  ends = ends.assign(refused=[p in refused for p in pairs], grid_best=best)
+  return ends, tuned.table.drop(columns="arm")
 
 
 def _too_small_to_too_large(
@@ -185,36 +176,37 @@ def _l3(
   table: pd.DataFrame, values: SimpleNamespace
 ) -> list[verdicts.Question]:
   by_size = {size: regrets(table, size) for size in values.batch_sizes}
+
+  def below(
+    name: str, what: str, regret: np.ndarray, note: str = ""
+  ) -> verdicts.Question:
+    return verdicts.Question(
+      "L3",
+      name,
+      f"regret of the {what} is below {ACCURACY.scale * MARGIN:g} point",
+      stats.mean_interval(regret, seed=0),
+      "less",
+      target=MARGIN,
+      note=note,
+    )
+
   questions = []
   for rule in range_rules.RULES:
     pooled = np.mean([r[rule].to_numpy() for r in by_size.values()], axis=0)
     refused = table[table["arm"] == rule]["refused"]
+    note = f"{_median_text(100 * pooled)}, refused {int(refused.sum())} of "
     questions.append(
-      verdicts.Question(
-        "L3",
-        f"rule {rule}",
-        f"regret of the rule {rule} is below {100 * MARGIN:g} point",
-        stats.mean_interval(pooled, seed=0),
-        "less",
-        target=MARGIN,
-        note=f"{_median_text(100 * pooled)}, refused {int(refused.sum())} of "
-        f"{len(refused)}",
-      )
+      below(f"rule {rule}", f"rule {rule}", pooled, f"{note}{len(refused)}")
     )
   default = range_rules.DEFAULT_RULE
-  questions += [
-    verdicts.Question(
-      "L3",
+  return questions + [
+    below(
       f"rule {default}, batch {size}",
-      f"regret of the default rule at batch {size} is below "
-      f"{100 * MARGIN:g} point",
-      stats.mean_interval(found[default].to_numpy(), seed=0),
-      "less",
-      target=MARGIN,
+      f"default rule at batch {size}",
+      found[default].to_numpy(),
     )
     for size, found in by_size.items()
   ]
-  return questions
 
 
 def _l1_curves(table: pd.DataFrame) -> tuple[tables.Curves, int]:
@@ -231,32 +223,31 @@ def _l1(table: pd.DataFrame) -> list[verdicts.Question]:
   # Half a decade apart: two steps are a factor of 10.
   small, large = max(0, best - 2), min(len(rates) - 1, best + 2)
   beyond = min(len(rates) - 1, best + 1)
-  found = [
-    (
-      "too small",
-      f"rate {rates[small]:g} has a higher loss than {rates[best]:g}",
-      ends[small] - ends[best],
-    ),
-    (
-      "too large",
-      f"rate {rates[large]:g} has a higher loss than {rates[best]:g}",
-      ends[large] - ends[best],
-    ),
-    (
-      "worse than guessing",
-      f"rate {rates[-1]:g} ends above ln 10",
-      ends[-1] - tables.GUESSING,
-    ),
-    (
-      "fluctuates",
-      f"the loss varies more at rate {rates[beyond]:g} than at "
-      f"{rates[best]:g} (log of the ratio of sds)",
-      np.log(late[beyond]) - np.log(late[best]),
-    ),
-  ]
   return [
     verdicts.Question("L1", name, text, stats.mean_interval(values, seed=0))
-    for name, text, values in found
+    for name, text, values in (
+      (
+        "too small",
+        f"rate {rates[small]:g} has a higher loss than {rates[best]:g}",
+        ends[small] - ends[best],
+      ),
+      (
+        "too large",
+        f"rate {rates[large]:g} has a higher loss than {rates[best]:g}",
+        ends[large] - ends[best],
+      ),
+      (
+        "worse than guessing",
+        f"rate {rates[-1]:g} ends above ln 10",
+        ends[-1] - tables.GUESSING,
+      ),
+      (
+        "fluctuates",
+        f"the loss varies more at rate {rates[beyond]:g} than at "
+        f"{rates[best]:g} (log of the ratio of sds)",
+        np.log(late[beyond]) - np.log(late[best]),
+      ),
+    )
   ]
 
 
@@ -272,8 +263,7 @@ def summarise(
   """By batch size and rule: rates, refusals, regret in points."""
   rows = []
   for size in values.batch_sizes:
-    own = measured["table"]
-    own = own[own["batch_size"] == size]
+    own = measured["table"].query("batch_size == @size")
     found = regrets(measured["table"], size)
     for rule in range_rules.RULES:
       arm = own[own["arm"] == rule]

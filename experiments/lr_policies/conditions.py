@@ -11,7 +11,6 @@ and thereby neither condition.
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
@@ -48,18 +47,6 @@ class Conditions:
   def both(self) -> bool:
     """Whether the sufficient condition of the chapter is met."""
     return self.reaches_anywhere and self.noise_dies_out
-
-  def to_dict(self) -> dict[str, Any]:
-    """Fields and answers, with infinite sums as null, for JSON."""
-    return {
-      "policy": self.policy,
-      "formula": self.formula,
-      "sum": self.total if math.isfinite(self.total) else None,
-      "sum_of_squares": self.squares if self.noise_dies_out else None,
-      "sum_is_infinite": self.reaches_anywhere,
-      "squares_are_finite": self.noise_dies_out,
-      "both": self.both,
-    }
 
 
 def _warmup_sum(config: ScheduleConfig, k: int) -> float:

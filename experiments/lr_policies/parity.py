@@ -47,10 +47,6 @@ class Parity:
   max_ulps: float
   worst_step: int
 
-  def to_dict(self) -> dict[str, Any]:
-    """The fields as plain numbers and strings, for JSON."""
-    return dataclasses.asdict(self)
-
 
 def studied_policies(
   learning_rate: float = 0.2, num_steps: int = NUM_STEPS

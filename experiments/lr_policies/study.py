@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from experiments._shared import study
+from experiments._shared.metric import ACCURACY
 from experiments.lr_policies import conditions, convex, figures
 from experiments.lr_policies import parity as policy_parity
 from mnist_jax import plotting, schedules, stats, sweep
@@ -49,11 +50,11 @@ OPTIONS = (
 )
 
 
-def candidates(epochs: int) -> dict[str, list[dict[str, Any]]]:
+def candidates(epochs: int) -> dict[str, list[sweep.Settings]]:
   """The constants tried of each policy, in epochs."""
   half, late = round(0.5 * epochs, 3), round(0.75 * epochs, 3)
   fifth = round(epochs / 5, 3)
-  return {
+  each: dict[str, list[dict[str, Any]]] = {
     "fixed": [{}],
     "step": [{"gamma": g, "decay_steps": fifth} for g in (0.5, 0.7)],
     "multistep": [{"gamma": g, "boundaries": (half, late)} for g in (0.1, 0.3)],
@@ -64,44 +65,38 @@ def candidates(epochs: int) -> dict[str, list[dict[str, Any]]]:
     ],
     "poly": [{"power": p} for p in (1.0, 2.0)],
   }
-
-
-def _cells(
-  policy: str, constants: dict[str, Any], rates: Any, seeds: range
-) -> list[sweep.Settings]:
-  base = sweep.Settings(schedule=policy, schedule_unit="epochs", **constants)
-  return sweep.product(base, learning_rate=rates, seed=seeds)
+  return {
+    policy: [
+      sweep.Settings(schedule=policy, schedule_unit="epochs", **constants)
+      for constants in some
+    ]
+    for policy, some in each.items()
+  }
 
 
 def _trained(
   lab: study.Lab, values: SimpleNamespace
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
   """Runs of the chosen constants on fresh seeds, and those of the choice."""
-  tuning = study.tuning_seeds(values.tuning_seeds)
-  tried = {
-    (policy, number): _cells(policy, constants, values.first_rates, tuning)
+  families = {
+    policy: [
+      cell
+      for constants in some
+      for cell in sweep.product(constants, learning_rate=values.first_rates)
+    ]
     for policy, some in candidates(values.epochs).items()
-    for number, constants in enumerate(some)
   }
-  budget = sweep.Budget(epochs=values.epochs)
-  table = lab.sweep([c for some in tried.values() for c in some], budget)
-  keys = {
-    sweep.cell_key(cell, budget): name
-    for name, some in tried.items()
-    for cell in some
-  }
-  names = [keys[cell] for cell in table["cell"]]
-  tuned = table.assign(number=[number for _, number in names])
-  fresh = []
-  for policy in SIX:
-    own = tuned[tuned["schedule"] == policy]
-    number, rate = tables.best_arm(
-      own, ["number", "learning_rate"], "dev_accuracy"
-    )
-    constants = candidates(values.epochs)[policy][int(number)]
-    fresh += _cells(policy, constants, float(rate), range(values.seeds))
-  runs = lab.sweep(fresh, sweep.Budget(epochs=values.epochs, evaluate_every=1))
-  return runs, tuned
+  tuned = lab.tune(
+    families, values.tuning_seeds, sweep.Budget(epochs=values.epochs)
+  )
+  runs = lab.sweep(
+    {
+      policy: sweep.product(best, seed=range(values.seeds))
+      for policy, best in tuned.best.items()
+    },
+    sweep.Budget(epochs=values.epochs, evaluate_every=1),
+  )
+  return runs, tuned.table
 
 
 def _convex_configs(values: SimpleNamespace) -> dict[str, Any]:
@@ -122,40 +117,29 @@ def _convex(
   problem = convex.make_problem(lab.dataset.train, values.convex_examples)
   optimum = convex.solve(problem)
   configs = _convex_configs(values)
-  total = values.convex_updates
+  total, seeds = values.convex_updates, range(values.convex_seeds)
   rates = np.stack(
-    [
-      schedules.learning_rates(config, total, total)
-      for config in configs.values()
-    ]
+    [schedules.learning_rates(c, total, total) for c in configs.values()]
   )
-  seeds = tuple(range(values.convex_seeds))
-  updates, excess = convex.excess_losses(problem, optimum, rates, seeds)
-  rows = [
-    {
-      "policy": policy,
-      "seed": seed,
-      "step": int(step),
-      "excess": float(excess[i, s, k]),
-    }
-    for i, policy in enumerate(configs)
-    for s, seed in enumerate(seeds)
-    for k, step in enumerate(updates)
-  ]
-  return pd.DataFrame(rows), optimum.gradient_norm
+  updates, excess = convex.excess_losses(problem, optimum, rates, tuple(seeds))
+  index = pd.MultiIndex.from_product(
+    [configs, seeds, updates], names=["policy", "seed", "step"]
+  )
+  table = pd.DataFrame({"excess": excess.ravel()}, index).reset_index()
+  return table, optimum.gradient_norm
 
 
 def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
   studied = policy_parity.studied_policies()
-  parity = list(policy_parity.against_formula(studied))
   theirs = policy_parity.against_torch(studied)
+  parity = [
+    *policy_parity.against_formula(studied),
+    *(() if isinstance(theirs, str) else theirs),
+  ]
   excess, norm = _convex(lab, values)
   runs, tuned = _trained(lab, values)
   return {
-    "parity": pd.DataFrame(
-      [p.to_dict() for p in parity]
-      + ([] if isinstance(theirs, str) else [p.to_dict() for p in theirs])
-    ),
+    "parity": pd.DataFrame(parity),
     "torch": theirs if isinstance(theirs, str) else "compared",
     "convex": excess,
     "gradient_norm": norm,
@@ -178,11 +162,6 @@ def _l6(measured: dict[str, Any]) -> list[verdicts.Part]:
   ]
 
 
-def _has_both(config: schedules.ScheduleConfig) -> bool:
-  found = conditions.conditions(config)
-  return found.reaches_anywhere and found.noise_dies_out
-
-
 def _l2_derived() -> verdicts.Part:
   texts, both = [], []
   for policy, config in policy_parity.studied_policies().items():
@@ -193,7 +172,7 @@ def _l2_derived() -> verdicts.Part:
       f"{policy}: sum of rates {found.total:.4g}, of squares "
       f"{found.squares:.4g}"
     )
-    both += [policy] * _has_both(config)
+    both += [policy] * found.both
   return verdicts.derived(
     "L2",
     "which have both conditions",
@@ -203,15 +182,19 @@ def _l2_derived() -> verdicts.Part:
   )
 
 
+def _excess(table: pd.DataFrame) -> tables.Curves:
+  return tables.curves(table, "policy", "excess", point="step")
+
+
 def _l2_measured(
   convex_table: pd.DataFrame, values: SimpleNamespace
 ) -> list[verdicts.Question]:
-  curves = tables.curves(convex_table, "policy", "excess", point="step")
+  curves = _excess(convex_table)
   updates = curves.points.astype(np.int64)
   fixed = curves.arm("fixed")[:, -1]
   questions = []
   for policy, config in _convex_configs(values).items():
-    if not _has_both(config):
+    if not conditions.conditions(config).both:
       continue
     excess = curves.arm(policy)
     questions += [
@@ -259,53 +242,54 @@ def summarise(
   table = measured["table"]
   ends = tables.last_rows(table)
   against = _against_fixed(table)
-  curves = tables.curves(measured["convex"], "policy", "excess", point="step")
+  curves = _excess(measured["convex"])
   updates = curves.points.astype(np.int64)
   rows = []
   for policy in curves.arms:
     excess = curves.arm(policy)
-    slope, floor = (
-      convex.late_slope(updates, excess),
-      convex.floor(updates, excess),
-    )
+    slope = convex.late_slope(updates, excess)
     row: dict[str, Any] = {
       "policy": policy,
-      "convex_floor": floor.estimate,
+      "convex_floor": convex.floor(updates, excess).estimate,
       "convex_slope": slope.estimate,
       "convex_slope_low": slope.low,
       "convex_slope_high": slope.high,
     }
     if policy in SIX:
       own = ends[ends["schedule"] == policy]
-      row["constants"] = _legend(own)
-      row["dev_accuracy_mean"] = own["dev_accuracy"].mean()
-      row["dev_accuracy_std"] = own["dev_accuracy"].std()
-      row["dev_loss_mean"] = own["dev_loss"].mean()
-      row["seeds"] = len(own)
+      row |= {
+        "constants": _legend(own),
+        "dev_accuracy_mean": own["dev_accuracy"].mean(),
+        "dev_accuracy_std": own["dev_accuracy"].std(),
+        "dev_loss_mean": own["dev_loss"].mean(),
+        "seeds": len(own),
+      }
     if policy in against:
       effect = against[policy]
-      row["points_over_fixed"] = 100 * effect.estimate
-      row["points_over_fixed_low"] = 100 * effect.low
-      row["points_over_fixed_high"] = 100 * effect.high
+      row |= {
+        "points_over_fixed": ACCURACY.scale * effect.estimate,
+        "points_over_fixed_low": ACCURACY.scale * effect.low,
+        "points_over_fixed_high": ACCURACY.scale * effect.high,
+      }
     rows.append(row)
   return pd.DataFrame(rows)
 
 
 def _legend(own: pd.DataFrame) -> str:
   row = own.iloc[0]
-  text = row["boundaries"]
-  config = schedules.ScheduleConfig(
+  constants: dict[str, Any] = {
+    name: float(row[name])
+    for name in ("gamma", "decay_steps", "power")
+    if pd.notna(row[name])
+  }
+  if pd.notna(row["boundaries"]):
+    constants["boundaries"] = tuple(map(float, row["boundaries"].split(",")))
+  return schedules.ScheduleConfig(
     row["schedule"],
     float(row["learning_rate"]),
-    gamma=None if pd.isna(row["gamma"]) else float(row["gamma"]),
-    decay_steps=(
-      None if pd.isna(row["decay_steps"]) else float(row["decay_steps"])
-    ),
-    boundaries=(None if pd.isna(text) else tuple(map(float, text.split(",")))),
-    power=None if pd.isna(row["power"]) else float(row["power"]),
     schedule_unit=row["schedule_unit"],
-  )
-  return config.describe()
+    **constants,
+  ).describe()
 
 
 def _draw_trained(measured: dict[str, Any], values: Any) -> plotting.Figure:
@@ -339,7 +323,7 @@ def _draw_trained(measured: dict[str, Any], values: Any) -> plotting.Figure:
 
 def _draw_convex(measured: dict[str, Any], values: Any) -> plotting.Figure:
   figure, axes = plotting.panels(1, 1, (8, 5.2))
-  curves = tables.curves(measured["convex"], "policy", "excess", point="step")
+  curves = _excess(measured["convex"])
   configs = _convex_configs(values)
   ax = axes[0, 0]
   for i, policy in enumerate(curves.arms):
