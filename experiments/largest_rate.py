@@ -34,9 +34,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from experiments._shared import progress, study
+from experiments._shared.metric import ACCURACY
 from mnist_jax import data, plotting, stats, sweep, training
 from mnist_jax.analysis import curvature
-from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import grid_minimum, verdicts
 from mnist_jax.sweep import figures, rate_search, tables
 
@@ -44,26 +44,20 @@ FIRST, LAST = 0.5, 32.0
 LIMIT = 1.0  # the claim's
 BATCH, ABOVE, BELOW = 128, 1.5, 0.5
 EARLY_POINTS = (0.25, 0.5)  # of the first epoch, for the figure
-REACHED, LOST_ACCURACY, MARGIN = 0.95, 0.1, 0.001
+REACHED, LOST_ACCURACY = 0.95, 0.1
 SHARP_RATES = (0.2, 1.0)
 SHARP_EPOCHS = (0, 1, 2, 5)  # those within --epochs
 TOLERANCE = 1e-3
 
 OPTIONS = (
-  study.Option("batch_sizes", (16, 256), (16, 64, 256, 1024), "of the limit"),
+  study.Option(
+    "batch_sizes", (16, 256), (16, 64, 256, 1024), "of the limit", rises=2
+  ),
   study.Option("updates", 50, 200, "of each run of the limit"),
   study.Option("epochs", 2, 5, "at rates 0.5 and 1.5"),
   study.Option("seeds", 2, 30, "seeds of all"),
   study.Option("examples", 1000, 5000, "of the Hessian"),
 )
-
-
-def check(values: SimpleNamespace) -> None:
-  sizes = list(values.batch_sizes)
-  if sizes != sorted(set(sizes)) or len(sizes) < 2 or sizes[0] < 1:
-    raise InputError(
-      f"--batch_sizes={','.join(map(str, sizes))}: expected two or more, rising"
-    )
 
 
 def more_rates(table: pd.DataFrame, batch_size: int) -> list[int]:
@@ -209,7 +203,7 @@ def judge(
       f"{BELOW:g}",
       stats.mean_interval(above - below, seed=0),
       "less",
-      margin=MARGIN,
+      margin=ACCURACY.margin,
     ),
   ]
   return verdicts.judge(questions)
@@ -362,9 +356,7 @@ def draw(
   return {"largest_rate": limits, "above_one": above}
 
 
-STUDY = study.Study(
-  "largest_rate", OPTIONS, measure, judge, draw, summarise, check
-)
+STUDY = study.Study("largest_rate", OPTIONS, measure, judge, draw, summarise)
 
 if __name__ == "__main__":
   study.main(STUDY, __doc__)

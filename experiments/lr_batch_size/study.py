@@ -40,6 +40,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from experiments._shared import study
+from experiments._shared.metric import ACCURACY
 from experiments.lr_batch_size import figures
 from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
@@ -55,7 +56,6 @@ PANELS = {32: 0.5, 16: 0.1}  # the chapter's best rate of each
 PANEL_RATES = (0.1, 0.3, 0.5, 0.7)
 PANEL_POINTS = (0.1, 0.25, 0.5)  # evaluated within the first epoch
 MARGINS = {"slope": 0.15, "small": 0.1, "ratio": math.log(1.1)}
-ACCURACY_MARGIN = 0.001
 
 OPTIONS = (
   study.Option(
@@ -223,7 +223,7 @@ def _panel_questions(panels: pd.DataFrame) -> list[verdicts.Question]:
         f"at batch {size} rate {best:g} ends with a higher accuracy than "
         f"{rate:g}",
         stats.mean_interval(ends[best] - ends[rate], seed=0),
-        margin=ACCURACY_MARGIN,
+        margin=ACCURACY.margin,
       )
       for rate in PANEL_RATES
       if rate != best

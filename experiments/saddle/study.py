@@ -35,6 +35,7 @@ import pandas as pd
 from jaxtyping import Array, Float, Key
 
 from experiments._shared import study
+from experiments._shared.metric import spread
 from experiments.saddle import surface
 from mnist_jax import plotting, stats
 from mnist_jax.stats import slopes, verdicts
@@ -234,13 +235,11 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
 
 def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
   """Mean and sd of the steps by arm, and how many never left."""
-  grouped = table.groupby(["arm", "curvature", "noise"], sort=False)
-  result = grouped[["left", "arrived"]].agg(["mean", "std", "count"])
-  result.columns = ["_".join(names) for names in result.columns]
-  result["never_left"] = grouped["left"].apply(
-    lambda steps: int((steps == values.most).sum())
+  by = ["arm", "curvature", "noise"]
+  never = table.assign(never_left=table["left"] == values.most)
+  return spread(table, by, ["left", "arrived"]).assign(
+    never_left=never.groupby(by, sort=False)["never_left"].sum().to_numpy()
   )
-  return result.reset_index()
 
 
 PATHS = (  # label, kind, y0, noise, steps

@@ -174,8 +174,5 @@ def test_curvature_is_of_the_weights_along_the_run(mnist, monkeypatch):
 
 @pytest.mark.parametrize("sizes", [(16,), (64, 16), (16, 16), (0, 16)])
 def test_batch_sizes_that_do_not_rise_are_refused(sizes):
-  values = study.preset_values(largest_rate.STUDY, "quick")
-  largest_rate.check(values)
-  values.batch_sizes = sizes
-  with pytest.raises(InputError, match="two or more, rising"):
-    largest_rate.check(values)
+  with pytest.raises(InputError, match="at least 2 numbers above 0 that rise"):
+    largest_rate.OPTIONS[0]._numbers(list(map(str, sizes)))
