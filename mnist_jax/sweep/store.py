@@ -66,6 +66,9 @@ _DTYPES: dict[str, str] = {
   "command": "string",
 }
 COLUMNS = tuple(_DTYPES)
+_NEWER = {
+  name: each.default for name, each in settings.FIELDS.items() if each.newer
+}
 
 
 @functools.cache
@@ -236,7 +239,9 @@ class Store:
     for path in self._parts():
       try:
         part = pd.read_parquet(path, page_checksum_verification=True)
-        parts.append(part[list(COLUMNS)].astype(_DTYPES))
+        # Filed before the setting was: its cells have it at its default.
+        lacking = {n: v for n, v in _NEWER.items() if n not in part}
+        parts.append(part.assign(**lacking)[list(COLUMNS)].astype(_DTYPES))
       except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise InputError(

@@ -226,6 +226,20 @@ def test_a_file_is_no_directory(workdir):
   assert workdir.read_text() == "mine"
 
 
+def test_rows_from_before_a_setting_are_read_with_its_default(filed):
+  path = min((filed / "cells").glob("*.parquet"))
+  whole = pd.read_parquet(path)
+  for name in ("clip_norm", "batch_schedule"):
+    whole.drop(columns=name).to_parquet(path, index=False)
+    with opened(filed) as store:
+      found = store.table()
+    assert found[name].isna().all()
+    assert list(found.columns) == list(sweep_results.COLUMNS)
+  whole.drop(columns="l2").to_parquet(path, index=False)
+  with opened(filed) as store, pytest.raises(InputError, match="l2"):
+    store.table()
+
+
 def test_a_directory_in_use_is_one_line(filed):
   code = (
     "import sys, pathlib\n"
