@@ -65,14 +65,6 @@ class Clock:
     count = self.count(epoch)
     return (epoch * count + place) / count
 
-  def evenly(self, step: int, per_epoch: int) -> int:
-    """Where `step` is on a clock with `per_epoch` updates in every epoch.
-
-    Rounded down; the beginning of an epoch is exact.
-    """
-    epoch, place = self.locate(step)
-    return epoch * per_epoch + place * per_epoch // self.count(epoch)
-
   def table_places(
     self, updates: int
   ) -> tuple[int, Int[np.ndarray, " T_run"], int]:

@@ -7,9 +7,10 @@ Start with
   table = sweep.run(grid, sweep.Budget(epochs=5, evaluate_every=1))
 """
 
-from mnist_jax.sweep._run import Progress, Settings, run
+from mnist_jax.sweep._run import Progress, run
 from mnist_jax.sweep.plan import Budget, Target, cell_key, product
 from mnist_jax.sweep.tables import best_arm, curves, last_rows
+from mnist_jax.training.settings import Settings
 
 __all__ = [
   "Budget",

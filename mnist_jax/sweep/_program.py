@@ -27,17 +27,20 @@ EVALUATION_CHUNK = 500
 class BlockState(NamedTuple):
   """The members of a block; [S, R] before each field's own axes.
 
+  A row has [R], and a member none.
+
   Attributes:
-    train: of a member that diverged, the one whose loss was not finite, until
-      `sweep_block` puts it back.
-    diverged: the update after which the loss was not finite (the first is 1),
+    train: The state of training; of a member that diverged, the one whose
+      loss was not finite, until `_block` puts it back.
+    diverged: The update after which the loss was not finite (the first is 1),
       or -1.
-    loss_sum: of the objective before each update since it was last set to 0.
+    loss_sum: The sum of the objective before each update, since it was last
+      set to 0.
   """
 
   train: loop.TrainState
-  diverged: Int[Array, "S R"]
-  loss_sum: Float[Array, "S R"]
+  diverged: Int[Array, "*S"]
+  loss_sum: Float[Array, "*S"]
 
 
 class BlockPlan(NamedTuple):
@@ -64,26 +67,18 @@ class Programs(NamedTuple):
   evaluate: Callable[..., tuple[Float[Array, "S R"], Float[Array, "S R"]]]
 
 
-class _Member(NamedTuple):
-  train: loop.TrainState
-  diverged: Int[Array, ""]
-  loss_sum: Float[Array, ""]
-
-
-def _alive(
-  member: _Member | BlockState, stop: Int[Array, "*R"]
-) -> Bool[Array, "*R"]:
-  return (member.diverged < 0) & (member.train.step < stop)
+def _alive(members: BlockState, stop: Int[Array, "*R"]) -> Bool[Array, "*R"]:
+  return (members.diverged < 0) & (members.train.step < stop)
 
 
 def _update(
   config: loop.TrainConfig,
-  member: _Member,
+  member: BlockState,
   batch: Any,
   learning_rate: Float[Array, ""],
   hparams: loop.HParams,
   stop: Int[Array, ""],
-) -> _Member:
+) -> BlockState:
   """One update, not made if the loss before it is not finite.
 
   The update before did that: the member is then `diverged` at an update that
@@ -99,7 +94,7 @@ def _update(
   kept = jax.tree.map(
     lambda x, before: jnp.where(sound, x, before), new, member.train
   )
-  return _Member(
+  return BlockState(
     kept,
     jnp.where(alive & ~sound, broken, member.diverged),
     member.loss_sum + jnp.where(sound, loss, 0),
@@ -118,14 +113,14 @@ def _advance_row(
 ) -> BlockState:
   """`Programs.advance` of one row; the arrays have no axis S."""
 
-  def body(t: Int[Array, ""], members: _Member) -> _Member:
+  def body(t: Int[Array, ""], members: BlockState) -> BlockState:
     batch = loop.gather_batch(split, plan.indices[t], plan.weights[t])
     step = functools.partial(_update, config)
     return jax.vmap(step, in_axes=(0, None, 0, 0, 0))(
       members, batch, plan.learning_rates[:, t], hparams, stop
     )
 
-  return BlockState(*jax.lax.fori_loop(first, last, body, _Member(*row)))
+  return jax.lax.fori_loop(first, last, body, row)
 
 
 def _advance_rows(
@@ -140,28 +135,24 @@ def _advance_rows(
   last: Int[Array, ""],
 ) -> BlockState:
   """The rows of one device."""
-  if one_by_one:
 
-    def one(args: tuple[Any, ...]) -> BlockState:
-      row, row_plan, row_hparams, row_stop = args
-      end = jnp.where(_alive(row, row_stop).any(), last, first)
-      return _advance_row(
-        config, split, row, row_plan, row_hparams, row_stop, first, end
-      )
-
-    return jax.lax.map(one, (state, plan, hparams, stop))
-
-  def together(
+  def one(
     row: BlockState,
     row_plan: BlockPlan,
     row_hparams: loop.HParams,
     row_stop: Int[Array, " R"],
   ) -> BlockState:
+    end = last
+    if one_by_one:
+      end = jnp.where(_alive(row, row_stop).any(), last, first)
     return _advance_row(
-      config, split, row, row_plan, row_hparams, row_stop, first, last
+      config, split, row, row_plan, row_hparams, row_stop, first, end
     )
 
-  return jax.vmap(together)(state, plan, hparams, stop)
+  rows = (state, plan, hparams, stop)
+  if one_by_one:
+    return jax.lax.map(lambda row: one(*row), rows)
+  return jax.vmap(one)(*rows)
 
 
 def _evaluate_rows(

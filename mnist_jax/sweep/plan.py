@@ -1,7 +1,7 @@
 """What a sweep is to do: cells, budgets, and how they become programs.
 
 A cell is the `Settings` of one run. Cells that one compiled program can train
-make a group; a group is cut into blocks of rows (see `sweep_program`). All of
+make a group; a group is cut into blocks of rows (see `_program`). All of
 it is a function of the cells asked for and the number of devices, so a sweep
 that is started again forms the same blocks.
 """
@@ -13,10 +13,10 @@ import itertools
 import json
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mnist_jax import data, training
+from mnist_jax import training
 from mnist_jax.runtime import fields
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.schedules.batch_sizes import BatchSchedule, Clock, steady
@@ -34,13 +34,13 @@ def product(base: Settings | None = None, **axes: Any) -> list[Settings]:
   """Every combination of the values given, the last axis changing fastest.
 
   Args:
-    base: what the cells share; the book's run by default.
-    axes: by field of `Settings`, one value or an iterable of values. A tuple
-      or a string is one value where the field holds one.
+    base: The settings that the cells share; the book's run by default.
+    axes: For a field of `Settings`, one value or an iterable of values. A
+      tuple or a string is one value where the field holds one.
 
   Raises:
-    InputError: an unknown field (the nearest is named), an axis without
-      values, or values that `Settings` refuses.
+    InputError: A field is unknown (the nearest is named), an axis has no
+      values, or `Settings` refuses one.
   """
   base = base or Settings()
   settings.require_known(axes)
@@ -77,8 +77,8 @@ class Target:
   """A goal on the dev set.
 
   Attributes:
-    metric: "dev_loss", reached at or below `value`, or "dev_accuracy",
-      reached at or above it.
+    metric: "dev_loss", which is reached at or below `value`, or
+      "dev_accuracy", which is reached at or above it.
   """
 
   metric: str
@@ -105,17 +105,18 @@ class Budget:
   """How long each cell is trained, and when it is looked at.
 
   Attributes:
-    epochs, updates: the length, one of the two.
-    evaluate_every: a distance between evaluations, in the unit of the length;
-      may be a fraction of an epoch. None for none.
-    evaluate_at: further points, in the same unit. The untrained network
+    epochs, updates: The length, in one of the two units.
+    evaluate_every: The distance between evaluations, in the unit of the
+      length; it may be a fraction of an epoch. None for none.
+    evaluate_at: Further points, in the same unit. The untrained network
       (point 0) and the end are always evaluated.
-    splits: evaluated at each point, of "train" and "dev".
-    final_splits: evaluated at the end beside those: "train" or "test".
-    target: with it a cell ends at the first evaluation that reaches it.
+    splits: What is evaluated at each point, of "train" and "dev".
+    final_splits: What is evaluated at the end beside those: "train" or "test".
+    target: The goal at which a cell ends, at the first evaluation that
+      reaches it.
 
   Raises:
-    InputError: no length or two, or values out of range.
+    InputError: There is no length or two, or a value is out of range.
   """
 
   epochs: Number | None = None
@@ -162,7 +163,7 @@ class Budget:
 
   @property
   def length(self) -> Number:
-    """In the unit."""
+    """The length in the unit."""
     length = self.updates if self.epochs is None else self.epochs
     assert length is not None
     return length
@@ -187,10 +188,11 @@ class Budget:
 
   def to_dict(self) -> dict[str, Any]:
     """The fields that are not at their defaults, for JSON."""
+    defaults = {f.name: f.default for f in dataclasses.fields(self)}
     return {
-      field.name: dataclasses.asdict(self)[field.name]
-      for field in dataclasses.fields(self)
-      if getattr(self, field.name) != field.default
+      name: value
+      for name, value in dataclasses.asdict(self).items()
+      if getattr(self, name) != defaults[name]
     }
 
 
@@ -198,7 +200,7 @@ def budget_from_dict(found: Mapping[str, Any]) -> Budget:
   """The budget that `Budget.to_dict` was of.
 
   Raises:
-    InputError: an unknown field, or values that `Budget` refuses.
+    InputError: A field is unknown, or `Budget` refuses a value.
   """
   _check_names("budget", found, Budget)
   given: dict[str, Any] = {
@@ -247,9 +249,9 @@ class Group:
   """What one compiled program trains.
 
   Attributes:
-    num_train: training examples; None for all.
+    num_train: The number of training examples; None for all.
     left_out: The traced settings whose terms the program has not.
-    batches: the members' batch sizes; None for `config`'s alone.
+    batches: The members' batch sizes; None for `config`'s alone.
   """
 
   config: training.TrainConfig
@@ -278,7 +280,7 @@ class Block:
   """Members that are trained in one go.
 
   Attributes:
-    rows: [S][R] cells; the cells of a row share their order of examples. A
+    rows: The cells, [S][R]; those of a row share their order of examples. A
       place without a cell is None.
   """
 
@@ -288,7 +290,14 @@ class Block:
   @property
   def cells(self) -> tuple[Settings, ...]:
     """All cells, row by row."""
-    return tuple(c for row in self.rows for c in row if c is not None)
+    return tuple(cell for _, _, cell in self.places())
+
+  def places(self) -> Iterator[tuple[int, int, Settings]]:
+    """All cells with their places, as (s, r, cell)."""
+    for s, row in enumerate(self.rows):
+      for r, cell in enumerate(row):
+        if cell is not None:
+          yield s, r, cell
 
   def only(self, wanted: Iterable[Settings]) -> "Block":
     """The same block with places for these cells alone."""
@@ -301,21 +310,25 @@ class Block:
 
 def check_cells(
   cells: Sequence[Settings], budget: Budget, num_train: int
-) -> None:
-  """Raises InputError for what could not be run, before anything is.
+) -> dict[Settings, str]:
+  """The key of each cell, once it is known that all of them can be run.
 
-  No cells, one cell twice, a batch or a `num_train` larger than the training
-  set, or a schedule that does not fit the budget.
+  Args:
+    num_train: The number of training examples that there are.
+
+  Raises:
+    InputError: There is no cell, one cell twice, a batch or a `num_train`
+      larger than the training set, or a schedule that does not fit the budget.
   """
   if not cells:
     raise InputError("the grid is empty, expected at least one cell")
-  counts = collections.Counter(cell_key(cell, budget) for cell in cells)
-  for cell in cells:
-    count = counts[cell_key(cell, budget)]
-    if count > 1:
+  keys = [cell_key(cell, budget) for cell in cells]
+  counts = collections.Counter(keys)
+  for cell, key in zip(cells, keys, strict=True):
+    if counts[key] > 1:
       shown = " ".join(cell.flags()) or "the defaults"
       raise InputError(
-        f"the grid has a cell {count} times ({shown}), expected each once"
+        f"the grid has a cell {counts[key]} times ({shown}), expected each once"
       )
     if cell.num_train is not None and cell.num_train > num_train:
       raise InputError(
@@ -323,6 +336,7 @@ def check_cells(
       )
     size = cell.num_train or num_train
     cell.learning_rates(size, budget.total(cell.clock(size)))
+  return dict(zip(cells, keys, strict=True))
 
 
 def blocks(
@@ -333,8 +347,8 @@ def blocks(
   All blocks of a group have the same shape.
 
   Args:
-    devices: the number of rows of a block is a multiple of it.
-    max_members: of a block on one device, at least 1.
+    devices: The number of devices; that of a block's rows is a multiple of it.
+    max_members: The most members of a block on one device, at least 1.
   """
   groups: dict[Group, list[Settings]] = {}
   for cell in cells:
@@ -375,10 +389,3 @@ def _rows(
     padded = [*cells, *[None] * (-len(cells) % width)]
     rows += [tuple(padded[i : i + width]) for i in range(0, len(padded), width)]
   return rows
-
-
-def training_set(dataset: data.Dataset, group: Group) -> data.Dataset:
-  """The data set with the group's number of training examples."""
-  if group.num_train is None:
-    return dataset
-  return data.take(dataset, group.num_train)

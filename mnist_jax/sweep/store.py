@@ -110,7 +110,7 @@ def data_digest(dataset: data.Dataset) -> str:
 
 
 def _identity(manifest: Path) -> dict[str, str]:
-  """What results are of; nothing if the file is no manifest of a sweep."""
+  """The data and code of results; nothing if the file is no manifest."""
   try:
     found = json.loads(manifest.read_text("utf-8"))
     return {name: str(found[name]) for name in ("data_digest", "code_version")}
@@ -131,14 +131,15 @@ class Store:
     """Opens a directory for results of this data and code, or makes it.
 
     Args:
-      workdir: new, empty, or with results.
-      data_digest: from `data_digest`.
-      about: written to a new manifest, for the reader.
-      overwrite: remove the results that are there, whatever they are of.
+      workdir: The directory; it is new, empty, or has results.
+      data_digest: What `data_digest` gives.
+      about: What else a new manifest says, for the reader.
+      overwrite: Whether to remove the results that are there, whatever they
+        are of.
 
     Raises:
-      InputError: a directory of something else, results of other data or of
-        other code, or in use by another process.
+      InputError: The directory is of something else, has results of other
+        data or of other code, or is in use by another process.
     """
     self.path = workdir
     identity = {"data_digest": data_digest, "code_version": code_version()}
@@ -149,11 +150,11 @@ class Store:
       self._lock = files.take_lock(workdir / _LOCK)
     except OSError as error:
       raise InputError(
-        f"--workdir: {workdir} cannot be used: {error.strerror}"
+        f"workdir={workdir}: cannot be used: {error.strerror}"
       ) from None
     if self._lock is None:
       raise InputError(
-        f"--workdir: {workdir} is being written by another process"
+        f"workdir={workdir}: is being written by another process"
       )
     try:
       self._open(identity, about, overwrite)
@@ -165,25 +166,24 @@ class Store:
     if not self.path.exists():
       return
     if not self.path.is_dir():
-      raise InputError(
-        f"--workdir: {self.path} is a file, expected a directory"
-      )
+      raise InputError(f"workdir={self.path}: is a file, expected a directory")
     there = {n for n in os.listdir(self.path) if n[:5] != files.TEMPORARY}
     others = there - {_MANIFEST, _CELLS, _BLOCKS, _LOCK}
     manifest = self.path / _MANIFEST
     if others and not (manifest.is_file() and _identity(manifest)):
       raise InputError(
-        f"--workdir: {self.path} has {min(others)!r} but no results of a sweep,"
+        f"workdir={self.path}: has {min(others)!r} but no results of a sweep,"
         " expected those, an empty directory or a new one"
       )
     if manifest.is_file() and not _identity(manifest) and not overwrite:
       raise InputError(
-        f"{manifest}: is not the manifest of a sweep; --overwrite begins afresh"
+        f"{manifest}: is not the manifest of a sweep; overwrite=True begins "
+        "afresh"
       )
     if not manifest.exists() and self._parts() and not overwrite:
       raise InputError(
-        f"--workdir: {self.path} has cells but no {_MANIFEST}, so it is "
-        "unknown of which data they are; --overwrite begins afresh"
+        f"workdir={self.path}: has cells but no {_MANIFEST}, so it is "
+        "unknown of which data they are; overwrite=True begins afresh"
       )
 
   def _parts(self) -> list[Path]:
@@ -214,7 +214,7 @@ class Store:
       if found[name] != now:
         raise InputError(
           f"{self.path}: has results of {name} {found[name]:.12}, now "
-          f"{now:.12}; --overwrite begins afresh, another --workdir keeps both"
+          f"{now:.12}; overwrite=True begins afresh, another workdir keeps both"
         )
 
   def __enter__(self) -> "Store":
@@ -233,7 +233,7 @@ class Store:
     """All rows there are, in no stated order.
 
     Raises:
-      InputError: a file that cannot be read.
+      InputError: A file cannot be read.
     """
     parts = []
     for path in self._parts():

@@ -17,10 +17,10 @@ class Curves(NamedTuple):
   """A metric of several arms over shared seeds.
 
   Attributes:
-    arms: [A] the values that tell the arms apart.
-    seeds: [S].
-    points: [K] where evaluated, rising.
-    values: [A, S, K].
+    arms: The values that tell the arms apart, [A].
+    seeds: The seeds, [S].
+    points: Where the runs were evaluated, [K], rising.
+    values: The metric, [A, S, K].
   """
 
   arms: tuple[Any, ...]
@@ -32,7 +32,7 @@ class Curves(NamedTuple):
     """The curves of one arm.
 
     Raises:
-      KeyError: no such arm.
+      KeyError: There is no such arm.
     """
     if arm not in self.arms:
       raise KeyError(arm)
@@ -53,13 +53,13 @@ def curves(
   """A metric by arm, seed and evaluation.
 
   Args:
-    table: of `sweep.run`.
-    arm: the column that tells the arms apart, or several.
-    metric: a column of numbers, such as "dev_accuracy".
-    point: the column of the evaluations, "epoch" or "step".
+    table: What `sweep.run` returned.
+    arm: The column that tells the arms apart, or several.
+    metric: A column of numbers, such as "dev_accuracy".
+    point: The column of the evaluations, "epoch" or "step".
 
   Raises:
-    InputError: an arm lacks a seed or an evaluation that another has, or has
+    InputError: An arm lacks a seed or an evaluation that another has, or has
       it twice.
   """
   names = [arm] if isinstance(arm, str) else list(arm)
@@ -110,22 +110,14 @@ def best_arm(table: pd.DataFrame, arm: str | Sequence[str], metric: str) -> Any:
   """The arm with the best mean over seeds at the end of its runs.
 
   Args:
-    table: of `sweep.run`, on development data.
-    arm: the column that tells the arms apart, or several.
-    metric: an accuracy (the highest is best) or a loss (the lowest).
+    table: What `sweep.run` returned, on development data.
+    arm: The column that tells the arms apart, or several.
+    metric: An accuracy (the highest is best) or a loss (the lowest).
   """
   names = [arm] if isinstance(arm, str) else list(arm)
-  means = last_rows(table).groupby(names, sort=False, dropna=False)[metric]
-  mean = means.mean()
-  best = mean.idxmax() if metric.endswith("accuracy") else mean.idxmin()
-  return best
-
-
-def diverged(table: pd.DataFrame) -> pd.Series:
-  """Whether each cell's training stopped being finite, by cell key."""
-  return table.groupby("cell", sort=False)["diverged_step"].apply(
-    lambda steps: bool(steps.notna().any())
-  )
+  ends = last_rows(table).groupby(names, sort=False, dropna=False)
+  mean = ends[metric].mean()
+  return mean.idxmax() if metric.endswith("accuracy") else mean.idxmin()
 
 
 def lost(table: pd.DataFrame) -> pd.Series:

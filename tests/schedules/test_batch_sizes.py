@@ -86,11 +86,6 @@ def test_a_table_serves_every_update_at_its_own_place(text, count, drawn):
   for step, place in enumerate(places):
     exact = clock.epochs(step) * per_epoch
     assert exact - 1 < place <= exact + 1e-6
-  some = drawn.draw(st.integers(1, 50))
-  steps = range(0, updates, 7)
-  for step in steps:
-    exact = clock.epochs(step) * some
-    assert exact - 1 - 1e-6 < clock.evenly(step, some) <= exact + 1e-6
 
 
 @pytest.mark.parametrize("sizes", ["0:10,2:50,4:25", "0:50,2:7"])

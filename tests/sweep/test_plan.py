@@ -117,7 +117,9 @@ def test_cells_that_cannot_be_run_are_found_before_any_is(cells, message):
   with pytest.raises(InputError, match=message) as caught:
     plan.check_cells(cells, ONE, 500)
   assert "\n" not in str(caught.value)
-  plan.check_cells(product(seed=range(5)), ONE, 500)
+  cells = product(seed=range(5))
+  keys = plan.check_cells(cells, ONE, 500)
+  assert list(keys.items()) == [(cell, cell_key(cell, ONE)) for cell in cells]
 
 
 @pytest.mark.parametrize(
@@ -395,12 +397,3 @@ def test_only_keeps_the_places():
   assert left.group == block.group
   for row, before in zip(left.rows, block.rows, strict=True):
     assert row == tuple(c if c in some else None for c in before)
-
-
-def test_the_training_set_of_a_group(mnist):
-  whole = plan.group_of(Settings())
-  assert plan.training_set(mnist, whole) is mnist
-  some = plan.group_of(Settings(num_train=300))
-  taken = plan.training_set(mnist, some)
-  assert len(taken.train.labels) == 300
-  assert taken.dev is mnist.dev

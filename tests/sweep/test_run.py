@@ -13,13 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mnist_jax import data
+from mnist_jax import data, sweep
 from mnist_jax.runtime import devices
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import _program as sweep_program
-from mnist_jax.sweep import _run as sweep
-from mnist_jax.sweep import store
-from mnist_jax.sweep._run import Budget, Target, product
+from mnist_jax.sweep import (
+  Budget,
+  Target,
+  _block,
+  _program,
+  plan,
+  product,
+  store,
+)
 from mnist_jax.training import loop
 from mnist_jax.training.settings import Settings
 
@@ -300,13 +305,13 @@ def test_points_within_an_epoch_change_nothing(small):
 
 def test_a_group_compiles_once(small, monkeypatch, tmp_path):
   traced = []
-  real = sweep_program._advance_rows
+  real = _program._advance_rows
 
   def noted(config, *args):
     traced.append(config.batch_size)
     return real(config, *args)
 
-  monkeypatch.setattr(sweep_program, "_advance_rows", noted)
+  monkeypatch.setattr(_program, "_advance_rows", noted)
   cells = product(
     SMALL, learning_rate=[0.1, 0.2], batch_size=[20, 60], seed=range(3)
   )
@@ -329,13 +334,13 @@ def test_a_cell_is_run_once_and_new_values_are_added(
 ):
   budget = Budget(epochs=1)
   ran = []
-  real = sweep.sweep_block.run
+  real = _block.run
 
   def noted(block, *args):
     ran.extend(block.cells)
     return real(block, *args)
 
-  monkeypatch.setattr(sweep.sweep_block, "run", noted)
+  monkeypatch.setattr(_block, "run", noted)
   few = product(SMALL, learning_rate=[0.1, 0.2], seed=[0, 1], order_seed=[0])
   asked = functools.partial(
     sweep.run, dataset=small, workdir=tmp_path, max_members=4
@@ -365,6 +370,26 @@ def test_a_cell_is_run_once_and_new_values_are_added(
   table = pd.read_parquet(tmp_path / "cells")
   assert len(table) == 2 * (len(more) + len(few))
   assert not table.duplicated(["cell", "step"]).any()
+
+
+def test_keys_and_commands_are_made_once_a_cell(small, monkeypatch):
+  made = []
+
+  def counted(owner, name):
+    real = getattr(owner, name)
+
+    def noted(*args, **kwargs):
+      made.append(name)
+      return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, noted)
+
+  counted(plan, "cell_key")
+  counted(Settings, "command")
+  budget = Budget(updates=10, evaluate_every=2)
+  table = sweep.run(product(SMALL, seed=range(2)), budget, dataset=small)
+  assert len(table) == 12
+  assert sorted(made) == ["cell_key"] * 2 + ["command"] * 2
 
 
 def test_without_a_directory_the_table_is_the_same(small, tmp_path):
@@ -436,7 +461,7 @@ def test_commands_name_the_module_data_and_budget(small):
 DEVICES = """
 import dataclasses, sys
 import numpy as np
-from mnist_jax import data
+from mnist_jax import data, sweep
 from mnist_jax.runtime import devices
 from mnist_jax import sweep
 import jax
@@ -483,16 +508,14 @@ def test_two_devices_give_what_one_does(tmp_path):
 def test_rows_that_are_done_cost_nothing(small):
   """A row without a member to train is left as it is."""
   mesh = devices.mesh()
-  programs = sweep_program.programs(SMALL.train_config(), mesh)
-  state, hparams = programs.init(
-    np.zeros((3, 1), np.uint32), None, np.full((3, 1), 0.9, np.float32)
-  )
+  programs = _program.programs(SMALL.train_config(), mesh)
+  state, hparams = programs.init({"seed": np.zeros((3, 1), np.uint32)})
   order = np.arange(300, dtype=np.int32)
   indices, weights = data.batch_indices(order, 32)
   rates = np.full((3, 1, 10), 0.1, np.float32)
-  plan, stop = jax.device_put(
+  epoch, stop = jax.device_put(
     (
-      sweep_program.BlockPlan(
+      _program.BlockPlan(
         *(np.stack([array] * 3) for array in (indices, weights)), rates
       ),
       np.array([[10], [0], [4]], np.int32),
@@ -500,7 +523,7 @@ def test_rows_that_are_done_cost_nothing(small):
     devices.spread(mesh),
   )
   split = jax.device_put(small.train, devices.copied(mesh))
-  after = programs.advance(state, split, plan, hparams, stop, 0, 10)
+  after = programs.advance(state, split, epoch, hparams, stop, 0, 10)
   assert after.train.step.tolist() == [[10], [0], [4]]
   before, now = (np.asarray(s.train.params[0].w) for s in (state, after))
   np.testing.assert_array_equal(before[1], now[1])

@@ -13,7 +13,7 @@ import pytest
 from mnist_jax import data
 from mnist_jax.runtime import code
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import store as sweep_results
+from mnist_jax.sweep import store
 from mnist_jax.training.settings import FIELDS, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[2]
 
 def rows(key="k", seeds=(0,), **fields):
   """A table as the engine makes it, of made-up numbers."""
-  return sweep_results.frame(
+  return store.frame(
     {
-      **sweep_results.setting_columns(Settings(seed=seed)),
+      **store.setting_columns(Settings(seed=seed)),
       "cell": f"{key}{seed}",
       "step": step,
       "epoch": step / 10,
@@ -44,15 +44,15 @@ def workdir(tmp_path):
 
 
 def opened(workdir, digest="d", overwrite=False):
-  return sweep_results.Store(workdir, digest, {"about": "x"}, overwrite)
+  return store.Store(workdir, digest, {"about": "x"}, overwrite)
 
 
 @pytest.fixture
 def filed(workdir):
   """A directory with two blocks in it."""
-  with opened(workdir) as store:
-    store.add(["k0"], rows(), {"seconds": 1.5})
-    store.add(["k1", "k2"], rows(seeds=(1, 2)), {"seconds": 2.5})
+  with opened(workdir) as results:
+    results.add(["k0"], rows(), {"seconds": 1.5})
+    results.add(["k1", "k2"], rows(seeds=(1, 2)), {"seconds": 2.5})
   return workdir
 
 
@@ -75,8 +75,8 @@ def test_columns_have_one_type_whatever_is_in_them():
     reached=False,
   )
   empty = rows()
-  none = sweep_results.frame([])
-  assert list(full.columns) == list(sweep_results.COLUMNS)
+  none = store.frame([])
+  assert list(full.columns) == list(store.COLUMNS)
   for other in (empty, none):
     pd.testing.assert_series_equal(full.dtypes, other.dtypes)
   assert empty["num_train"].isna().all()
@@ -86,9 +86,9 @@ def test_columns_have_one_type_whatever_is_in_them():
 
 def test_columns_hold_every_setting():
   names = list(FIELDS)
-  assert list(sweep_results.COLUMNS[: len(names)]) == names
+  assert list(store.COLUMNS[: len(names)]) == names
   cell = Settings(schedule="multistep", boundaries=(10, 20.5))
-  found = sweep_results.setting_columns(cell)
+  found = store.setting_columns(cell)
   assert found["hidden_sizes"] == "64,16"
   assert found["boundaries"] == "10,20.5"
   assert found["num_train"] is None
@@ -98,16 +98,16 @@ def test_pandas_opens_the_cells_in_one_line(filed):
   table = pd.read_parquet(filed / "cells")
   assert sorted(set(table["cell"])) == ["k0", "k1", "k2"]
   pd.testing.assert_series_equal(table.dtypes, rows().dtypes)
-  with opened(filed) as store:
+  with opened(filed) as results:
     ordered = ["cell", "step"]
     pd.testing.assert_frame_equal(
-      store.table().sort_values(ordered, ignore_index=True),
+      results.table().sort_values(ordered, ignore_index=True),
       table.sort_values(ordered, ignore_index=True),
     )
 
 
 def test_notes_of_blocks(filed):
-  notes = sweep_results.read_blocks(filed / "blocks")
+  notes = store.read_blocks(filed / "blocks")
   assert sorted(note["seconds"] for note in notes) == [1.5, 2.5]
 
 
@@ -115,15 +115,15 @@ def test_manifest_says_of_what_the_results_are(filed):
   manifest = json.loads((filed / "manifest.json").read_text())
   assert manifest == {
     "data_digest": "d",
-    "code_version": sweep_results.code_version(),
+    "code_version": store.code_version(),
     "about": "x",
   }
 
 
 def test_overwrite_begins_afresh(filed):
-  with opened(filed, "other", overwrite=True) as store:
-    assert len(store.table()) == 0
-    assert sweep_results.read_blocks(filed / "blocks") == []
+  with opened(filed, "other", overwrite=True) as results:
+    assert len(results.table()) == 0
+    assert store.read_blocks(filed / "blocks") == []
   with pytest.raises(InputError, match="data_digest"):
     opened(filed, "d")
 
@@ -132,8 +132,8 @@ def test_what_a_kill_left_is_removed(filed):
   for folder in (filed, filed / "cells", filed / "blocks"):
     (folder / ".tmp-x.parquet").write_bytes(b"half")
   assert len(pd.read_parquet(filed / "cells")) == 6
-  with opened(filed) as store:
-    assert len(store.table()) == 6
+  with opened(filed) as results:
+    assert len(results.table()) == 6
   assert not list(filed.rglob(".tmp-*"))
 
 
@@ -191,13 +191,15 @@ def test_what_cannot_be_gone_on_with_is_one_line(filed, kind):
     it.table()
   assert "\n" not in str(caught.value)
   assert contents(filed) == before
-  with opened(filed, overwrite=True) as store:
-    assert len(store.table()) == 0
+  with opened(filed, overwrite=True) as results:
+    assert len(results.table()) == 0
 
 
 def test_other_data_is_one_line(filed):
   before = contents(filed)
-  with pytest.raises(InputError, match=r"data_digest d, now e;.*--overwrite"):
+  with pytest.raises(
+    InputError, match=r"data_digest d, now e;.*overwrite=True"
+  ):
     opened(filed, "e")
   assert contents(filed) == before
 
@@ -244,9 +246,9 @@ def test_a_directory_in_use_is_one_line(filed):
   code = (
     "import sys, pathlib\n"
     "from mnist_jax.runtime import errors\n"
-    "from mnist_jax.sweep import store as sweep_results\n"
+    "from mnist_jax.sweep import store\n"
     "try:\n"
-    "  sweep_results.Store(pathlib.Path(sys.argv[1]), 'd', {}, True)\n"
+    "  store.Store(pathlib.Path(sys.argv[1]), 'd', {}, True)\n"
     "except errors.InputError as error:\n"
     "  print(error)\n"
   )
@@ -259,7 +261,7 @@ def test_a_directory_in_use_is_one_line(filed):
       text=True,
       check=True,
     )
-  assert done.stdout == f"--workdir: {filed} is being written by another " + (
+  assert done.stdout == f"workdir={filed}: is being written by another " + (
     "process\n"
   )
   assert contents(filed) == before
@@ -269,7 +271,7 @@ def test_a_directory_in_use_is_one_line(filed):
 
 def test_code_version_sees_code_but_no_words(monkeypatch):
   read = Path.read_text
-  compute = sweep_results.code_version.__wrapped__  # once a process else
+  compute = store.code_version.__wrapped__  # once a process else
 
   def changed(change):
     def text(path, *args):
@@ -292,19 +294,19 @@ def test_every_module_behind_a_number_is_decisive():
   """What the decisive modules import is decisive, or cannot change numbers."""
   beside = {"data/idx", "data/tfds"}
   package = ROOT / "mnist_jax"
-  for name in sweep_results._DECISIVE:
+  for name in store._DECISIVE:
     for path in code.imported(package / f"{name}.py", ROOT):
       found = path.relative_to(package).with_suffix("").as_posix()
       if path.stem != "__init__" and not found.startswith("runtime/"):
-        assert found in {*sweep_results._DECISIVE, *beside}, name
+        assert found in {*store._DECISIVE, *beside}, name
 
 
 def test_data_digest_sees_every_split(mnist):
   small = dataclasses.replace(
     data.take(mnist, 50), test=data.Split(*(a[:9] for a in mnist.test))
   )
-  now = sweep_results.data_digest(small)
-  assert now == sweep_results.data_digest(small)
+  now = store.data_digest(small)
+  assert now == store.data_digest(small)
   digests = {now}
   for name in ("train", "dev", "test"):
     split = getattr(small, name)
@@ -312,5 +314,5 @@ def test_data_digest_sees_every_split(mnist):
     relabelled = split._replace(labels=np.roll(split.labels, 1))
     for other in (shorter, relabelled):
       changed = dataclasses.replace(small, **{name: other})
-      digests.add(sweep_results.data_digest(changed))
+      digests.add(store.data_digest(changed))
   assert len(digests) == 7

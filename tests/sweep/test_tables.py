@@ -70,15 +70,11 @@ def test_best_arm_by_the_end_of_its_runs():
   assert tables.best_arm(table, "learning_rate", "dev_accuracy") == 0.2
 
 
-def test_last_rows_and_diverged():
+def test_last_rows():
   table = make()
   ends = tables.last_rows(table)
   assert set(ends["step"]) == {20}
   assert len(ends) == 4
-  table.loc[table["cell"] == "0.5-1", "diverged_step"] = 7
-  found = tables.diverged(table)
-  assert found["0.5-1"]
-  assert found.sum() == 1
 
 
 def test_lost_runs_count_as_guessing_at_least():
