@@ -6,7 +6,7 @@ depths or moments of training, B examples, D inputs.
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +28,6 @@ WIDTH = 16  # units of every hidden layer of the depth study
 _PER_TENSOR = 24  # coordinates of the step study
 LATE_FAULT = "dz1_saturated"  # no mistake until pre-activations are large
 NO_L2 = "l2_missing"
-
-
-class Start(NamedTuple):
-  """A network before training, and the batch on which it is checked."""
-
-  state: loop.TrainState
-  batch: objective.Batch
 
 
 def draw_batch(split: data.Split, count: int, seed: int) -> objective.Batch:

@@ -60,10 +60,6 @@ class Suggestion:
   per_seed: tuple[float | None, ...]
   reason: str
 
-  def to_dict(self) -> dict[str, Any]:
-    """The fields as plain numbers, strings and lists, for JSON."""
-    return dataclasses.asdict(self)
-
 
 # --- is there a descent? -----------------------------------------------------
 
@@ -339,7 +335,7 @@ class RangeTest:
         None if curve.stop is None else dataclasses.asdict(curve.stop)
         for curve in self.curves
       ],
-      "suggestions": [found.to_dict() for found in self.suggestions],
+      "suggestions": list(map(dataclasses.asdict, self.suggestions)),
     }
 
 

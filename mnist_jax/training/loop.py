@@ -332,18 +332,16 @@ def _train(
   hparams: HParams,
   learning_rates: Float[np.ndarray, " T_run"],
   state: TrainState,
-  *,
   seed: int,
-  first: int,
-  last: int,
+  epochs: range,
   batch_size_at: Callable[[int], int] | None = None,
 ) -> Iterator[tuple[TrainState, EpochPlan, Float[Array, " T"]]]:
   """The state after each epoch, its plan, and its objectives.
 
-  Arguments as `epochs`; no loss is looked at.
+  Arguments as those of `epochs`; no loss is looked at.
   """
   step = int(state.step)
-  for epoch in range(first, last):
+  for epoch in epochs:
     if batch_size_at:
       config = dataclasses.replace(config, batch_size=batch_size_at(epoch))
     plan = plan_epoch(
@@ -399,18 +397,11 @@ def epochs(
     first = 0
     row = _row(config, 0, state, dataset, float(learning_rates[0]))
     yield row | size(0), state
+  todo, split = range(first, last), dataset.train
   run = _train(
-    config,
-    dataset.train,
-    hparams,
-    learning_rates,
-    state,
-    seed=seed,
-    first=first,
-    last=last,
-    batch_size_at=batch_size_at,
+    config, split, hparams, learning_rates, state, seed, todo, batch_size_at
   )
-  for epoch, (state, plan, objectives) in enumerate(run, first):
+  for epoch, (state, plan, objectives) in zip(todo, run, strict=True):
     rates = np.asarray(plan.learning_rates)
     row = _row(config, epoch + 1, state, dataset, float(rates[-1]))
     begun = row["step"] - len(rates)
@@ -452,9 +443,7 @@ def params_at(
   state, hparams = init_state(config, seed), make_hparams(seed, l2=l2)
   if 0 in epochs:
     yield 0, state.params
-  run = _train(
-    config, split, hparams, rates, state, seed=seed, first=0, last=last
-  )
+  run = _train(config, split, hparams, rates, state, seed, range(last))
   for epoch, (state, _, _) in enumerate(run, 1):
     if epoch in epochs:
       yield epoch, state.params

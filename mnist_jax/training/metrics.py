@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 class Metrics(NamedTuple):
   """Sums over examples; padding has weight 0 and adds nothing."""
 
-  loss_sum: Float[Array, "..."]  # of cross-entropy, in nats
+  loss_sum: Float[Array, "..."]  # cross-entropy, in nats
   correct: Float[Array, "..."]
   examples: Float[Array, "..."]
 
