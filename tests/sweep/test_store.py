@@ -233,13 +233,13 @@ def test_rows_from_before_a_setting_are_read_with_its_default(filed):
   whole = pd.read_parquet(path)
   for name in ("clip_norm", "batch_schedule"):
     whole.drop(columns=name).to_parquet(path, index=False)
-    with opened(filed) as store:
-      found = store.table()
+    with opened(filed) as results:
+      found = results.table()
     assert found[name].isna().all()
-    assert list(found.columns) == list(sweep_results.COLUMNS)
+    assert list(found.columns) == list(store.COLUMNS)
   whole.drop(columns="l2").to_parquet(path, index=False)
-  with opened(filed) as store, pytest.raises(InputError, match="l2"):
-    store.table()
+  with opened(filed) as results, pytest.raises(InputError, match="l2"):
+    results.table()
 
 
 def test_a_directory_in_use_is_one_line(filed):
