@@ -50,6 +50,8 @@ def prepare(directory: Path, **kwargs) -> Path:
     VERSION = tfds.core.Version("1.0.0")
     name = "digits"
     pkg_dir_path = directory
+    # Old importlib_resources cannot look into a package without __init__.py.
+    code_path = Path(__file__)
 
     def _info(self):
       if as_png:

@@ -324,7 +324,8 @@ def test_a_group_compiles_once(small, monkeypatch, tmp_path):
   # init, advance and evaluate of each group; nothing for its other blocks.
   assert counts == [0] * (len(notes) - 2) + [3, 3]
   for note in notes:
-    assert note["compile_seconds"] < note["seconds"]
+    # A trace within a trace counts in both, so that the sum may be the larger.
+    assert note["compile_seconds"] < 2 * note["seconds"]
     assert note["seconds_per_member_and_epoch"] > 0
     assert 0 < note["device_use"] < 2 * (os.cpu_count() or 1)
 
