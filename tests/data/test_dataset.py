@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import math
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -158,6 +159,8 @@ def test_idx_and_tfds_agree(small_dir, tmp_path):
     VERSION = tfds.core.Version("1.0.0")
     name = "small"
     pkg_dir_path = tmp_path
+    # Old importlib_resources cannot look into a package without __init__.py.
+    code_path = Path(__file__)
 
     def _info(self):
       return tfds.core.DatasetInfo(
