@@ -38,79 +38,67 @@ class Point(NamedTuple):
     """The layer's pre-activation."""
     return mlp.affine(self.params[layer], self.residuals.inputs[layer])
 
+  def mask(self, layer: int) -> Float[Array, "B _"]:
+    """The hidden layer's dropout mask, all 1 without dropout."""
+    masks = self.residuals.masks
+    if masks is None:
+      return jnp.ones_like(self.residuals.outputs[layer])
+    return masks[layer]
+
 
 @dataclasses.dataclass(frozen=True)
 class Formulas:
   """Section 12.2's backward over a batch, each formula by itself.
 
+  Each is a function of the point, the layer and what is named here.
+
   Attributes:
-    shares: each example's part of the mean, 1/m [B].
+    shares: Each example's part of the mean, 1/m [B].
     residual: A - Y of the last layer [B, C].
-    dw, db: of a layer, from its dz.
-    da: of the layer's input, from its dz, before the mask.
-    mask: da of a hidden layer's output before dropout, from that after it.
-    derivative: of a hidden layer's activation.
-    penalty_w, penalty_b: the L2 term's part, from its strength.
-    result: of a finished tensor; the identity.
+    dw, db: The gradient of a layer's weights and biases, from its dz.
+    da: The gradient of the layer's input, from its dz, before the mask.
+    mask: The gradient of a hidden layer's output before dropout, from that
+      after it.
+    derivative: The derivative of a hidden layer's activation [B, H].
+    penalty_w, penalty_b: The part of the L2 term, from its strength.
+    result: A finished tensor as it is handed out; the identity.
   """
 
-  shares: Formula
-  residual: Formula
-  dw: Formula
-  db: Formula
-  da: Formula
-  mask: Formula
-  derivative: Formula
-  penalty_w: Formula
-  penalty_b: Formula
-  result: Formula
-
-
-def _mask(at: Point, layer: int, da: Array) -> Array:
-  masks = at.residuals.masks
-  return da if masks is None else da * masks[layer]
-
-
-RIGHT = Formulas(
-  shares=lambda at, _: at.batch.weights / at.examples,
-  residual=lambda at, _: losses.softmax_cross_entropy_cotangent(
+  shares: Formula = lambda at, _: at.batch.weights / at.examples
+  residual: Formula = lambda at, _: losses.softmax_cross_entropy_cotangent(
     at.logits, at.batch.labels
-  ),
-  dw=lambda at, i, dz: at.residuals.inputs[i].T @ dz,
-  db=lambda at, _, dz: dz.sum(axis=0),
-  da=lambda at, i, dz: dz @ at.params[i].w.T,
-  mask=_mask,
-  derivative=lambda at, i: mlp.DERIVATIVES[at.activations[i]](
+  )
+  dw: Formula = lambda at, i, dz: at.residuals.inputs[i].T @ dz
+  db: Formula = lambda at, _, dz: dz.sum(axis=0)
+  da: Formula = lambda at, i, dz: dz @ at.params[i].w.T
+  mask: Formula = lambda at, i, da: da * at.mask(i)
+  derivative: Formula = lambda at, i: mlp.DERIVATIVES[at.activations[i]](
     at.residuals.outputs[i]
-  ),
-  penalty_w=lambda at, i, l2: l2 * at.params[i].w,
-  penalty_b=lambda at, i, l2: jnp.zeros_like(at.params[i].b),
-  result=lambda at, _, tensor: tensor,
-)
+  )
+  penalty_w: Formula = lambda at, i, l2: l2 * at.params[i].w
+  penalty_b: Formula = lambda at, i, l2: jnp.zeros_like(at.params[i].b)
+  result: Formula = lambda at, _, tensor: tensor
 
 
-def altered(
-  site: str,
-  change: Change,
-  layer: int | None = None,
-  base: Formulas = RIGHT,
-) -> Formulas:
+RIGHT = Formulas()
+
+
+def altered(site: str, change: Change, layer: int | None = None) -> Formulas:
   """The right formulas but for one.
 
   Args:
-    site: the field of `Formulas`.
-    change: (value, point, layer, *inputs) -> what stands in its place; value
-      is the right one.
-    layer: the only one changed; None for all.
-    base: formulas to start from.
+    site: The name of the formula, a field of `Formulas`.
+    change: What stands in its place, (value, point, layer, *inputs) -> array;
+      value is the right one.
+    layer: The only layer changed; None for all.
   """
-  before = getattr(base, site)
+  before = getattr(RIGHT, site)
 
   def formula(at: Point, i: int, *inputs: Any) -> Any:
     value = before(at, i, *inputs)
     return value if layer not in (None, i) else change(value, at, i, *inputs)
 
-  return dataclasses.replace(base, **{site: formula})
+  return dataclasses.replace(RIGHT, **{site: formula})
 
 
 def _backward(formulas: Formulas, at: Point, l2: objective.L2) -> mlp.Params:

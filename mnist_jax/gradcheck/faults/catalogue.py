@@ -14,7 +14,7 @@ import dataclasses
 import difflib
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -39,13 +39,13 @@ class Fault:
   """One mistake.
 
   Attributes:
-    name: "dw2_sign".
-    text: what is computed instead, in the chapter's symbols.
-    formulas: the backward with it.
-    cause: a regular expression that the right diagnosis matches; "" where two
+    name: The name, such as "dw2_sign".
+    text: What is computed instead, in the chapter's symbols.
+    formulas: The backward with it.
+    cause: A regular expression that the right diagnosis matches; "" where two
       arrays and the knowledge of the network cannot tell it, so that naming
       any cause would be a guess.
-    modelled: it can be told only by who knows the network's formulas: the
+    modelled: Whether only who knows the network's formulas can tell it: the
       catalogue serves as the list of candidates to compare with.
   """
 
@@ -72,7 +72,8 @@ class Fault:
     the cause, or none if none can be told.
 
     Args:
-      candidates: whether being in a list of known mistakes counts.
+      report: What the check says of the gradient with this mistake.
+      candidates: Whether being in a list of known mistakes counts.
     """
     layers = [path.partition(".")[0] for path in report.wrong_tensors]
     if not layers:
@@ -91,52 +92,27 @@ class Fault:
     return any(re.search(self.cause, cause.text) for cause in causes)
 
 
-def _rows(
-  activations: tuple[mlp.Activation, ...],
-) -> Iterator[tuple[str, str, str, int | None, terms.Row]]:
-  """(name before "_", what stands left of "=", site, layer, row)."""
-  last = len(activations)
-  for row in terms.residual(last + 1):
-    yield f"dz{last + 1}", f"dZ{last + 1}", "residual", None, row
-  for row in terms.SHARES:
-    yield "mean", "each example's share", "shares", None, row
-  for i in reversed(range(last + 1)):
-    k = i + 1
-    for row in (*terms.ANY_TERM, *terms.dw(k)):
-      yield f"dw{k}", f"dW{k}", "dw", i, row
-    for row in (*terms.ANY_TERM, *terms.DB):
-      yield f"db{k}", f"dB{k}", "db", i, row
-    for row in terms.L2:
-      yield f"l2w{k}", f"L2 term of dW{k}", "penalty_w", i, row
-    bias: terms.Row = (
-      "added",
-      f"l2 B{k}",
-      lambda v, at, i, l2: l2 * at.params[i].b,
-      "x parameter, as from an L2 term",
-    )
-    yield f"l2b{k}", f"L2 term of dB{k}", "penalty_b", i, bias
-    if i == 0:
-      continue
-    for row in terms.da(k):
-      yield f"da{i}", f"dA{i}", "da", i, row
-    for row in terms.MASK:
-      yield f"mask{i}", f"dA{i} before dropout", "mask", i - 1, row
-    for row in terms.derivative(activations[i - 1]):
-      yield f"dz{i}", f"dZ{i} := dA{i} *", "derivative", i - 1, row
-  every: terms.Row = (
-    "missing",
-    "0 in all layers",
-    terms.scaled(0.0),
-    terms.L2[0][3],
-  )
-  yield "l2", "L2 term", "penalty_w", None, every
-  short: terms.Row = (
-    "float32",
-    "all rounded to float32",
-    terms.short,
-    "float32",
-  )
-  yield "all", "the gradient", "result", None, short
+_Group = tuple[str, str, str, int | None, Iterable[terms.Row]]
+
+
+def _groups(activations: tuple[mlp.Activation, ...]) -> Iterator[_Group]:
+  """(name before "_", what stands left of "=", site, layer, rows)."""
+  last = len(activations) + 1
+  yield f"dz{last}", f"dZ{last}", "residual", None, terms.residual(last)
+  yield "mean", "each example's share", "shares", None, terms.SHARES
+  for k in range(last, 0, -1):
+    i = k - 1
+    yield f"dw{k}", f"dW{k}", "dw", i, (*terms.ANY_TERM, *terms.dw(k))
+    yield f"db{k}", f"dB{k}", "db", i, (*terms.ANY_TERM, *terms.DB)
+    yield f"l2w{k}", f"L2 term of dW{k}", "penalty_w", i, terms.L2
+    yield f"l2b{k}", f"L2 term of dB{k}", "penalty_b", i, terms.l2_of_bias(k)
+    if i:
+      yield f"da{i}", f"dA{i}", "da", i, terms.da(k)
+      yield f"mask{i}", f"dA{i} before dropout", "mask", i - 1, terms.MASK
+      rows = terms.derivative(activations[i - 1])
+      yield f"dz{i}", f"dZ{i} := dA{i} *", "derivative", i - 1, rows
+  yield "l2", "L2 term", "penalty_w", None, terms.L2_OF_ALL
+  yield "all", "the gradient", "result", None, terms.GRADIENT
 
 
 _value_and_grad = functools.lru_cache(maxsize=512)(make_value_and_grad)
@@ -154,20 +130,18 @@ def catalogue(activations: Sequence[mlp.Activation]) -> dict[str, Fault]:
 @functools.lru_cache(maxsize=64)
 def _catalogue(activations: tuple[mlp.Activation, ...]) -> dict[str, Fault]:
   faults = {}
-  for prefix, left, site, layer, (suffix, text, change, cause) in _rows(
-    activations
-  ):
-    name = f"{prefix}_{suffix}"
-    modelled = cause == terms.MODELLED
-    faults[name] = Fault(
-      name,
-      f"{left} {text.format(left)}"
-      if left.endswith("*")
-      else f"{left} := {text.format(left)}",
-      altered(site, change, layer),
-      rf"^{name}: " if modelled else cause,
-      modelled,
-    )
+  for prefix, left, site, layer, rows in _groups(activations):
+    equals = left if left.endswith("*") else f"{left} :="
+    for row in rows:
+      name = f"{prefix}_{row.suffix}"
+      modelled = row.cause == terms.MODELLED
+      faults[name] = Fault(
+        name,
+        f"{equals} {row.text.format(left)}",
+        altered(site, row.change, layer),
+        rf"^{name}: " if modelled else row.cause,
+        modelled,
+      )
   return faults
 
 
@@ -175,7 +149,7 @@ def find(name: str, activations: Sequence[mlp.Activation]) -> Fault:
   """The fault of that name.
 
   Raises:
-    InputError: no such name; names the nearest one.
+    InputError: There is no such name; the message has the nearest one.
   """
   faults = catalogue(activations)
   if name not in faults:
