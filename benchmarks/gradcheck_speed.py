@@ -5,7 +5,7 @@
 The chapter's network (784-64-16-10), a batch of MNIST, float64, two-sided. The
 peer is the plain loop: for each parameter, one after the other, two calls from
 Python of the jitted loss, with that entry of theta moved up and down. Between
-them stands `finite_differences.numeric_gradient`, which moves any function's
+them stands `gradcheck.numeric_gradient`, which moves any function's
 parameters in compiled chunks. The contestants run in turn, round after round;
 a first call of each, which compiles, is not counted. Prints the medians, the
 ratio of medians with a bootstrap interval over the rounds, and each one's
@@ -26,8 +26,8 @@ from absl import flags
 from benchmarks.training_speed import ratio_interval
 from experiments._shared import app
 from mnist_jax import data, gradcheck
-from mnist_jax.gradcheck import _differences as finite_differences
-from mnist_jax.gradcheck.network import check
+from mnist_jax.gradcheck._layout import flatten
+from mnist_jax.gradcheck.network.differences import rank_one_numeric_gradient
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import environment, precision
 
@@ -57,7 +57,7 @@ def plain_loop(
   params: mlp.Params, batch: objective.Batch, positions: np.ndarray
 ) -> Contestant:
   """A jitted pair of losses for each coordinate, from Python."""
-  layout, theta, _ = finite_differences.flatten(params, "params")
+  layout, theta, _ = flatten(params, "params")
   loss_fn = objective.make_objective(ACTIVATIONS)
 
   @jax.jit
@@ -84,11 +84,11 @@ def contestants(
 ) -> dict[str, Contestant]:
   loss_fn = objective.make_objective(ACTIVATIONS)
   return {
-    "rank-one (network_gradcheck)": lambda: flat(
-      check.numeric_gradient(params, ACTIVATIONS, batch, None, None, STEP)
+    "rank-one (of this network)": lambda: flat(
+      rank_one_numeric_gradient(params, ACTIVATIONS, batch, None, None, STEP)
     ),
-    "any function (finite_differences)": lambda: flat(
-      finite_differences.numeric_gradient(
+    "any function (numeric_gradient)": lambda: flat(
+      gradcheck.numeric_gradient(
         loss_fn, params, STEP, args=(batch, None, None)
       )
     ),

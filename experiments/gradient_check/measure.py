@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mnist_jax import data, gradcheck
-from mnist_jax.gradcheck._differences import Losses, flatten
-from mnist_jax.gradcheck._report import Verdict
+from mnist_jax.gradcheck._differences import Losses
+from mnist_jax.gradcheck._layout import flatten
 from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network import check
 from mnist_jax.model import mlp, objective
@@ -87,7 +87,6 @@ def error_against_step(
   wanted = exact[positions]
   theta = flatten(params, "params")[1].astype(dtype)
   wide = np.dtype(dtype) == np.float64
-  found: dict[str, list[float]] = {"one_sided": [], "two_sided": []}
   with precision.float64() if wide else contextlib.nullcontext():
     own = jax.tree.map(
       lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), batch
@@ -99,14 +98,13 @@ def error_against_step(
       (own, None, None),
       grid=dtype,
     )
-    middle = losses.at(losses.round(theta))
-    for step in steps:
-      above, below, up, down = losses.sides(positions, float(step))
-      with np.errstate(invalid="ignore"):  # a step too small to be taken
-        one, two = (above - middle) / up, (above - below) / (up + down)
-      found["one_sided"].append(gradcheck.distance(one, wanted))
-      found["two_sided"].append(gradcheck.distance(two, wanted))
-  return {name: np.array(values) for name, values in found.items()}
+    lines = losses.lines(positions, tuple(float(step) for step in steps))
+  return {
+    method: np.array(
+      [gradcheck.distance(row, wanted) for row in lines.differences(method)]
+    )
+    for method in ("one_sided", "two_sided")
+  }
 
 
 def distances_by_tensor(a: mlp.Params, b: mlp.Params) -> dict[str, float]:
@@ -174,7 +172,7 @@ def _moment(
     }
     if with_faults:
       found[key]["caught"] = (
-        is_wrong and subject.check(faulty).verdict is Verdict.WRONG
+        is_wrong and subject.check(faulty).verdict is gradcheck.Verdict.WRONG
       )
   return found
 
@@ -257,7 +255,7 @@ def dropout_and_training_facts(
       state.params, names, batch
     ),
     "right under frozen masks": (
-      terms["dropout"].hand.verdict is Verdict.CORRECT
+      terms["dropout"].hand.verdict is gradcheck.Verdict.CORRECT
     ),
     "checks leave training bit for bit": all(jax.tree.leaves(same)),
   }

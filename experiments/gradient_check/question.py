@@ -15,7 +15,7 @@ from absl import flags
 from experiments._shared import flags as shared
 from experiments.gradient_check import figures, measure
 from mnist_jax import gradcheck, plotting
-from mnist_jax.gradcheck import _differences as finite_differences
+from mnist_jax.gradcheck import _layout as layout
 from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network import check as network_gradcheck
 from mnist_jax.model import mlp, objective
@@ -91,7 +91,7 @@ def check(
   )
   given = subject.gradient(seam)
   numeric = subject.numeric(measure.PLAIN_STEP)
-  paths = finite_differences.flatten(params, "params")[0].paths
+  paths = layout.flatten(params, "params")[0].paths
   figure = figures.residual_map(
     [chapter_name(path) for path in paths],
     [np.asarray(x) for x in jax.tree.leaves(given)],

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from experiments.mutation_score.check_grads import Peer
-from mnist_jax.gradcheck._report import Verdict
+from mnist_jax import gradcheck
 from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network.check import (
   Subject,
@@ -169,7 +169,7 @@ def fault_records(network: Network, seed: int, **how: Any) -> Iterator[Record]:
       "verdict": str(report.verdict),
       "distance": report.distance,
       "found": list(report.wrong_tensors),
-      "caught": report.verdict is Verdict.WRONG,
+      "caught": report.verdict is gradcheck.Verdict.WRONG,
       "placed": set(report.wrong_tensors) == set(differs),
       "named": fault.named_in(report),
       "named_alone": fault.named_in(report, candidates=False),

@@ -7,8 +7,9 @@ Start with
   gradcheck.assert_gradients(loss_fn, params, grads)  # in a test
 """
 
-from mnist_jax.gradcheck._check import assert_gradients, check, distance
-from mnist_jax.gradcheck._differences import GradcheckError, numeric_gradient
+from mnist_jax.gradcheck._check import assert_gradients, check
+from mnist_jax.gradcheck._differences import numeric_gradient
+from mnist_jax.gradcheck._layout import GradcheckError, distance
 from mnist_jax.gradcheck._report import Report, Verdict, band
 
 __all__ = [

@@ -1,17 +1,25 @@
-"""Given and numeric derivatives side by side, looked at closer where needed."""
+"""Given and numeric derivatives side by side, looked at closer where needed.
+
+Shapes: P all parameters, N of them covered, n of those in one tensor, K steps.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, PyTree
 
 from mnist_jax.gradcheck import _error_bars as error_bars
 from mnist_jax.gradcheck._coverage import Coverage
-from mnist_jax.gradcheck._differences import GradcheckError, Layout, Losses
+from mnist_jax.gradcheck._differences import blamed_on
+from mnist_jax.gradcheck._error_bars import Estimate
+from mnist_jax.gradcheck._layout import Layout, flatten_like, vector_distance
+from mnist_jax.gradcheck._problem import Problem
 
 STATES = ("agrees", "wrong", "kink", "not finite")
 AGREES, WRONG, KINK, NOT_FINITE = range(4)
+_LARGEST_STEP = 0.2
 # A tensor is resolved when rounding may cause a distance of at most the
 # chapter's re-check mark in it; whole theta, at most epsilon^(1/3): any well
 # chosen step does better than that (epsilon^(2/3) two-sided, ^(1/2) one-sided).
@@ -27,236 +35,175 @@ _MOST_WHEN_WRONG = 2048  # per tensor, when it is known to be wrong
 _PROBED = 32  # of the worst, the mildest and the poor, before the rest
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Given and numeric derivatives of the covered coordinates, [N] each."""
+  """Given and numeric derivatives of the covered coordinates, [N] each.
 
-  layout: Layout
+  Attributes:
+    problem, coverage: What is compared, and where.
+    numeric: The numeric derivatives and their bars.
+    state: The number in `STATES` of each coordinate.
+    crossed: Whether the steps crossed a kink.
+    sides: The backward and the forward derivative of the coordinates that were
+      looked at closer, NaN for others, [2, N].
+  """
+
+  problem: Problem
   coverage: Coverage
-  parts: list[slice]  # where each leaf lies among the covered
-  given: Float[np.ndarray, " N"]
-  tolerance: Float[np.ndarray, " N"]
-  value: Float[np.ndarray, " N"]
-  noise_bar: Float[np.ndarray, " N"]
-  truncation: Float[np.ndarray, " N"]
-  still: Bool[np.ndarray, " N"]  # the loss has not moved so far
+  numeric: Estimate
   state: Int[np.ndarray, " N"]
   crossed: Bool[np.ndarray, " N"]
-  sides: Float[np.ndarray, "2 N"]  # backward and forward, where refined
-  loss: float
-  noise: float
-  epsilon: float
-  chosen_steps: bool  # by the caller
+  sides: Float[np.ndarray, "2 N"]
 
-  @classmethod
-  def start(
-    cls,
-    layout: Layout,
-    coverage: Coverage,
-    given: np.ndarray,
-    tolerance: np.ndarray,
-    loss: float,
-    noise: float,
-    epsilon: float,
-    chosen_steps: bool,
-  ) -> "Comparison":
-    """Nothing measured yet; `given` and `tolerance` are of theta's length."""
-    positions = coverage.positions
-    count = positions.size
-    parts = [
-      slice(*map(int, np.searchsorted(positions, (p.start, p.stop))))
-      for p in layout.slices()
-    ]
-    return cls(
-      layout,
-      coverage,
-      parts,
-      given[positions],
-      tolerance[positions],
-      np.full(count, np.nan),
-      np.full(count, np.inf),
-      np.zeros(count),
-      np.ones(count, bool),
-      np.zeros(count, int),
-      np.zeros(count, bool),
-      np.full((2, count), np.nan),
-      loss,
-      noise,
-      epsilon,
-      chosen_steps,
-    )
+  @property
+  def layout(self) -> Layout:
+    return self.problem.losses.layout
+
+  @functools.cached_property
+  def parts(self) -> list[slice]:
+    """Where each leaf lies among the covered coordinates."""
+    ends = [(part.start, part.stop) for part in self.layout.slices()]
+    found = np.searchsorted(self.coverage.positions, ends)
+    return [slice(int(start), int(stop)) for start, stop in found]
+
+  def by_tensor(self, vector: np.ndarray) -> list[np.ndarray]:
+    """The covered entries of a vector [P], tensor by tensor."""
+    return [vector[self.coverage.positions[part]] for part in self.parts]
+
+  @functools.cached_property
+  def given(self) -> Float[np.ndarray, " N"]:
+    """The given derivatives."""
+    return self.problem.given[self.coverage.positions]
+
+  @functools.cached_property
+  def tolerance(self) -> Float[np.ndarray, " N"]:
+    """The rounding error allowed in them."""
+    return self.problem.tolerance[self.coverage.positions]
 
   @property
   def bar(self) -> Float[np.ndarray, " N"]:
-    return self.noise_bar + self.truncation
+    """How far given and numeric derivative may be apart."""
+    return self.numeric.bar + self.tolerance
 
   @property
-  def disagrees(self) -> Bool[np.ndarray, " N"]:
-    # Written so that a NaN disagrees.
-    return ~(np.abs(self.given - self.value) <= self.bar + self.tolerance)
+  def miss(self) -> Float[np.ndarray, " N"]:
+    """How far they are apart, in bars; infinite where that is no number."""
+    with np.errstate(invalid="ignore"):
+      miss = np.abs(self.given - self.numeric.value) / self.bar
+    return np.where(np.isfinite(miss), miss, np.inf)
 
-  def add(
-    self, table: Float[np.ndarray, "K N"], steps: Sequence[float], method: str
-  ) -> None:
-    """Takes differences at more steps in where they are the better."""
-    estimate = error_bars.best_pair(table, tuple(steps), self.noise, method)
-    self.still &= np.all(table == 0, axis=0)
-    # A loss that does not move at all shows no noise either: all that is
-    # known is that numbers of the order of one cancelled in it.
-    order = max(1.0, abs(self.loss))
+  def distance(self, part: slice = slice(None)) -> float:
+    """The chapter's diff between given and numeric derivatives."""
+    return vector_distance(self.given[part], self.numeric.value[part])
+
+  def resolution(self, part: slice = slice(None)) -> float:
+    """The distance (one standard deviation) that the numeric bars allow."""
+    size = float(
+      np.linalg.norm(self.given[part])
+      + np.linalg.norm(self.numeric.value[part])
+    )
+    bars = float(np.linalg.norm(self.numeric.bar[part])) / error_bars.SIGMAS
+    return bars / size if size else 0.0
+
+  def unresolved_leaves(self) -> list[int]:
+    """The numbers of the tensors that are not 0 and whose bars are too wide."""
+    epsilon = self.problem.epsilon
+    zero = min(_ZERO_ROUNDINGS * epsilon, _LARGEST_ZERO)
+    zero *= np.abs(self.given).max()
+    return [
+      leaf
+      for leaf, part in enumerate(self.parts)
+      if np.abs(self.given[part]).max() > zero
+      and not self.resolution(part) <= _TENSOR_RESOLUTION
+    ]
+
+  def coarse(self) -> bool:
+    """Whether larger steps might resolve more."""
+    fine = self.resolution() <= self.problem.epsilon ** (1 / 3)
+    return not fine or len(self.unresolved_leaves()) > 0
+
+  def unresolved(self) -> bool:
+    """Whether rounding hides too much of theta as a whole.
+
+    Steps that the caller chose must be as good as well chosen ones are; with
+    ours, what is left is the loss's own and need only be told.
+    """
+    limit = _TENSOR_RESOLUTION
+    if self.problem.request.steps is not None:
+      limit = self.problem.epsilon ** (1 / 3)
+    return not self.resolution() <= limit
+
+
+def measure(
+  problem: Problem, coverage: Coverage
+) -> tuple[Comparison, tuple[tuple[float, float], ...]]:
+  """The numeric derivatives at the problem's steps, and each step's distance.
+
+  Larger steps are tried as well while rounding hides too much, unless the
+  caller chose the steps.
+
+  Raises:
+    GradcheckError: The loss or numeric_fn raises, or that gives no gradient.
+  """
+  request, positions = problem.request, coverage.positions
+  count = positions.size
+  comparison = Comparison(
+    problem,
+    coverage,
+    Estimate.unknown(count),
+    np.full(count, AGREES),
+    np.zeros(count, bool),
+    np.full((2, count), np.nan),
+  )
+  still = np.ones(count, bool)  # the loss has not moved so far
+  by_step: tuple[tuple[float, float], ...] = ()
+  for steps in _step_sets(problem):
+    if by_step and not comparison.coarse():
+      break
+    if request.numeric_fn is None:
+      two_sided = request.method == "two_sided"
+      lines = problem.losses.lines(positions, steps, backward=two_sided)
+      differences = lines.differences(request.method)
+    else:
+      rows = [_supplied(problem, request.numeric_fn, step) for step in steps]
+      differences = np.stack(rows)[:, positions]
+    if not by_step:
+      by_step = tuple(
+        (h, vector_distance(comparison.given, row))
+        for h, row in zip(steps, differences, strict=True)
+      )
+    found = error_bars.best_pair(
+      differences, steps, problem.noise, request.method
+    )
+    still &= np.all(differences == 0, axis=0)
     least = error_bars.difference_noise(
-      self.epsilon / 2 * order, steps[0], method
+      problem.least_noise, steps[0], request.method
     )
-    noise_bar = np.where(
-      self.still, np.maximum(least, estimate.noise), estimate.noise
-    )
-    better = noise_bar + estimate.truncation < self.bar
-    self.value = np.where(better, estimate.value, self.value)
-    self.noise_bar = np.where(better, noise_bar, self.noise_bar)
-    self.truncation = np.where(better, estimate.truncation, self.truncation)
-
-  def distance_to(self, numeric: Float[np.ndarray, " N"]) -> float:
-    """The chapter's diff between the given and some numeric derivatives."""
-    return distance_of(self.given, numeric)
+    noise = np.where(still, np.maximum(least, found.noise), found.noise)
+    numeric = comparison.numeric.improved_by(found._replace(noise=noise))
+    comparison = dataclasses.replace(comparison, numeric=numeric)
+  return comparison, by_step
 
 
-def distance_of(given: np.ndarray, numeric: np.ndarray) -> float:
-  """|given - numeric| / (|given| + |numeric|), of section 12.3; in [0, 1].
-
-  Of equal shapes; 0 where both are 0.
-  """
-  size = float(np.linalg.norm(given) + np.linalg.norm(numeric))
-  return float(np.linalg.norm(given - numeric)) / size if size else 0.0
-
-
-def resolution(comparison: Comparison, part: slice) -> float:
-  """The distance (one standard deviation) that the bars allow."""
-  size = float(
-    np.linalg.norm(comparison.given[part])
-    + np.linalg.norm(comparison.value[part])
-  )
-  bars = float(np.linalg.norm(comparison.bar[part])) / error_bars.SIGMAS
-  return bars / size if size else 0.0
+def _step_sets(problem: Problem) -> Iterator[tuple[float, ...]]:
+  """The problem's steps, then pairs that are ten times as large each time."""
+  yield problem.steps
+  larger = problem.steps[0] * 10
+  while problem.request.steps is None and larger <= _LARGEST_STEP:
+    yield larger, larger / 2
+    larger *= 10
 
 
-def unresolved_leaves(comparison: Comparison) -> list[int]:
-  """The numbers of the tensors that are not 0 and whose bars are too wide."""
-  scale = np.abs(comparison.given).max()
-  zero = min(_ZERO_ROUNDINGS * comparison.epsilon, _LARGEST_ZERO) * scale
-  return [
-    leaf
-    for leaf, part in enumerate(comparison.parts)
-    if np.abs(comparison.given[part]).max() > zero
-    and not resolution(comparison, part) <= _TENSOR_RESOLUTION
-  ]
+def _supplied(
+  problem: Problem, numeric_fn: Callable[[PyTree, float], PyTree], step: float
+) -> Float[np.ndarray, " P"]:
+  """The differences that the caller's own function gives."""
+  with blamed_on("numeric_fn"):
+    tree = numeric_fn(problem.losses.params(), step)
+  return flatten_like(problem.losses.layout, tree, "numeric_fn's result")
 
 
-def coarse(comparison: Comparison) -> bool:
-  """Whether larger steps might resolve more."""
-  total = resolution(comparison, slice(None))
-  fine = total <= comparison.epsilon ** (1 / 3)
-  return not fine or len(unresolved_leaves(comparison)) > 0
-
-
-def unresolved(comparison: Comparison) -> bool:
-  """Whether rounding hides too much of theta as a whole.
-
-  Steps that the caller chose must be as good as well chosen ones are; with
-  ours, what is left is the loss's own and need only be told.
-  """
-  limit = _TENSOR_RESOLUTION
-  if comparison.chosen_steps:
-    limit = comparison.epsilon ** (1 / 3)
-  return not resolution(comparison, slice(None)) <= limit
-
-
-def _look(
-  comparison: Comparison,
-  losses: Losses,
-  ladder: tuple[float, ...],
-  chosen: Int[np.ndarray, " n"],
-) -> None:
-  """Judges the chosen covered coordinates with the whole ladder."""
-  positions = comparison.coverage.positions[chosen]
-  rows = [losses.sides(positions, step) for step in ladder]
-  above, below, up, down = (
-    np.stack(column) for column in zip(*rows, strict=True)
-  )
-  middle = losses.at(losses.round(losses.theta))
-  lines = error_bars.Lines(ladder, above, below, up, down, middle)
-  noise = comparison.noise
-  verdict = error_bars.judge(
-    lines, comparison.given[chosen], comparison.tolerance[chosen], noise
-  )
-  still = np.all((above == middle) & (below == middle), axis=0)
-  least = error_bars.difference_noise(
-    comparison.epsilon / 2 * max(1.0, abs(comparison.loss)),
-    ladder[0],
-    "two_sided",
-  )
-  quiet = still & (
-    np.abs(comparison.given[chosen]) <= least + comparison.tolerance[chosen]
-  )
-  state = np.where(verdict.wrong & ~quiet, WRONG, AGREES)
-  state = np.where(verdict.kink, KINK, state)
-  state = np.where(verdict.not_finite, NOT_FINITE, state)
-  before = comparison.value[chosen]
-  after = np.where(verdict.not_finite, np.nan, verdict.value)
-  with np.errstate(invalid="ignore"):
-    moved = ~(
-      np.abs(before - after)
-      <= 2 * (comparison.noise_bar[chosen] + verdict.bar) + 1e-6 * np.abs(after)
-    )
-  comparison.crossed[chosen] = moved | verdict.kink
-  comparison.state[chosen] = state
-  comparison.value[chosen] = after
-  comparison.noise_bar[chosen] = np.where(
-    still, np.maximum(verdict.bar, least), verdict.bar
-  )
-  comparison.truncation[chosen] = 0.0
-  comparison.sides[:, chosen] = verdict.backward, verdict.forward
-
-
-def _clearly_wrong(
-  comparison: Comparison, chosen: Int[np.ndarray, " n"]
-) -> bool:
-  """Whether looking closer at all of them brought nothing new."""
-  wrong = comparison.state[chosen] == WRONG
-  return bool(np.all(wrong & ~comparison.crossed[chosen]))
-
-
-def _judge_suspects(
-  comparison: Comparison,
-  losses: Losses,
-  ladder: tuple[float, ...],
-  suspects: Int[np.ndarray, " n"],
-  poor: Bool[np.ndarray, " n"],
-) -> None:
-  """Looks at one tensor's suspects (positions, the worst first).
-
-  Not at all of a great many where that tells nothing new: the worst, the
-  mildest and those with a `poor` value are looked at first.
-  """
-  if suspects.size > 3 * _PROBED:
-    ends = np.r_[0:_PROBED, suspects.size - _PROBED : suspects.size]
-    first = np.union1d(ends, np.flatnonzero(poor)[:_PROBED])
-    for start in range(0, first.size, _BATCH):
-      some = suspects[first[start : start + _BATCH]]
-      _look(comparison, losses, ladder, some)
-    if _clearly_wrong(comparison, suspects[ends]):
-      return
-    suspects = np.delete(suspects, first)
-  many = suspects.size > _MOST_WHEN_WRONG
-  for start in range(0, suspects.size, _BATCH):
-    chosen = suspects[start : start + _BATCH]
-    _look(comparison, losses, ladder, chosen)
-    if many and np.any(comparison.state[chosen] == WRONG):
-      return
-
-
-def refine(
-  comparison: Comparison, losses: Losses, ladder: tuple[float, ...]
-) -> None:
+def refine(comparison: Comparison) -> Comparison:
   """Looks closer at entries that do not fit or that kinks have spoiled.
 
   Entries that disagree are judged, the worst first, until all are or until
@@ -264,29 +211,101 @@ def refine(
   numeric value is poor though they agree.
 
   Raises:
-    GradcheckError: the loss raises.
+    GradcheckError: The loss raises.
   """
-  disagrees = comparison.disagrees
-  comparison.state[disagrees] = WRONG
+  # Written so that a NaN disagrees.
+  miss = np.abs(comparison.given - comparison.numeric.value)
+  disagrees = ~(miss <= comparison.bar)
+  # Batch after batch is judged in place, in arrays of its own.
+  refined = dataclasses.replace(
+    comparison,
+    numeric=Estimate(*map(np.array, comparison.numeric)),
+    state=np.where(disagrees, WRONG, AGREES),
+    crossed=comparison.crossed.copy(),
+    sides=comparison.sides.copy(),
+  )
   rng = np.random.default_rng(0)
+  losses, ladder = comparison.problem.losses, comparison.problem.ladder
   for part in comparison.parts:
-    bar = comparison.bar[part] + comparison.tolerance[part]
-    miss = np.abs(comparison.given[part] - comparison.value[part]) / bar
-    miss = np.where(np.isfinite(miss), miss, np.inf)
-    suspects = np.flatnonzero(disagrees[part])
-    suspects = suspects[np.argsort(-miss[suspects], kind="stable")]
-    size = np.nanmax(np.abs(comparison.value[part]), initial=0.0)
-    poor = comparison.truncation[part] > np.maximum(
-      comparison.noise_bar[part], _ENOUGH * size
+    for chosen in _in_turn(refined, part, disagrees, rng):
+      positions = comparison.coverage.positions[chosen]
+      _judge(refined, chosen, losses.lines(positions, ladder))
+  return refined
+
+
+def _judge(
+  comparison: Comparison, chosen: Int[np.ndarray, " n"], lines: error_bars.Lines
+) -> None:
+  """Judges the chosen covered coordinates by the whole ladder, in place."""
+  problem, numeric = comparison.problem, comparison.numeric
+  given, tolerance = comparison.given[chosen], comparison.tolerance[chosen]
+  verdict = error_bars.judge_lines(lines, given, tolerance, problem.noise)
+  middle = lines.middle
+  still = np.all((lines.above == middle) & (lines.below == middle), axis=0)
+  least = error_bars.difference_noise(
+    problem.least_noise, lines.steps[0], "two_sided"
+  )
+  quiet = still & (np.abs(given) <= least + tolerance)
+  state = np.where(verdict.wrong & ~quiet, WRONG, AGREES)
+  state = np.where(verdict.kink, KINK, state)
+  state = np.where(verdict.not_finite, NOT_FINITE, state)
+  before = numeric.value[chosen]
+  after = np.where(verdict.not_finite, np.nan, verdict.value)
+  with np.errstate(invalid="ignore"):
+    moved = ~(
+      np.abs(before - after)
+      <= 2 * (numeric.noise[chosen] + verdict.bar) + 1e-6 * np.abs(after)
     )
-    others = np.flatnonzero(poor & ~disagrees[part])
-    others = rng.permutation(others)[:_MOST_WHEN_WRONG]
-    try:
-      _judge_suspects(
-        comparison, losses, ladder, part.start + suspects, poor[suspects]
-      )
-      for start in range(0, others.size, _BATCH):
-        chosen = part.start + others[start : start + _BATCH]
-        _look(comparison, losses, ladder, chosen)
-    except Exception as error:
-      raise GradcheckError(f"loss_fn raised {type(error).__name__}") from error
+  comparison.crossed[chosen] = moved | verdict.kink
+  comparison.state[chosen] = state
+  comparison.sides[:, chosen] = verdict.backward, verdict.forward
+  numeric.value[chosen] = after
+  numeric.noise[chosen] = np.where(
+    still, np.maximum(verdict.bar, least), verdict.bar
+  )
+  numeric.truncation[chosen] = 0.0
+
+
+def _batches(chosen: Int[np.ndarray, " n"]) -> Iterator[np.ndarray]:
+  for start in range(0, chosen.size, _BATCH):
+    yield chosen[start : start + _BATCH]
+
+
+def _in_turn(
+  comparison: Comparison,
+  part: slice,
+  disagrees: Bool[np.ndarray, " N"],
+  rng: np.random.Generator,
+) -> Iterator[np.ndarray]:
+  """Batches of one tensor's entries, each to be judged before the next.
+
+  First those that disagree, the worst first. Not all of a great many where
+  that tells nothing new: the worst, the mildest and those with a poor value
+  are looked at before the rest. Then others with a poor value.
+  """
+  numeric, state = comparison.numeric, comparison.state
+  size = np.nanmax(np.abs(numeric.value[part]), initial=0.0)
+  poor = numeric.truncation[part] > np.maximum(
+    numeric.noise[part], _ENOUGH * size
+  )
+  miss = comparison.miss[part]
+  suspects = np.flatnonzero(disagrees[part])
+  suspects = suspects[np.argsort(-miss[suspects], kind="stable")]
+  others = np.flatnonzero(poor & ~disagrees[part])
+  others = part.start + rng.permutation(others)[:_MOST_WHEN_WRONG]
+  poor = poor[suspects]
+  suspects = part.start + suspects
+  if suspects.size > 3 * _PROBED:
+    ends = np.r_[0:_PROBED, suspects.size - _PROBED : suspects.size]
+    first = np.union1d(ends, np.flatnonzero(poor)[:_PROBED])
+    yield from _batches(suspects[first])
+    seen, crossed = state[suspects[ends]], comparison.crossed[suspects[ends]]
+    suspects = np.delete(suspects, first)
+    if np.all((seen == WRONG) & ~crossed):
+      suspects = suspects[:0]  # a closer look brings nothing new
+  many = suspects.size > _MOST_WHEN_WRONG
+  for chosen in _batches(suspects):
+    yield chosen
+    if many and np.any(state[chosen] == WRONG):
+      break
+  yield from _batches(others)

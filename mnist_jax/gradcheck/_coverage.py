@@ -7,12 +7,14 @@ coordinate at fault is searched by halving and joins the sample.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from mnist_jax.gradcheck._differences import Layout, Losses
-from mnist_jax.gradcheck._error_bars import Judgement, Lines, judge
+from mnist_jax.gradcheck._error_bars import Judgement, Lines, judge_lines
+from mnist_jax.gradcheck._layout import Layout
+from mnist_jax.gradcheck._problem import Problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,30 +22,31 @@ class Coverage:
   """What is looked at.
 
   Attributes:
-    positions: coordinates in theta, rising, [N].
-    total: P.
-    directions: how many were evaluated.
-    wrong_leaves: leaves in which a direction disagrees.
-    wrong_overall: directions over all parameters that disagree.
-    text: all this in a sentence.
+    positions: The coordinates in theta, rising, [N].
+    total: The number of coordinates that there are, P.
+    directions: The number of directions that were evaluated.
+    wrong_leaves: By number of the leaf a direction within it, one entry for
+      each of its coordinates, that disagrees.
+    wrong_overall: How many directions over all parameters disagree.
   """
 
   positions: Int[np.ndarray, " N"]
   total: int
-  directions: int
-  wrong_leaves: frozenset[int]
-  wrong_overall: int
-  text: str
+  directions: int = 0
+  wrong_leaves: Mapping[int, Float[np.ndarray, " _"]] = dataclasses.field(
+    default_factory=dict
+  )
+  wrong_overall: int = 0
 
-
-def per_tensor_max(
-  layout: Layout, vector: Float[np.ndarray, " P"]
-) -> Float[np.ndarray, " P"]:
-  """At each position the largest absolute value of its tensor."""
-  result = np.empty_like(vector)
-  for part in layout.slices():
-    result[part] = np.abs(vector[part]).max()
-  return result
+  def __str__(self) -> str:
+    count = self.positions.size
+    if not self.directions:
+      return f"all {self.total} coordinates"
+    return (
+      f"{count} of {self.total} coordinates, some of every tensor, and "
+      f"{self.directions} random directions; {self.total - count} coordinates "
+      "were felt by the directions only"
+    )
 
 
 def _sample(
@@ -71,101 +74,71 @@ def _sample(
   return np.concatenate(chosen)
 
 
-def _along(
-  losses: Losses, vectors: Float[np.ndarray, "M P"], steps: tuple[float, ...]
-) -> Lines:
-  """Losses along directions, one after the other."""
-  shape = (len(steps), len(vectors))
-  above, below = np.empty(shape), np.empty(shape)
-  base = losses.round(losses.theta)
-  for k, step in enumerate(steps):
-    for m, vector in enumerate(vectors):
-      above[k, m] = losses.at(losses.round(base + step * vector))
-      below[k, m] = losses.at(losses.round(base - step * vector))
-  taken = np.broadcast_to(np.array(steps)[:, None], shape)
-  return Lines(steps, above, below, taken, taken, losses.at(base))
+def _judge(
+  problem: Problem, vectors: Float[np.ndarray, "M P"], lines: Lines
+) -> Judgement:
+  """Judges the given gradient along directions by the losses along them."""
+  slack = np.sqrt(vectors**2 @ problem.tolerance**2)
+  return judge_lines(lines, vectors @ problem.given, slack, problem.noise)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Prober:
-  """Judges the given gradient along directions."""
+def choose(problem: Problem) -> Coverage:
+  """All coordinates, or a sample and what directions say of the others.
 
-  losses: Losses
-  given: Float[np.ndarray, " P"]
-  tolerance: Float[np.ndarray, " P"]
-  noise: float
-  steps: tuple[float, ...]
+  Each tensor has two directions of its own, besides those over all parameters.
 
-  def judge(self, vectors: Float[np.ndarray, "M P"]) -> Judgement:
-    slack = np.sqrt(vectors**2 @ self.tolerance**2)
-    lines = _along(self.losses, vectors, self.steps)
-    return judge(lines, vectors @ self.given, slack, self.noise)
-
-  def find(self, vector: Float[np.ndarray, " P"]) -> int:
-    """A coordinate at fault, by halving a direction that disagrees."""
-    support = np.flatnonzero(vector)
-    while support.size > 1:
-      halves = np.array_split(support, 2)
-      vectors = np.zeros((2, vector.size))
-      for row, half in zip(vectors, halves, strict=True):
-        row[half] = np.sign(vector[half]) / half.size**0.5
-      miss = np.abs(self.judge(vectors).value - vectors @ self.given)
-      # The parts' misses add up to the whole's: one has at least half of it.
-      miss *= np.sqrt([half.size for half in halves])
-      support = halves[int(np.argmax(miss))]
-    return int(support[0])
-
-
-def choose(
-  losses: Losses,
-  given: Float[np.ndarray, " P"],
-  tolerance: Float[np.ndarray, " P"],
-  noise: float,
-  steps: tuple[float, ...],
-  limit: int,
-  directions: int,
-  seed: int,
-  *,
-  whole: bool,
-) -> Coverage:
-  """All coordinates, or a sample and directions.
-
-  Args:
-    tolerance: rounding error allowed in `given`.
-    noise: of one loss.
-    steps: the ladder, falling.
-    limit: up to here all coordinates are taken.
-    directions: over all parameters; each tensor has two of its own besides.
-    whole: take all in any case.
+  Raises:
+    GradcheckError: The loss raises.
   """
-  total = given.size
-  if whole or total <= limit:
-    everything = np.arange(total)
-    return Coverage(
-      everything, total, 0, frozenset(), 0, f"all {total} coordinates"
-    )
-  rng = np.random.default_rng(seed)
-  positions = _sample(losses.layout, given, limit, rng)
-  prober = _Prober(losses, given, tolerance, noise, steps)
-  wrong: set[int] = set()
-  found: list[int] = []
-  for leaf, part in enumerate(losses.layout.slices()):
+  request, total = problem.request, problem.given.size
+  if request.numeric_fn is not None or total <= request.max_coordinates:
+    return Coverage(np.arange(total), total)
+  rng = np.random.default_rng(request.seed)
+  layout = problem.losses.layout
+  positions = _sample(layout, problem.given, request.max_coordinates, rng)
+  wrong = {}
+  for leaf, part in enumerate(layout.slices()):
     vectors = np.zeros((2, total))
     size = part.stop - part.start
     vectors[:, part] = rng.choice([-1.0, 1.0], (2, size)) / size**0.5
-    bad = np.flatnonzero(prober.judge(vectors).wrong)
+    lines = problem.losses.along(vectors, problem.ladder)
+    bad = np.flatnonzero(_judge(problem, vectors, lines).wrong)
     if bad.size:
-      wrong.add(leaf)
-      found.append(prober.find(vectors[bad[0]]))
+      wrong[leaf] = vectors[bad[0], part]
   overall = 0
-  if directions:
-    signs = rng.choice([-1.0, 1.0], (directions, total)) / total**0.5
-    overall = int(prober.judge(signs).wrong.sum())
-  count = 2 * len(losses.layout.shapes) + directions
-  positions = np.union1d(positions, np.array(found, dtype=positions.dtype))
-  text = (
-    f"{positions.size} of {total} coordinates, some of every tensor, and "
-    f"{count} random directions; {total - positions.size} coordinates were "
-    "felt by the directions only"
-  )
-  return Coverage(positions, total, count, frozenset(wrong), overall, text)
+  if request.directions:
+    shape = (request.directions, total)
+    signs = rng.choice([-1.0, 1.0], shape) / total**0.5
+    lines = problem.losses.along(signs, problem.ladder)
+    overall = int(_judge(problem, signs, lines).wrong.sum())
+  count = 2 * len(layout.shapes) + request.directions
+  return Coverage(positions, total, count, wrong, overall)
+
+
+def pinpoint(problem: Problem, coverage: Coverage) -> Coverage:
+  """Adds a coordinate at fault for each tensor that a direction finds wrong.
+
+  It is found by halving the direction; the parts' misses add up to the
+  whole's, so one of them has at least half of it.
+
+  Raises:
+    GradcheckError: The loss raises.
+  """
+  slices = problem.losses.layout.slices()
+  found = []
+  for leaf, direction in coverage.wrong_leaves.items():
+    support = np.arange(direction.size)
+    while support.size > 1:
+      halves = np.array_split(support, 2)
+      vectors = np.zeros((2, coverage.total))
+      for row, half in zip(vectors, halves, strict=True):
+        signs = np.sign(direction[half])
+        row[slices[leaf].start + half] = signs / half.size**0.5
+      lines = problem.losses.along(vectors, problem.ladder)
+      value = _judge(problem, vectors, lines).value
+      miss = np.abs(value - vectors @ problem.given)
+      miss *= np.sqrt([half.size for half in halves])
+      support = halves[int(np.argmax(miss))]
+    found.append(slices[leaf].start + int(support[0]))
+  positions = np.union1d(coverage.positions, np.array(found, dtype=int))
+  return dataclasses.replace(coverage, positions=positions)

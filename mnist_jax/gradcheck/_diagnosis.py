@@ -26,11 +26,11 @@ class Cause:
   """One explanation of a tensor's residual.
 
   Attributes:
-    kind: "candidate", "dropped", "sign", "factor", "l2", "data factor",
-      "parameter", "transposed", "flipped", "shifted", "swapped",
+    kind: The kind of mistake: "candidate", "dropped", "sign", "factor", "l2",
+      "data factor", "parameter", "transposed", "flipped", "shifted", "swapped",
       "localised", "factor per index", "precision" or "offset".
-    text: a plain sentence part.
-    factor: the number found, where there is one.
+    text: A part of a sentence.
+    factor: The number found, where there is one.
   """
 
   kind: str
@@ -43,13 +43,13 @@ class Evidence:
   """One tensor, as far as it was covered.
 
   Attributes:
-    shape: of the whole tensor.
-    given, numeric, bar, param: the covered entries, in order, [n].
-    penalty: the penalty's gradient there, or None.
-    whole: all entries are covered, so that shapes mean something.
-    spoiled: steps crossed kinks, so a few numeric values may be off.
-    batch_size: to recognise 1/B, or None.
-    others: numeric gradients of other tensors of this size, by path, or empty.
+    shape: The shape of the whole tensor.
+    given, numeric, bar, param: The covered entries, in order, [n].
+    penalty: The penalty's gradient there, or None.
+    whole: Whether all entries are covered, so that shapes mean something.
+    spoiled: Whether steps crossed kinks, so a few numeric values may be off.
+    batch_size: The B of 1/B, to be recognised, or None.
+    others: The numeric gradients of other tensors of this size, by path.
   """
 
   shape: tuple[int, ...]
@@ -70,13 +70,19 @@ class Evidence:
     where: Bool[np.ndarray, " n"] | None = None,
   ) -> bool:
     """Whether `predicted` is the given tensor to within the bars."""
-    misses = ~(
-      np.abs(self.given - predicted) <= (self.bar if bar is None else bar)
-    )
+    bar = self.bar if bar is None else bar
+    misses = ~(np.abs(self.given - predicted) <= bar)
     if where is not None:
       misses &= where
     allowed = int(_SPOILED * misses.size) if self.spoiled else 0
     return int(misses.sum()) <= allowed
+
+  @property
+  def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Given and numeric entries and bars in the tensor's shape, if whole."""
+    given, numeric, bar = self.given, self.numeric, self.bar
+    shape = self.shape
+    return given.reshape(shape), numeric.reshape(shape), bar.reshape(shape)
 
   @property
   def live(self) -> int:
@@ -84,7 +90,7 @@ class Evidence:
     return int(np.sum(np.abs(self.numeric) > self.bar))
 
 
-def _meanings(factor: float, error: float, batch_size: int | None) -> str:
+def _meaning(factor: float, error: float, batch_size: int | None) -> str:
   """What a constant factor usually means; "" if it is no usual one."""
   usual: list[tuple[float, str]] = [
     (0.0, "dropped"),
@@ -98,12 +104,15 @@ def _meanings(factor: float, error: float, batch_size: int | None) -> str:
       (1 / batch_size, f"1/B applied twice, B = {batch_size}"),
       (-batch_size, f"wrong sign and 1/B missing, B = {batch_size}"),
     ]
-  found = [
+  return " or ".join(
     text
     for value, text in usual
     if abs(factor - value) <= error + 1e-9 * abs(value)
-  ]
-  return " or ".join(found)
+  )
+
+
+def _with_meaning(text: str, meaning: str) -> str:
+  return f"{text} ({meaning})" if meaning else text
 
 
 def _slope(
@@ -142,12 +151,11 @@ def _factor(evidence: Evidence) -> Cause | None:
     c * evidence.numeric, (1 + abs(c)) * evidence.bar
   ):
     return None
-  meaning = _meanings(c, error, evidence.batch_size)
+  meaning = _meaning(c, error, evidence.batch_size)
   if not meaning and evidence.live < 2:
     return None  # any one number is a multiple of any other
   kind = "sign" if meaning == "wrong sign" else "factor"
-  text = f"given = {c:.6g} x numeric" + (f" ({meaning})" if meaning else "")
-  return Cause(kind, text, c)
+  return Cause(kind, _with_meaning(f"given = {c:.6g} x numeric", meaning), c)
 
 
 def _penalty(evidence: Evidence) -> Cause | None:
@@ -157,21 +165,18 @@ def _penalty(evidence: Evidence) -> Cause | None:
   data, penalty = evidence.numeric - evidence.penalty, evidence.penalty
   if evidence.explained_by(data):
     return Cause("l2", "the L2 term is missing", 0.0)
-  b, error = _slope(evidence.given - data, penalty, evidence.bar)
-  if evidence.explained_by(data + b * penalty, (1 + abs(b)) * evidence.bar):
-    meaning = _meanings(b, error, evidence.batch_size)
-    if meaning or evidence.live > 2:
-      text = f"the L2 term is {b:.6g} times what it should be"
-      return Cause("l2", text + (f" ({meaning})" if meaning else ""), b)
-  a, error = _slope(evidence.given - penalty, data, evidence.bar)
-  if evidence.explained_by(a * data + penalty, (1 + abs(a)) * evidence.bar):
-    meaning = _meanings(a, error, evidence.batch_size)
-    if meaning == "dropped":
-      return Cause("data factor", "all but the L2 term is missing", 0.0)
-    if meaning or evidence.live > 2:
-      text = f"all but the L2 term is {a:.6g} times what it should be"
-      text += f" ({meaning})" if meaning else ""
-      return Cause("data factor", text, a)
+  for kind, name, part, rest in (
+    ("l2", "the L2 term", penalty, data),
+    ("data factor", "all but the L2 term", data, penalty),
+  ):
+    c, error = _slope(evidence.given - rest, part, evidence.bar)
+    if evidence.explained_by(rest + c * part, (1 + abs(c)) * evidence.bar):
+      meaning = _meaning(c, error, evidence.batch_size)
+      if meaning == "dropped":
+        return Cause(kind, f"{name} is missing", 0.0)
+      if meaning or evidence.live > 2:
+        text = f"{name} is {c:.6g} times what it should be"
+        return Cause(kind, _with_meaning(text, meaning), c)
   return None
 
 
@@ -219,10 +224,9 @@ def _rearrangements(
 
 def _rearranged(evidence: Evidence) -> Cause | None:
   """Transposed or flipped as a whole."""
-  numeric = evidence.numeric.reshape(evidence.shape)
-  bars = evidence.bar.reshape(evidence.shape)
-  tables = zip(_rearrangements(numeric), _rearrangements(bars), strict=True)
-  for (kind, text, moved), (_, _, moved_bar) in tables:
+  _, numeric, bars = evidence.tables
+  pairs = zip(_rearrangements(numeric), _rearrangements(bars), strict=True)
+  for (kind, text, moved), (_, _, moved_bar) in pairs:
     bar = evidence.bar + moved_bar.ravel()
     if evidence.explained_by(moved.ravel(), bar):
       return Cause(kind, f"given is numeric {text}")
@@ -231,26 +235,21 @@ def _rearranged(evidence: Evidence) -> Cause | None:
 
 def _shifted(evidence: Evidence) -> Cause | None:
   """given = numeric moved along one axis; what falls out may be anything."""
-  given = evidence.given.reshape(evidence.shape)
-  numeric = evidence.numeric.reshape(evidence.shape)
-  bars = evidence.bar.reshape(evidence.shape)
+  given, numeric, bars = evidence.tables
   for axis, length in enumerate(evidence.shape):
     if length < 3:
       continue
+    others = tuple(a for a in range(given.ndim) if a != axis)
     products = np.conj(np.fft.rfft(numeric, axis=axis))
     products = products * np.fft.rfft(given, axis=axis)
-    others = tuple(a for a in range(given.ndim) if a != axis)
     match = np.fft.irfft(products.sum(axis=others), n=length)
     by = int(np.argmax(match))
     by = by - length if by > length // 2 else by
     if by == 0:
       continue
-    inside = (
-      np.arange(length) >= by if by > 0 else np.arange(length) < (length + by)
-    )
-    where = np.broadcast_to(
-      np.expand_dims(inside, others), evidence.shape
-    ).ravel()
+    origin = np.expand_dims(np.arange(length) - by, others)
+    inside = (origin >= 0) & (origin < length)
+    where = np.broadcast_to(inside, evidence.shape).ravel()
     moved = np.roll(numeric, by, axis).ravel()
     bar = evidence.bar + np.roll(bars, by, axis).ravel()
     if np.abs(moved[where]).max() <= bar[where].max():
@@ -281,9 +280,9 @@ def _part(evidence: Evidence, axis: int, index: int) -> str:
   if error < 1e-2 and np.all(
     np.abs(given[index] - c * numeric[index]) <= slack
   ):
-    meaning = _meanings(c, error, evidence.batch_size)
+    meaning = _meaning(c, error, evidence.batch_size)
     if meaning or given[index].size > 1:
-      return f"{c:.6g} x numeric there" + (f" ({meaning})" if meaning else "")
+      return _with_meaning(f"{c:.6g} x numeric there", meaning)
   for other in range(evidence.shape[axis]):
     if other != index and np.all(
       np.abs(given[index] - numeric[other]) <= bar[index] + bar[other]
@@ -323,8 +322,7 @@ def _factor_per_index(evidence: Evidence) -> Cause | None:
   """given = numeric times one factor per index of an axis."""
   if len(evidence.shape) < 2:
     return None
-  given = evidence.given.reshape(evidence.shape)
-  numeric = evidence.numeric.reshape(evidence.shape)
+  given, numeric, bars = evidence.tables
   for axis, length in enumerate(evidence.shape):
     rest = tuple(a for a in range(given.ndim) if a != axis)
     if evidence.live < 3 * length:
@@ -334,8 +332,8 @@ def _factor_per_index(evidence: Evidence) -> Cause | None:
     factors = np.divide(
       product, square, out=np.ones_like(square), where=square > 0
     )
-    bar = (1 + np.abs(factors)) * evidence.bar.reshape(evidence.shape)
-    if evidence.explained_by((factors * numeric).ravel(), bar.ravel()):
+    bar = ((1 + np.abs(factors)) * bars).ravel()
+    if evidence.explained_by((factors * numeric).ravel(), bar):
       span = f"{factors.min():.4g} to {factors.max():.4g}"
       text = f"given = numeric x a factor per index of axis {axis} ({span})"
       return Cause("factor per index", text)
@@ -383,16 +381,10 @@ def diagnose(evidence: Evidence) -> Cause | None:
   """The simplest cause that explains a wrong tensor to numeric error, or None.
 
   Args:
-    evidence: what was given and measured.
+    evidence: What was given and measured.
   """
-  tests: list[Callable[[Evidence], Cause | None]] = [
-    _factor,
-    _penalty,
-    _precision,
-  ]
-  if evidence.whole:
-    tests += _WHOLE
-  tests += [_parameter, _offset]
+  whole = _WHOLE if evidence.whole else ()
+  tests = (_factor, _penalty, _precision, *whole, _parameter, _offset)
   cause = _first(tests, evidence)
   if evidence.penalty is None or not evidence.penalty.any():
     return cause
@@ -416,35 +408,34 @@ def diagnose(evidence: Evidence) -> Cause | None:
 
 
 def matching_candidates(
-  given: Mapping[str, Float[np.ndarray, " n"]],
-  candidates: Mapping[str, Mapping[str, Float[np.ndarray, " n"]]],
-  wrong: frozenset[str],
-  relative: Mapping[str, float],
-) -> dict[str, list[Cause]]:
-  """Which of the owner's candidates are the given gradient, per wrong tensor.
+  given: Sequence[Float[np.ndarray, " _"]],
+  candidates: Mapping[str, Sequence[Float[np.ndarray, " _"]]],
+  tolerance: Sequence[Float[np.ndarray, " _"]],
+) -> list[list[Cause]]:
+  """Which of the owner's candidates are the given gradient, for each tensor.
 
   Candidates that equal the given gradient in every tensor come alone where
   there are any; else those that equal it in the tensor.
 
   Args:
-    given: tensors by path.
-    candidates: by name, what the gradient would be with that mistake.
-    wrong: paths of the tensors to explain.
-    relative: by path, the rounding allowed, relative to the largest entry.
+    given: The covered entries, tensor by tensor.
+    candidates: By name, what they would be with that mistake.
+    tolerance: The rounding error allowed in them.
   """
-  matches: dict[str, set[str]] = {}
-  for name, tensors in candidates.items():
-    matches[name] = {
-      path
-      for path, value in tensors.items()
-      if np.all(
-        np.abs(value - given[path])
-        <= relative[path] * max(np.abs(value).max(), np.abs(given[path]).max())
-      )
-    }
-  entire = [n for n, paths in matches.items() if len(paths) == len(given)]
-  chosen = entire or list(matches)
-  return {
-    path: [Cause("candidate", name) for name in chosen if path in matches[name]]
-    for path in wrong
+  matches = {
+    name: list(map(_same, given, tensors, tolerance))
+    for name, tensors in candidates.items()
   }
+  entire = {name: same for name, same in matches.items() if all(same)}
+  chosen = entire or matches
+  return [
+    [Cause("candidate", name) for name, same in chosen.items() if same[leaf]]
+    for leaf in range(len(given))
+  ]
+
+
+def _same(given: np.ndarray, other: np.ndarray, tolerance: np.ndarray) -> bool:
+  """Whether they differ by no more than rounding of their largest entry."""
+  size, most = np.abs(given).max(), np.abs(other).max()
+  slack = float(tolerance.max() / size) if size else 0.0
+  return bool(np.all(np.abs(other - given) <= slack * max(most, size)))

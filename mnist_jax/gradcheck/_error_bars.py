@@ -1,5 +1,4 @@
-"""What finite differences at several steps say about a derivative, and how
-surely.
+"""What finite differences at several steps say of a derivative, how surely.
 
 A difference at step h is wrong by about noise / h, because the two losses are
 rounded, plus a power of h, because the function is not straight; where the
@@ -10,6 +9,7 @@ Shapes: K steps (largest first), n entries or lines.
 """
 
 import dataclasses
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,15 +25,30 @@ TRUNCATION = 0.01
 
 
 class Estimate(NamedTuple):
-  """A derivative and the half-width of the interval it must lie in, [n]."""
+  """Derivatives and the half-widths of the intervals they must lie in, [n]."""
 
   value: Float[np.ndarray, " n"]
-  noise: Float[np.ndarray, " n"]
+  noise: Float[np.ndarray, " n"]  # the part of the half-width due to rounding
   truncation: Float[np.ndarray, " n"]
 
   @property
   def bar(self) -> Float[np.ndarray, " n"]:
+    """The half-width."""
     return self.noise + self.truncation
+
+  @classmethod
+  def unknown(cls, size: int) -> "Estimate":
+    """No value yet, and infinite bars."""
+    return cls(np.full(size, np.nan), np.full(size, np.inf), np.zeros(size))
+
+  def improved_by(self, other: "Estimate") -> "Estimate":
+    """The other's entries where they are finite and have the smaller bars."""
+    better = np.isfinite(other.value) & (other.bar < self.bar)
+    return Estimate(
+      *(
+        np.where(better, new, old) for new, old in zip(other, self, strict=True)
+      )
+    )
 
 
 def difference_noise(sigma: Any, step: float, method: str) -> Any:
@@ -64,36 +79,39 @@ def best_pair(
   """The extrapolation of two neighbouring steps with the smallest bar.
 
   Args:
-    differences: one row per step.
-    steps: falling.
-    sigma: noise of one loss.
-    method: "two_sided" (error h^2) or "one_sided" (error h).
+    differences: The differences, one row for each step.
+    steps: The steps, falling.
+    sigma: The noise of one loss, a standard deviation.
+    method: The formula, "two_sided" (error h^2) or "one_sided" (error h).
 
   Returns:
-    Per entry the best estimate; a bar is infinite where no difference is
+    The best estimate of each entry; its bar is infinite where no difference is
     finite.
   """
   order = 2 if method == "two_sided" else 1
-  size = differences.shape[1]
-  best = Estimate(np.full(size, np.nan), np.full(size, np.inf), np.zeros(size))
-  for k in range(len(steps) - 1):
-    ratio = steps[k] / steps[k + 1]
+  best = Estimate.unknown(differences.shape[1])
+  bars = [difference_noise(sigma, step, method) for step in steps]
+  for k, (large, small) in enumerate(itertools.pairwise(steps)):
     coarse, fine = differences[k], differences[k + 1]
-    value = extrapolate(coarse, fine, ratio, order)
-    noise = extrapolated_noise(
-      difference_noise(sigma, steps[k], method),
-      difference_noise(sigma, steps[k + 1], method),
-      ratio,
-      order,
+    ratio = large / small
+    noise = extrapolated_noise(bars[k], bars[k + 1], ratio, order)
+    found = Estimate(
+      extrapolate(coarse, fine, ratio, order),
+      np.full(fine.shape, noise),
+      TRUNCATION * np.abs(coarse - fine),
     )
-    truncation = TRUNCATION * np.abs(coarse - fine)
-    better = np.isfinite(value) & (noise + truncation < best.bar)
-    best = Estimate(
-      np.where(better, value, best.value),
-      np.where(better, noise, best.noise),
-      np.where(better, truncation, best.truncation),
-    )
+    best = best.improved_by(found)
   return best
+
+
+_Reading = tuple[np.ndarray, np.ndarray]  # value and bar, [n]
+
+
+def _select(where: np.ndarray, first: _Reading, second: _Reading) -> _Reading:
+  return (
+    np.where(where, first[0], second[0]),
+    np.where(where, first[1], second[1]),
+  )
 
 
 def longest_agreement(
@@ -109,8 +127,8 @@ def longest_agreement(
   a power of the steps' ratio smaller, is not.
 
   Args:
-    values: estimates, largest step first.
-    bars: of each.
+    values: The estimates, the largest step's first.
+    bars: The bar of each.
 
   Returns:
     Value and bar, [n]; NaN and infinity where the smallest step is not finite.
@@ -126,20 +144,10 @@ def longest_agreement(
       going &= meets & np.isfinite(value)
     low = np.where(going, np.maximum(low, value - bar), low)
     high = np.where(going, np.minimum(high, value + bar), high)
-    previous = (
-      np.where(going, current[0], previous[0]),
-      np.where(going, current[1], previous[1]),
-    )
-    current = (
-      np.where(going, value, current[0]),
-      np.where(going, bar, current[1]),
-    )
+    previous = _select(going, current, previous)
+    current = _select(going, (value, bar), current)
     accepted += going
-  use_current = accepted <= 1
-  return (
-    np.where(use_current, current[0], previous[0]),
-    np.where(use_current, current[1], previous[1]),
-  )
+  return _select(accepted <= 1, current, previous)
 
 
 class Lines(NamedTuple):
@@ -152,17 +160,40 @@ class Lines(NamedTuple):
   down: Float[np.ndarray, "K n"]
   middle: float
 
+  @property
+  def forward(self) -> Float[np.ndarray, "K n"]:
+    """The one-sided differences (f(x + h) - f(x)) / h."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+      return (self.above - self.middle) / self.up
+
+  @property
+  def backward(self) -> Float[np.ndarray, "K n"]:
+    """The one-sided differences (f(x) - f(x - h)) / h."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+      return (self.middle - self.below) / self.down
+
+  @property
+  def two_sided(self) -> Float[np.ndarray, "K n"]:
+    """The differences (f(x + h) - f(x - h)) / 2h."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+      return (self.above - self.below) / (self.up + self.down)
+
+  def differences(self, method: str) -> Float[np.ndarray, "K n"]:
+    """Those of "two_sided" or "one_sided", the forward ones."""
+    return self.two_sided if method == "two_sided" else self.forward
+
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
   """What many steps say of each line. All [n].
 
   Attributes:
-    value, bar: the best estimate of the derivative.
-    forward, backward: of the one-sided derivatives.
-    wrong: the given value cannot be the derivative.
-    kink: the line has a kink at every step, the given value may be right.
-    not_finite: no step gave a finite difference.
+    value, bar: The best estimate of the derivative.
+    forward, backward: The one-sided derivatives.
+    wrong: Whether the given value cannot be the derivative.
+    kink: Whether the line has a kink at every step, so that the given value
+      may be right.
+    not_finite: Whether no step gave a finite difference.
   """
 
   value: Float[np.ndarray, " n"]
@@ -190,12 +221,7 @@ def _scatter(
   return np.nan_to_num(np.sqrt(np.mean(np.square(spreads), axis=0)), posinf=0.0)
 
 
-# How many noises of one loss are in each kind of difference, times h.
-_NOISES = {"two": 0.5**0.5, "one": 2**0.5, "jump": 6**0.5}
-_Found = tuple[np.ndarray, np.ndarray]  # value and bar, [n]
-
-
-def _readings(lines: Lines, sigma: float) -> dict[str, _Found]:
+def _readings(lines: Lines, sigma: float) -> dict[str, _Reading]:
   """Value and bar of each reading of the lines.
 
   "two", "forward" and "backward": the derivative from two- and one-sided
@@ -203,42 +229,32 @@ def _readings(lines: Lines, sigma: float) -> dict[str, _Found]:
   without a kink; the differences' h f'' is extrapolated away and h^3 is left.
   "smallest": from the smallest two-sided steps alone.
   """
-  with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-    two = (lines.above - lines.below) / (lines.up + lines.down)
-    forward = (lines.above - lines.middle) / lines.up
-    backward = (lines.middle - lines.below) / lines.down
+  two, forward, backward = lines.two_sided, lines.forward, lines.backward
+  with np.errstate(invalid="ignore", over="ignore"):
     jump = forward - backward
   sigmas = np.maximum(sigma, _scatter(two, lines.steps))
   found = {}
-  for name, table, kind, order in (
-    ("two", two, "two", 2),
-    ("forward", forward, "one", 1),
-    ("backward", backward, "one", 1),
-    ("jump", jump, "jump", 1),
+  # How many noises of one loss are in each kind of difference, times h.
+  for name, table, noises, order in (
+    ("two", two, 0.5**0.5, 2),
+    ("forward", forward, 2**0.5, 1),
+    ("backward", backward, 2**0.5, 1),
+    ("jump", jump, 6**0.5, 1),
   ):
     values, bars = [], []
-    for k in range(len(lines.steps) - 1):
-      coarse, fine = lines.steps[k], lines.steps[k + 1]
-      unit = SIGMAS * _NOISES[kind] * sigmas
+    unit = SIGMAS * noises * sigmas
+    for k, (coarse, fine) in enumerate(itertools.pairwise(lines.steps)):
+      ratio = coarse / fine
       with np.errstate(invalid="ignore", over="ignore"):
-        values.append(extrapolate(table[k], table[k + 1], coarse / fine, order))
-      bars.append(
-        extrapolated_noise(unit / coarse, unit / fine, coarse / fine, order)
-      )
+        values.append(extrapolate(table[k], table[k + 1], ratio, order))
+      bars.append(extrapolated_noise(unit / coarse, unit / fine, ratio, order))
     found[name] = longest_agreement(np.stack(values), np.stack(bars))
     if name == "two":
       found["smallest"] = (values[-1], bars[-1])
   return found
 
 
-def _select(where: np.ndarray, first: _Found, second: _Found) -> _Found:
-  return (
-    np.where(where, first[0], second[0]),
-    np.where(where, first[1], second[1]),
-  )
-
-
-def judge(
+def judge_lines(
   lines: Lines,
   given: Float[np.ndarray, " n"],
   tolerance: Float[np.ndarray, " n"],
@@ -252,15 +268,17 @@ def judge(
   jump to either side of the two-sided value.
 
   Args:
-    given: the derivatives to judge.
-    tolerance: the rounding error allowed in them.
-    sigma: noise of one loss; a line that is noisier is treated as such.
+    lines: The losses along each of n lines, at two steps or more.
+    given: The derivatives to judge.
+    tolerance: The rounding error allowed in them.
+    sigma: The noise of one loss, a standard deviation; a line that is noisier
+      is treated as such.
   """
   found = _readings(lines, sigma)
   two, forward, backward = found["two"], found["forward"], found["backward"]
   finite = np.isfinite(two[1])
 
-  def agrees(reading: _Found) -> np.ndarray:
+  def agrees(reading: _Reading) -> np.ndarray:
     return np.abs(given - reading[0]) <= reading[1] + tolerance
 
   with np.errstate(invalid="ignore"):

@@ -1,24 +1,24 @@
-"""What a gradient check was handed: validated, named when it is not valid."""
+"""What a gradient check was handed: validated, named when it is not valid.
 
-from collections.abc import Callable
+Shapes: P all parameters, N points asked for.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
-from mnist_jax.gradcheck._differences import (
-  GradcheckError,
-  Layout,
-  Losses,
-  LossFn,
-  flatten,
-  noise_level,
-  require_same_structure,
-  same_trace,
-)
+from mnist_jax.gradcheck._differences import Losses, LossFn, blamed_on
+from mnist_jax.gradcheck._layout import GradcheckError, Layout, flatten_like
 from mnist_jax.gradcheck._report import Verdict
+
+_NOISE_DRAWN = 24  # coordinates of a tensor tried, and used, for the noise
+_NOISE_LINES = 8
 
 
 class Ended(Exception):
@@ -29,17 +29,18 @@ class Ended(Exception):
     self.verdict, self.reason = verdict, reason
 
 
-def called(what: str, function: Callable[..., Any], *args: Any) -> Any:
-  """function(*args); its failure is the caller's, told in one line."""
-  try:
-    return function(*args)
-  except (Ended, GradcheckError):
-    raise
-  except Exception as error:
-    text = (str(error).strip() or "no message").splitlines()[0]
-    raise GradcheckError(
-      f"{what} raised {type(error).__name__}: {text}"
-    ) from error
+def falling(steps: Sequence[float] | float | None) -> tuple[float, ...] | None:
+  """The different steps, the largest first; None as it is.
+
+  Raises:
+    GradcheckError: There are none, or one is not a positive number.
+  """
+  if steps is None:
+    return None
+  listed = np.unique(np.atleast_1d(np.asarray(steps, np.float64)))[::-1]
+  if not listed.size or not np.all(np.isfinite(listed) & (listed > 0)):
+    raise GradcheckError(f"steps is {steps}; positive numbers are needed")
+  return tuple(float(h) for h in listed)
 
 
 def require_finite(layout: Layout, vector: np.ndarray, what: str) -> None:
@@ -54,48 +55,59 @@ def require_finite(layout: Layout, vector: np.ndarray, what: str) -> None:
     )
 
 
+def gradient_from(
+  what: str, source: PyTree | Callable[..., PyTree], losses: Losses, *args: Any
+) -> Float[np.ndarray, " P"]:
+  """A gradient at the point, from a pytree or a function (params, *args).
+
+  Raises:
+    GradcheckError: It is not laid out like params, or raises; `what` names it.
+  """
+  if callable(source):
+    with blamed_on(what):
+      source = source(losses.params(), *args)
+  return flatten_like(losses.layout, source, what)
+
+
 def given_gradient(
-  grads: PyTree | Callable[..., PyTree],
-  layout: Layout,
-  params: PyTree,
-  args: tuple[Any, ...],
-  dtypes: tuple[Any, ...],
-) -> tuple[np.ndarray, np.ndarray]:
-  """The gradient to check [P], and its working precision's epsilon [P].
+  grads: PyTree | Callable[..., PyTree], losses: Losses, dtypes: tuple[Any, ...]
+) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]:
+  """The finite gradient to check, and its working precision's epsilon.
 
   The precision is that of the parameters from which it was computed: a
   function is handed float64, and returning float32 then is a loss.
+
+  Args:
+    grads: The gradient, as a pytree or a function of params and args.
+    losses: The loss at the point.
+    dtypes: The types of the leaves of params, as the caller gave them.
+
+  Raises:
+    GradcheckError: The gradient is not laid out like params, or raises.
+    Ended: It is not finite, or two calls of the function differ.
   """
-  meant = dtypes
+  given = gradient_from("grads", grads, losses, *losses.args)
   if callable(grads):
-    meant = (np.dtype(np.float64),) * len(dtypes)
-    found, given, _ = flatten(called("grads", grads, params, *args), "grads")
-    require_same_structure(layout, found)
-    again = flatten(called("grads", grads, params, *args), "grads")[1]
+    dtypes = (np.dtype(np.float64),) * len(dtypes)
+    again = gradient_from("grads", grads, losses, *losses.args)
     off = np.abs(given - again).max() > 1e-12 * np.abs(given).max()
     if np.all(np.isfinite(given)) and off:
       raise Ended(
         Verdict.NONDETERMINISTIC, "two calls of grads gave different values"
       )
-  else:
-    found, given, _ = flatten(grads, "grads")
-    require_same_structure(layout, found)
-  epsilon = np.concatenate(
-    [
-      np.full(size, float(jnp.finfo(dtype).eps))
-      for size, dtype in zip(layout.sizes, meant, strict=True)
-    ]
-  )
-  return given, epsilon
+  require_finite(losses.layout, given, "grads")
+  epsilons = [float(jnp.finfo(dtype).eps) for dtype in dtypes]
+  return given, np.repeat(epsilons, losses.layout.sizes)
 
 
-def require_scalar(loss_fn: LossFn, params: PyTree, args: tuple) -> Any:
+def require_scalar(losses: Losses) -> Any:
   """The dtype of the loss.
 
   Raises:
-    GradcheckError: it raises, or is not a real floating scalar.
+    GradcheckError: It raises, or is not a real floating scalar.
   """
-  shape = called("loss_fn", jax.eval_shape, loss_fn, params, *args)
+  with blamed_on("loss_fn"):
+    shape = jax.eval_shape(losses.loss_fn, losses.params(), *losses.args)
   if not hasattr(shape, "shape"):
     raise GradcheckError(
       f"loss_fn returns a {type(shape).__name__}; a scalar is needed"
@@ -111,19 +123,52 @@ def require_scalar(loss_fn: LossFn, params: PyTree, args: tuple) -> Any:
   return shape.dtype
 
 
-def require_deterministic(
-  losses: Losses, params: PyTree, epsilon: float
-) -> float:
-  """The loss at params; ends the check where two evaluations differ."""
-  args = losses.args
-  values = [called("loss_fn", losses.at, losses.theta) for _ in range(2)]
-  if not called("loss_fn", same_trace, losses.loss_fn, params, args):
-    values += [
-      float(called("loss_fn", losses.loss_fn, params, *args)) for _ in range(2)
-    ]
+def same_trace(loss_fn: LossFn, params: PyTree, args: tuple[Any, ...]) -> bool:
+  """Whether two traces of the loss are the same program with the same data.
+
+  A Python-side random mask is drawn while tracing and frozen by compilation,
+  so only tracing (or running) a loss twice can reveal it.
+  """
+
+  def traced() -> Any:  # a new function each time: JAX keeps traces by function
+    return jax.make_jaxpr(lambda *a: loss_fn(*a))(params, *args)
+
+  first, second = traced(), traced()
+  if str(first) != str(second):
+    return False
+  return all(
+    a is b or _same_values(a, b)
+    for a, b in zip(first.consts, second.consts, strict=True)
+  )
+
+
+def _same_values(a: Any, b: Any) -> bool:
+  try:
+    return bool(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True))
+  except (TypeError, ValueError):
+    return False
+
+
+def deterministic_loss(losses: Losses, dtype: Any) -> float:
+  """The loss at the point.
+
+  Raises:
+    Ended: It is not finite, or evaluations of it differ.
+    GradcheckError: It raises.
+  """
+  values = [
+    float(losses.at(losses.theta)[0]),
+    float(losses.at(losses.theta)[0]),
+  ]
+  params, args = losses.params(), losses.args
+  with blamed_on("loss_fn"):
+    if not same_trace(losses.loss_fn, params, args):
+      values.append(float(losses.loss_fn(params, *args)))
+      values.append(float(losses.loss_fn(params, *args)))
   if not np.all(np.isfinite(values)):
     raise Ended(Verdict.NOT_FINITE, f"the loss is {values[0]} at params")
   spread = max(values) - min(values)
+  epsilon = float(jnp.finfo(dtype).eps)
   if spread > 64 * epsilon * max(map(abs, values)):
     raise Ended(
       Verdict.NONDETERMINISTIC,
@@ -134,31 +179,88 @@ def require_deterministic(
 
 
 def effective_precision(
-  losses: Losses, loss: float, dtype: Any, given: np.ndarray, seed: int
-) -> tuple[Any, float]:
-  """The dtype in which the loss is computed in effect, and its noise.
+  losses: Losses, dtype: Any, seed: int
+) -> tuple[Losses, Any]:
+  """The type in which the loss is computed, and the losses with steps to fit.
 
   A loss may round its parameters to float32 inside and return float64: its
   noise is then that of float32, and moves far below float32's spacing go
-  unnoticed.
+  unnoticed. It is one that rounding params beforehand never changes.
   """
   for grid in dict.fromkeys((np.dtype(dtype), np.dtype(np.float32))):
-    if grid != np.float64 and _rounds_params(losses, grid, seed):
-      losses.grid = grid
-      dtype = grid
-      break
-  epsilon = float(jnp.finfo(dtype).eps)
-  return dtype, noise_level(losses, loss, epsilon, given, seed)
+    if grid == np.float64:
+      continue
+    rng = np.random.default_rng(seed)
+    seen = set()
+    for scale in (0.01, 0.03, 0.1, 0.3):
+      theta = losses.theta + scale * rng.standard_normal(losses.theta.size)
+      value = losses.at(theta)[0]
+      if value != losses.at(theta.astype(grid).astype(np.float64))[0]:
+        break
+      seen.add(value)
+    else:
+      if len(seen) > 1:  # a loss that never changes tells nothing
+        return dataclasses.replace(losses, grid=grid), grid
+  return losses, dtype
 
 
-def _rounds_params(losses: Losses, grid: Any, seed: int) -> bool:
-  """Whether rounding params to a shorter dtype never changes the loss."""
+def noise_level(
+  losses: Losses,
+  loss: float,
+  epsilon: float,
+  weights: Float[np.ndarray, " P"],
+  seed: int,
+) -> float:
+  """The size of the rounding noise in the loss near theta.
+
+  In every tensor some coordinates that move the loss are moved to nine equally
+  spaced points; sixth differences take any smooth part away and leave the noise
+  (More & Wild 2011, "Estimating computational noise", eq. 2.6). Too small a
+  spacing may see less than there is, as neighbouring points round alike, and a
+  large one may cross a kink: so of four spacings, and of a tensor's
+  coordinates, the second largest answer counts; of the tensors the largest.
+
+  Args:
+    losses: The loss around theta.
+    loss: The loss at theta.
+    epsilon: The unit round-off spacing (2.2e-16 for float64).
+    weights: Half of the coordinates are those of the largest weights.
+    seed: The seed of the choice of the others.
+
+  Returns:
+    A standard deviation, at least half the spacing of floats at `loss`.
+  """
   rng = np.random.default_rng(seed)
-  seen = set()
-  for scale in (0.01, 0.03, 0.1, 0.3):
-    theta = losses.theta + scale * rng.standard_normal(losses.theta.size)
-    value = losses.at(theta)
-    if value != losses.at(theta.astype(grid).astype(np.float64)):
-      return False
-    seen.add(value)
-  return len(seen) > 1  # a loss that never changes tells nothing
+  base = losses.round(losses.theta)
+  measured = [epsilon / 2 * abs(loss)]
+  for part in losses.layout.slices():
+    order = np.argsort(-np.abs(weights[part]), kind="stable")
+    drawn = part.start + np.concatenate(
+      [order[: _NOISE_LINES // 2], rng.permutation(order)[:_NOISE_DRAWN]]
+    )
+    drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+    moved = losses.at(base, drawn, losses.round(base[drawn] + 0.01))
+    spreads = _spreads(losses, drawn[moved != loss][:_NOISE_LINES], epsilon)
+    if spreads.size:
+      measured.append(float(np.sort(spreads)[-2:][0]))
+  return max(measured)
+
+
+def _spreads(
+  losses: Losses, positions: np.ndarray, epsilon: float
+) -> np.ndarray:
+  """Noise along each coordinate, for those where it is finite."""
+  order, points = 6, np.arange(1, 10)  # theta itself may lie on a kink
+  base = losses.round(losses.theta)
+  where = np.repeat(positions, points.size)
+  rows = []
+  for power in (0.5, 0.42, 0.36, 0.3):
+    shifts = epsilon**power * np.tile(points, positions.size)
+    values = losses.at(base, where, losses.round(base[where] + shifts))
+    with np.errstate(invalid="ignore"):
+      sixth = np.diff(values.reshape(-1, points.size), order, axis=1)
+    rows.append(
+      np.sqrt(np.mean(sixth**2, axis=1) / math.comb(2 * order, order))
+    )
+  spreads = np.sort(np.stack(rows), axis=0)[-2]
+  return spreads[np.isfinite(spreads)]

@@ -1,14 +1,30 @@
-"""What a gradient check found: data, a table, a dictionary."""
+"""What a gradient check found: the verdict and its data, as a table and a dict.
+
+Shapes: P all parameters, N of them covered.
+"""
 
 import dataclasses
 import enum
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
+from mnist_jax.gradcheck import _diagnosis as diagnosis
+from mnist_jax.gradcheck._comparison import (
+  KINK,
+  NOT_FINITE,
+  STATES,
+  WRONG,
+  Comparison,
+)
 from mnist_jax.gradcheck._diagnosis import Cause
 
 VERY_SATISFYING = 1e-7  # section 12.3: below this, all is very well
 RECHECK = 1e-2  # section 12.3: above this, look at the backward again
+_KINKS_LISTED = 8
 
 
 class Verdict(enum.StrEnum):
@@ -23,7 +39,7 @@ class Verdict(enum.StrEnum):
 
 
 def band(distance: float) -> str:
-  """The chapter's reading of a distance (section 12.3)."""
+  """The chapter's reading of a distance in [0, 1]; "none" of NaN (12.3)."""
   if distance < VERY_SATISFYING:
     return f"very satisfying (< {VERY_SATISFYING:g})"
   if distance > RECHECK:
@@ -38,11 +54,11 @@ class Entry:
   """One coordinate.
 
   Attributes:
-    path, index: the leaf, and where in it.
-    given, numeric: the two derivatives.
-    bar: how far apart they may be for rounding and truncation.
-    forward, backward: the one-sided derivatives, of a kink; else None.
-    state: "agrees", "wrong", "kink" or "not finite".
+    path, index: The leaf, and the place in it.
+    given, numeric: The two derivatives.
+    bar: How far apart they may be for rounding and truncation.
+    state: What was found, "agrees", "wrong", "kink" or "not finite".
+    forward, backward: The one-sided derivatives at a kink; else None.
   """
 
   path: str
@@ -56,6 +72,7 @@ class Entry:
 
   @property
   def error(self) -> float:
+    """The given less the numeric derivative."""
     return self.given - self.numeric
 
   @property
@@ -70,14 +87,16 @@ class TensorReport:
   """One leaf.
 
   Attributes:
-    checked, size: coordinates looked at, and all.
-    distance: ||given - numeric|| / (||given|| + ||numeric||) over them.
-    resolution: the distance that rounding and truncation alone may cause.
-    norm_given, norm_numeric: of the coordinates looked at.
-    wrong, kinks: coordinates in that state.
-    crossings: coordinates whose steps crossed a kink, and were resolved.
-    verdict: of this leaf alone.
-    causes: what explains it; empty if right, or if nothing simple does.
+    path, shape: The leaf's path in params, and its shape.
+    checked, size: How many coordinates were looked at, and are there.
+    distance: The chapter's ||given - numeric|| / (||given|| + ||numeric||)
+      over those looked at, in [0, 1].
+    resolution: The distance that rounding and truncation alone may cause.
+    norm_given, norm_numeric: The Euclidean norms over those looked at.
+    wrong, kinks: How many coordinates are in that state.
+    crossings: How many coordinates' steps crossed a kink, and were resolved.
+    verdict: The verdict on this leaf alone.
+    causes: What explains it; empty if right, or if nothing simple does.
   """
 
   path: str
@@ -100,21 +119,21 @@ class Report:
   """The outcome of one check.
 
   Attributes:
-    verdict, reason: what came out and why, in a sentence.
-    distance: the chapter's diff over all coordinates looked at, with the best
-      numeric estimate of each.
-    resolution: the distance rounding and truncation alone may cause.
-    by_step: (h, diff) with the plain differences of each step.
-    method: "two_sided" or "one_sided".
-    loss: at params.
-    noise: standard deviation of the loss's rounding noise.
-    precision: in which the loss was computed, in effect.
-    tensors: one per leaf.
-    worst: entries, the furthest outside their bars first.
-    kinks: entries at a kink (the first few).
-    coverage: what was looked at and what was not, in a sentence.
-    checked, total: coordinates.
-    directions: random directions evaluated.
+    verdict, reason: What came out and why, in a sentence.
+    distance: The chapter's diff over all coordinates looked at, with the best
+      numeric estimate of each; in [0, 1].
+    resolution: The distance that rounding and truncation alone may cause.
+    by_step: Pairs (h, diff) with the plain differences of each step.
+    method: The formula, "two_sided" or "one_sided".
+    loss: The loss at params.
+    noise: The standard deviation of the loss's rounding noise.
+    precision: The type in which the loss was computed, in effect.
+    tensors: What was found in each leaf.
+    worst: The entries furthest outside their bars, in that order.
+    kinks: The first few entries at a kink.
+    coverage: What was looked at and what was not, in a sentence.
+    checked, total: How many coordinates were looked at, and are there.
+    directions: How many random directions were evaluated.
   """
 
   verdict: Verdict
@@ -187,56 +206,38 @@ def _summary(report: Report) -> list[str]:
   return lines
 
 
-def _table(rows: list[tuple[str, ...]], right_from: int = 2) -> list[str]:
-  """Columns padded to their widest cell, numbers to the right."""
-  if len(rows) < 2:
+def _table(rows: Sequence[dict[str, str]]) -> list[str]:
+  """Columns under their names, padded, all but the first two to the right."""
+  if not rows:
     return []
-  widths = [
-    max(len(cell) for cell in column) for column in zip(*rows, strict=True)
-  ]
-  return [
-    "  "
-    + "  ".join(
-      cell.rjust(width) if i >= right_from else cell.ljust(width)
-      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ).rstrip()
-    for row in rows
-  ]
+  columns: list[list[str]] = []
+  for name in rows[0]:
+    cells = [name, *(row[name] for row in rows)]
+    align = str.ljust if len(columns) < 2 else str.rjust
+    width = max(map(len, cells))
+    columns.append([align(cell, width) for cell in cells])
+  return ["  " + "  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def _tensor_table(report: Report) -> list[str]:
-  rows: list[tuple[str, ...]] = [
-    (
-      "tensor",
-      "verdict",
-      "shape",
-      "checked",
-      "distance",
-      "rounding",
-      "|given|",
-      "|numeric|",
-      "wrong",
-      "kinks",
-      "crossed",
-    )
-  ]
-  rows += [
-    (
-      t.path or "(the array)",
-      t.verdict.value,
-      "x".join(map(str, t.shape)) or "scalar",
-      f"{t.checked}/{t.size}",
-      f"{t.distance:.2e}",
-      f"{t.resolution:.1e}",
-      f"{t.norm_given:.3e}",
-      f"{t.norm_numeric:.3e}",
-      str(t.wrong),
-      str(t.kinks),
-      str(t.crossings),
-    )
-    for t in report.tensors
-  ]
-  return _table(rows)
+  return _table(
+    [
+      {
+        "tensor": t.path or "(the array)",
+        "verdict": t.verdict.value,
+        "shape": "x".join(map(str, t.shape)) or "scalar",
+        "checked": f"{t.checked}/{t.size}",
+        "distance": f"{t.distance:.2e}",
+        "rounding": f"{t.resolution:.1e}",
+        "|given|": f"{t.norm_given:.3e}",
+        "|numeric|": f"{t.norm_numeric:.3e}",
+        "wrong": str(t.wrong),
+        "kinks": str(t.kinks),
+        "crossed": str(t.crossings),
+      }
+      for t in report.tensors
+    ]
+  )
 
 
 def _causes(report: Report) -> list[str]:
@@ -250,23 +251,189 @@ def _causes(report: Report) -> list[str]:
 
 
 def _entry_table(title: str, entries: tuple[Entry, ...]) -> list[str]:
-  rows: list[tuple[str, ...]] = [
-    (title, "state", "given", "numeric", "error", "bar", "relative")
-  ]
+  rows = []
   for e in entries:
     index = "[" + ",".join(map(str, e.index)) + "]" if e.index else ""
     numeric = f"{e.numeric:.9e}"
     if e.forward is not None and e.backward is not None:
       numeric = f"{e.backward:.6e} | {e.forward:.6e}"
     rows.append(
-      (
-        e.path + index,
-        e.state,
-        f"{e.given:.9e}",
-        numeric,
-        f"{e.error:.1e}",
-        f"{e.bar:.1e}",
-        f"{e.relative:.1e}",
-      )
+      {
+        title: e.path + index,
+        "state": e.state,
+        "given": f"{e.given:.9e}",
+        "numeric": numeric,
+        "error": f"{e.error:.1e}",
+        "bar": f"{e.bar:.1e}",
+        "relative": f"{e.relative:.1e}",
+      }
     )
   return _table(rows)
+
+
+def report_on(
+  comparison: Comparison, by_step: tuple[tuple[float, float], ...]
+) -> Report:
+  """Verdicts, causes and tables of a finished comparison.
+
+  Args:
+    comparison: The comparison, refined.
+    by_step: Pairs (h, diff) with the plain differences of each step.
+  """
+  problem, coverage = comparison.problem, comparison.coverage
+  leaves = _tensor_reports(comparison)
+  verdict = _verdict(comparison, leaves)
+  urgency = comparison.miss + np.where(comparison.state == WRONG, 1e12, 0.0)
+  worst = np.argsort(-urgency, kind="stable")[: problem.request.worst]
+  kinks = np.flatnonzero(comparison.state == KINK)[:_KINKS_LISTED]
+  return Report(
+    verdict=verdict,
+    reason=_reason(verdict, leaves),
+    distance=comparison.distance(),
+    resolution=comparison.resolution(),
+    by_step=by_step,
+    method=problem.request.method,
+    loss=problem.loss,
+    noise=problem.noise,
+    precision=str(problem.precision),
+    tensors=leaves,
+    worst=_entries(comparison, worst),
+    kinks=_entries(comparison, kinks),
+    coverage=str(coverage),
+    checked=coverage.positions.size,
+    total=coverage.total,
+    directions=coverage.directions,
+  )
+
+
+def _verdict(comparison: Comparison, leaves: Sequence[TensorReport]) -> Verdict:
+  """The first in the order of `Verdict` that a leaf or all of them have."""
+  found = {t.verdict for t in leaves}
+  if comparison.coverage.wrong_overall:
+    found.add(Verdict.WRONG)
+  if found == {Verdict.CORRECT} and comparison.unresolved():
+    found.add(Verdict.ROUNDING_LIMITED)
+  return next(verdict for verdict in Verdict if verdict in found)
+
+
+def _leaf_verdict(comparison: Comparison, leaf: int, limited: bool) -> Verdict:
+  state = comparison.state[comparison.parts[leaf]]
+  if np.any(state == NOT_FINITE):
+    return Verdict.NOT_FINITE
+  if np.any(state == WRONG) or leaf in comparison.coverage.wrong_leaves:
+    return Verdict.WRONG
+  if np.any(state == KINK):
+    return Verdict.KINK
+  return Verdict.ROUNDING_LIMITED if limited else Verdict.CORRECT
+
+
+def _tensor_reports(comparison: Comparison) -> tuple[TensorReport, ...]:
+  problem, layout = comparison.problem, comparison.layout
+  limited = comparison.unresolved_leaves()
+  candidates = diagnosis.matching_candidates(
+    comparison.by_tensor(problem.given),
+    {n: comparison.by_tensor(v) for n, v in problem.candidates.items()},
+    comparison.by_tensor(problem.tolerance),
+  )
+  reports = []
+  for leaf, part in enumerate(comparison.parts):
+    verdict = _leaf_verdict(comparison, leaf, leaf in limited)
+    causes = []
+    if verdict is Verdict.WRONG:
+      simple = diagnosis.diagnose(_evidence(comparison, leaf))
+      causes = candidates[leaf] + ([simple] if simple else [])
+    given, numeric = comparison.given[part], comparison.numeric.value[part]
+    state = comparison.state[part]
+    reports.append(
+      TensorReport(
+        path=layout.paths[leaf],
+        shape=layout.shapes[leaf],
+        checked=given.size,
+        size=layout.sizes[leaf],
+        distance=comparison.distance(part),
+        resolution=comparison.resolution(part),
+        norm_given=float(np.linalg.norm(given)),
+        norm_numeric=float(np.linalg.norm(numeric)),
+        wrong=int(np.sum(state == WRONG)),
+        kinks=int(np.sum(state == KINK)),
+        crossings=int(np.sum(comparison.crossed[part])),
+        verdict=verdict,
+        causes=tuple(causes),
+      )
+    )
+  return tuple(reports)
+
+
+def _evidence(comparison: Comparison, leaf: int) -> diagnosis.Evidence:
+  problem, layout = comparison.problem, comparison.layout
+  part, size = comparison.parts[leaf], layout.sizes[leaf]
+  positions = comparison.coverage.positions[part]
+  whole = positions.size == size
+  others = {
+    layout.paths[other]: comparison.numeric.value[there]
+    for other, there in enumerate(comparison.parts)
+    if whole
+    and other != leaf
+    and layout.sizes[other] == size == there.stop - there.start
+  }
+  penalty = problem.penalty
+  return diagnosis.Evidence(
+    shape=layout.shapes[leaf],
+    given=comparison.given[part],
+    numeric=comparison.numeric.value[part],
+    bar=comparison.bar[part],
+    param=problem.losses.theta[positions],
+    penalty=None if penalty is None else penalty[positions],
+    whole=whole,
+    spoiled=bool(comparison.crossed[part].any()),
+    batch_size=problem.request.batch_size,
+    others=others,
+  )
+
+
+def _entries(
+  comparison: Comparison, chosen: Int[np.ndarray, " n"]
+) -> tuple[Entry, ...]:
+  layout, positions = comparison.layout, comparison.coverage.positions
+  bar = comparison.bar
+  entries = []
+  for i in chosen:
+    leaf, index = layout.locate(int(positions[i]))
+    kink = comparison.state[i] == KINK
+    backward, forward = (float(side) for side in comparison.sides[:, i])
+    entries.append(
+      Entry(
+        path=layout.paths[leaf],
+        index=index,
+        given=float(comparison.given[i]),
+        numeric=float(comparison.numeric.value[i]),
+        bar=float(bar[i]),
+        state=STATES[comparison.state[i]],
+        forward=forward if kink else None,
+        backward=backward if kink else None,
+      )
+    )
+  return tuple(entries)
+
+
+def _reason(verdict: Verdict, leaves: Sequence[TensorReport]) -> str:
+  named = ", ".join(
+    t.path or "the array" for t in leaves if t.verdict is verdict
+  )
+  if verdict is Verdict.NOT_FINITE:
+    return f"no step gives finite differences in {named}"
+  if verdict is Verdict.WRONG:
+    if not named:
+      return "random directions disagree, no tensor alone does"
+    return f"given and numeric gradient disagree beyond the error in {named}"
+  if verdict is Verdict.KINK:
+    return (
+      "every step crosses a point without a derivative in "
+      f"{sum(t.kinks for t in leaves)} entries of {named}"
+    )
+  if verdict is Verdict.ROUNDING_LIMITED:
+    return (
+      "the step is too small for the precision: rounding alone may cause what "
+      f"was to be found in {named or 'theta as a whole'}"
+    )
+  return "all that was looked at agrees to within its error"

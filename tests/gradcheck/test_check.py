@@ -2,6 +2,8 @@
 
 import json
 import math
+import traceback
+from pathlib import Path
 
 import hypothesis.strategies as st
 import jax
@@ -21,7 +23,7 @@ from gradcheck_examples import (
 from hypothesis import given, settings
 
 from mnist_jax import gradcheck
-from mnist_jax.gradcheck._check import Verdict, check
+from mnist_jax.gradcheck import Verdict, check
 
 
 @pytest.mark.parametrize("method", ["two_sided", "one_sided"])
@@ -388,3 +390,29 @@ def test_values_that_are_not_finite():
   assert report.verdict is Verdict.NOT_FINITE
   assert report.worst[0].index == (0,)
   json.dumps(report.to_dict(), allow_nan=False)
+
+
+HOME = str(Path(gradcheck.__file__).parent)
+
+
+@pytest.mark.parametrize("max_coordinates", [100, 4])
+@pytest.mark.parametrize("method", ["two_sided", "one_sided"])
+def test_a_loss_is_at_most_seven_calls_away(max_coordinates, method):
+  """Counted in Python: without compilation every evaluation is a call."""
+  ways = set()
+
+  def loss(x):
+    stack = traceback.extract_stack()
+    ways.add(tuple(f.name for f in stack if f.filename.startswith(HOME)))
+    return jnp.sum(jnp.maximum(x, 0) * jnp.arange(1.0, 7.0))
+
+  # A kink at the first, one that is near at the last, and a wrong entry.
+  x = np.array([0.0, 1.0, -2.0, 0.5, 0.3, 1e-5])
+  given = np.array([0.0, 2.0, 0.0, 4.0, 5.5, 6.0])
+  with jax.disable_jit():
+    check(loss, x, given, method=method, max_coordinates=max_coordinates)
+  assert all(way[0] == "check" for way in ways)
+  assert max(map(len, ways)) <= 7, max(ways, key=len)
+  seen = {name for way in ways for name in way}
+  assert {"measure", "refine", "noise_level"} <= seen
+  assert ("pinpoint" in seen) == (max_coordinates < x.size)

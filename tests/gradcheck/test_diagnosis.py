@@ -14,7 +14,7 @@ from gradcheck_examples import (
   smooth_point,
 )
 
-from mnist_jax.gradcheck._check import Verdict, check
+from mnist_jax.gradcheck import Verdict, check
 
 
 def fault(kind, params):

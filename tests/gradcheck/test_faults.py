@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from mnist_jax.gradcheck._check import Verdict
+from mnist_jax.gradcheck import Verdict
 from mnist_jax.gradcheck.faults import backward, catalogue
 from mnist_jax.gradcheck.network import check
 from mnist_jax.model import mlp, objective

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_jax import gradcheck
-from mnist_jax.gradcheck import _differences as finite_differences
+from mnist_jax.gradcheck._differences import METHODS
 from mnist_jax.gradcheck.network import check as network_gradcheck
 from mnist_jax.gradcheck.network import differences
 from mnist_jax.model import losses, mlp, objective
@@ -18,6 +18,7 @@ from mnist_jax.runtime.errors import InputError
 CORRECT = gradcheck.Verdict.CORRECT
 WRONG = gradcheck.Verdict.WRONG
 CHAPTER = ("sigmoid", "tanh")
+rank_one = differences.rank_one_numeric_gradient
 
 
 def flat(tree):
@@ -58,7 +59,7 @@ def network(sizes, batch_size, seed=0, padding=0, zeros=0.3):
   padding=st.integers(0, 2),
   l2=st.sampled_from([None, 0.0, 0.1]),
   dropout=st.sampled_from([0.0, 0.5]),
-  method=st.sampled_from(finite_differences.METHODS),
+  method=st.sampled_from(METHODS),
   elements=st.sampled_from([1, 500, 1 << 17]),
   seed=st.integers(0, 2**31),
 )
@@ -85,16 +86,14 @@ def test_equals_the_general_differences(
   step = 1e-4
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(differences, "_CHUNK_ELEMENTS", elements)
-    fast = network_gradcheck.numeric_gradient(
-      params, activations, batch, l2, masks, step, method=method
-    )
+    fast = rank_one(params, activations, batch, l2, masks, step, method=method)
   with precision.float64():
     args = (
       differences.float64_batch(batch),
       None if l2 is None else jnp.asarray(l2, jnp.float64),
       differences.float64_copy(masks),
     )
-  general = finite_differences.numeric_gradient(
+  general = gradcheck.numeric_gradient(
     objective.make_objective(activations),
     params,
     step,
@@ -116,9 +115,7 @@ def test_chapter_network_on_mnist_is_within_1e_9(mnist):
     jnp.ones(32),
   )
   before = flat(params).copy()
-  numeric = network_gradcheck.numeric_gradient(
-    params, CHAPTER, batch, 0.01, None, 2e-5
-  )
+  numeric = rank_one(params, CHAPTER, batch, 0.01, None, 2e-5)
   with precision.float64():
     _, hand = objective.hand_value_and_grad(CHAPTER)(
       differences.float64_copy(params),
@@ -136,9 +133,7 @@ def test_chapter_network_on_mnist_is_within_1e_9(mnist):
 def test_a_loss_that_is_not_finite_gives_nan():
   params, batch = network((3, 2, 2), 2)
   broken = (params[0]._replace(b=jnp.full(2, jnp.nan)), params[1])
-  numeric = network_gradcheck.numeric_gradient(
-    broken, ("tanh",), batch, None, None, 1e-4
-  )
+  numeric = rank_one(broken, ("tanh",), batch, None, None, 1e-4)
   assert np.all(np.isnan(flat(numeric)))
 
 
@@ -273,8 +268,6 @@ def test_bad_input_is_named(small):
   with pytest.raises(InputError, match="masks has shapes"):
     check(params, CHAPTER, batch, masks=masks[:1])
   with pytest.raises(InputError, match="step is 0"):
-    network_gradcheck.numeric_gradient(params, CHAPTER, batch, None, None, 0.0)
-  with pytest.raises(finite_differences.GradcheckError, match="method"):
-    network_gradcheck.numeric_gradient(
-      params, CHAPTER, batch, None, None, 1e-4, method="three"
-    )
+    rank_one(params, CHAPTER, batch, None, None, 0.0)
+  with pytest.raises(gradcheck.GradcheckError, match="method"):
+    rank_one(params, CHAPTER, batch, None, None, 1e-4, method="three")

@@ -15,8 +15,7 @@ from gradcheck_examples import (
 )
 
 from mnist_jax import gradcheck
-from mnist_jax.gradcheck import _differences as finite_differences
-from mnist_jax.gradcheck._check import GradcheckError, Verdict, check
+from mnist_jax.gradcheck import GradcheckError, Verdict, _inputs, check
 from mnist_jax.runtime import precision
 
 
@@ -74,7 +73,7 @@ def test_same_function_is_compiled_once():
   with precision.float64():
     wide = jax.tree.map(jnp.asarray, moved)
     jax.eval_shape(loss, wide, 3.0)
-    finite_differences.same_trace(loss, wide, (3.0,))
+    _inputs.same_trace(loss, wide, (3.0,))
   assert repeated <= len(traces)
 
 
@@ -91,7 +90,7 @@ def test_supplied_differences_are_used():
 
   def numeric_fn(params, step):
     calls.append(step)
-    return finite_differences.numeric_gradient(quadratic, params, step)
+    return gradcheck.numeric_gradient(quadratic, params, step)
 
   report = check(quadratic, POINT, quadratic_grads, numeric_fn=numeric_fn)
   assert report.verdict is Verdict.CORRECT

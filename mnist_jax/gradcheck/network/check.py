@@ -14,14 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax.gradcheck import _check as gradcheck
+from mnist_jax import gradcheck
 from mnist_jax.gradcheck.network import differences
-from mnist_jax.gradcheck.network.differences import L2, numeric_gradient
+from mnist_jax.gradcheck.network.differences import (
+  L2,
+  float64_batch,
+  float64_copy,
+  rank_one_numeric_gradient,
+)
 from mnist_jax.model import losses, mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError
-
-__all__ = ["Subject", "TermReport", "check_network", "numeric_gradient"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +32,10 @@ class TermReport:
   """One term of the objective, three ways.
 
   Attributes:
-    hand: the gradient under test against the numeric one.
-    autodiff: that of `jax.grad` against the numeric one.
-    between: the chapter's diff of those two gradients, 0 if both are 0.
+    hand: The gradient under test against the numeric one.
+    autodiff: The gradient of `jax.grad` against the numeric one.
+    between: The chapter's diff of those two gradients, in [0, 1]; 0 if both
+      are 0.
   """
 
   hand: gradcheck.Report
@@ -48,21 +52,11 @@ class TermReport:
     }
 
 
-# The same function objects each time, so that they are compiled once.
-@functools.lru_cache(maxsize=64)
-def objective_of(
-  activations: tuple[mlp.Activation, ...],
-) -> objective.Objective:
-  """`objective.make_objective`, one function object for each network."""
-  return objective.make_objective(activations)
-
-
-@functools.lru_cache(maxsize=64)
-def value_and_grad_of(
-  kind: str, activations: tuple[mlp.Activation, ...]
-) -> objective.ValueAndGrad:
-  """`objective.make_value_and_grad`, one function object for each kind."""
-  return objective.make_value_and_grad(kind, activations)
+# One function object for each network and kind, so that it is compiled once.
+objective_of = functools.lru_cache(maxsize=64)(objective.make_objective)
+value_and_grad_of = functools.lru_cache(maxsize=64)(
+  objective.make_value_and_grad
+)
 
 
 @functools.lru_cache(maxsize=64)
@@ -79,12 +73,10 @@ def _penalty(params: mlp.Params, l2: objective.Scalar) -> objective.Scalar:
 
 
 def _terms(
-  batch: objective.Batch,
-  l2: objective.L2,
-  masks: objective.Masks,
-) -> dict[str, tuple[objective.Batch, objective.L2, objective.Masks]]:
+  batch: objective.Batch, l2: L2, masks: objective.Masks
+) -> dict[str, tuple[objective.Batch, L2, objective.Masks]]:
   """The objective's arguments that leave one term, or all."""
-  terms: dict[str, tuple[objective.Batch, objective.L2, objective.Masks]] = {
+  terms: dict[str, tuple[objective.Batch, L2, objective.Masks]] = {
     "data": (batch, None, None)
   }
   if l2 is not None:
@@ -116,18 +108,17 @@ def check_network(
 
   All in float64 in a scope of its own; the arrays handed over stay as they
   are. Every parameter is checked, by `gradcheck.check` with
-  `numeric_gradient`.
+  `rank_one_numeric_gradient`.
 
   Args:
-    params, activations, batch: as for `numeric_gradient`.
-    l2: strength of the penalty, or None.
-    masks: frozen dropout masks, or None.
-    value_and_grad: the gradient under test, (params, batch, l2, masks) ->
+    params, activations, batch, l2, masks: The network and what it is given, as
+      for `rank_one_numeric_gradient`.
+    value_and_grad: The gradient under test, (params, batch, l2, masks) ->
       (loss, grads); `objective.hand_value_and_grad` by default. Examples of
       weight 0 must count nowhere: the L2 term is what is left without others.
-    dropout_rate: with which the network trains, in [0, 1).
-    steps, candidates, seed, worst: as for `gradcheck.check`; a candidate is a
-      function (params, batch, l2, masks) -> gradient.
+    dropout_rate: The rate with which the network trains, in [0, 1).
+    steps, candidates, seed, worst: Options of `gradcheck.check`; a candidate is
+      a function (params, batch, l2, masks) -> gradient.
 
   Returns:
     By term: "data"; "l2" (the penalty alone) if l2 is given; "dropout" (the
@@ -135,10 +126,10 @@ def check_network(
     all that was given, if l2 is (without it one of the others is that).
 
   Raises:
-    InputError: dropout without frozen masks, whose randomness leaves J
-      undefined (section 12.3); a rate out of range; activations or masks that
+    InputError: There is dropout without frozen masks, whose randomness leaves
+      J undefined (section 12.3); the rate is out of range; activations or masks
       do not fit params.
-    GradcheckError: as `gradcheck.check`.
+    GradcheckError: As `gradcheck.check`.
   """
   if not 0 <= dropout_rate < 1:
     raise InputError(
@@ -155,21 +146,21 @@ def check_network(
   names = tuple(activations)
   if value_and_grad is None:
     value_and_grad = value_and_grad_of("hand", names)
-  with precision.float64():
-    wide = differences.float64_batch(batch)
-    strength = None if l2 is None else differences.float64_copy(l2)
-    terms = _terms(wide, strength, differences.float64_copy(masks))
-  return {
-    name: _check_term(
-      Subject(params, names, *args),
-      value_and_grad,
-      steps=steps,
-      candidates=candidates,
-      seed=seed,
-      worst=worst,
+  autodiff = value_and_grad_of("autodiff", names)
+  options: dict[str, Any] = {"steps": steps, "seed": seed, "worst": worst}
+  reports = {}
+  for name, args in _terms(batch, l2, masks).items():
+    subject = Subject(params, names, *args)
+    reports[name] = TermReport(
+      subject.check(
+        gradient_of(value_and_grad), candidates=candidates, **options
+      ),
+      subject.check(gradient_of(autodiff), **options),
+      gradcheck.distance(
+        subject.gradient(value_and_grad), subject.gradient(autodiff)
+      ),
     )
-    for name, args in terms.items()
-  }
+  return reports
 
 
 class Subject:
@@ -178,7 +169,8 @@ class Subject:
   Any number of gradients can be held against it.
 
   Args:
-    params, activations, batch, l2, masks: as for `numeric_gradient`.
+    params, activations, batch, l2, masks: The network and what it is given, as
+      for `rank_one_numeric_gradient`.
   """
 
   def __init__(
@@ -191,16 +183,18 @@ class Subject:
   ) -> None:
     self.activations = tuple(activations)
     with precision.float64():
-      self.params = differences.float64_copy(params)
-      wide = differences.float64_batch(batch)
-      strength = None if l2 is None else differences.float64_copy(l2)
-      self.args = wide, strength, differences.float64_copy(masks)
+      self.params = float64_copy(params)
+      self.args = float64_batch(batch), float64_copy(l2), float64_copy(masks)
     self._found: dict[float, mlp.Params] = {}
 
   def numeric(self, step: float) -> mlp.Params:
-    """The two-sided `numeric_gradient` here, computed once for each step."""
+    """The two-sided numeric gradient here, computed once for each step h.
+
+    Raises:
+      InputError: The step is not positive.
+    """
     if step not in self._found:
-      self._found[step] = numeric_gradient(
+      self._found[step] = rank_one_numeric_gradient(
         self.params, self.activations, *self.args, step
       )
     return self._found[step]
@@ -212,23 +206,24 @@ class Subject:
     )
     if all(np.array_equal(a, b) for a, b in pairs):
       return self.numeric(step)
-    return numeric_gradient(params, self.activations, *self.args, step)
+    return rank_one_numeric_gradient(params, self.activations, *self.args, step)
 
   def gradient(self, value_and_grad: objective.ValueAndGrad) -> mlp.Params:
-    """What it gives here, in float64."""
+    """The gradient that it gives here, like params, in float64."""
     with precision.float64():
       return gradient_of(value_and_grad)(self.params, *self.args)
 
   def check(
-    self,
-    gradient: mlp.Params | Callable[..., mlp.Params],
-    **options: Any,
+    self, gradient: mlp.Params | Callable[..., mlp.Params], **options: Any
   ) -> gradcheck.Report:
     """`gradcheck.check` of a gradient, of every parameter.
 
     Args:
-      gradient: a pytree like params, or (params, batch, l2, masks) -> one.
-      options: of `gradcheck.check`: steps, candidates, seed, worst.
+      gradient: A pytree like params, or (params, batch, l2, masks) -> one.
+      options: Options of `gradcheck.check`: steps, candidates, seed, worst.
+
+    Raises:
+      GradcheckError: As `gradcheck.check`.
     """
     batch, l2, _ = self.args
     if l2 is not None:
@@ -243,22 +238,3 @@ class Subject:
       batch_size=int(np.count_nonzero(batch.weights)),
       **options,
     )
-
-
-def _check_term(
-  subject: Subject,
-  value_and_grad: objective.ValueAndGrad,
-  *,
-  candidates: Mapping[str, Callable[..., mlp.Params]] | None,
-  **options: Any,
-) -> TermReport:
-  autodiff = value_and_grad_of("autodiff", subject.activations)
-  return TermReport(
-    subject.check(
-      gradient_of(value_and_grad), candidates=candidates, **options
-    ),
-    subject.check(gradient_of(autodiff), **options),
-    gradcheck.distance(
-      subject.gradient(value_and_grad), subject.gradient(autodiff)
-    ),
-  )

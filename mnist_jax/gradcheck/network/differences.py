@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mnist_jax.gradcheck import _differences as finite_differences
+from mnist_jax.gradcheck._differences import require_method
 from mnist_jax.model import losses, mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError
@@ -38,11 +38,8 @@ def float64_copy(tree: Any) -> Any:
 
 def float64_batch(batch: objective.Batch) -> objective.Batch:
   """A copy in float64, but for the labels; for use in a float64 scope."""
-  return objective.Batch(
-    float64_copy(batch.images),
-    jnp.asarray(np.asarray(batch.labels)),
-    float64_copy(batch.weights),
-  )
+  labels = jnp.asarray(np.asarray(batch.labels))
+  return float64_copy(batch)._replace(labels=labels)
 
 
 def require_network(
@@ -72,33 +69,24 @@ def require_network(
     raise InputError(f"masks has shapes {found}; expected {expected}")
 
 
-def _after(
-  params: mlp.Params,
-  activations: tuple[mlp.Activation, ...],
-  z: Float[Array, "R N"],
-  masks: tuple[Float[Array, "R _"], ...] | None,
-) -> Float[Array, "R C"]:
-  """The logits from a layer's pre-activation; params are the layers after."""
-  if not params:
-    return z
-  a = mlp.ACTIVATIONS[activations[0]](z)
-  if masks is not None:
-    a = a * masks[0]
-    masks = masks[1:]
-  return mlp.forward(params, activations[1:], a, masks)[0]
+class _Point(NamedTuple):
+  """A network at a point, and what enters each of its layers there."""
+
+  params: mlp.Params
+  inputs: tuple[Float[Array, "B _"], ...]
+  batch: objective.Batch
+  masks: objective.Masks
 
 
 def _moved_logits(
-  params: mlp.Params,
+  at: _Point,
   activations: tuple[mlp.Activation, ...],
-  inputs: tuple[Float[Array, "B _"], ...],
-  masks: objective.Masks,
   layer: int,
   examples: Int[Array, " K"],
   dz: Float[Array, "K S J"],
 ) -> Float[Array, "R C"]:
   """The examples' logits when z[:, j] of a layer moves, each j by itself."""
-  repeats = dz.shape[1] * dz.shape[2]
+  params, inputs, _, masks = at
   z = mlp.affine(params[layer], inputs[layer])
   if layer == len(params) - 1:
     reached, change, after = z, dz, layer
@@ -112,17 +100,18 @@ def _moved_logits(
     reached = mlp.affine(params[after], inputs[after])
     effect = params[after].w
   moved = reached[examples][:, None, None, :] + change[..., None] * effect
+  moved = moved.reshape(-1, moved.shape[-1])
+  if after == len(params) - 1:
+    return moved
+  a = mlp.ACTIVATIONS[activations[after]](moved)
   rest = None
   if masks is not None:
-    rest = tuple(
+    repeats = dz.shape[1] * dz.shape[2]
+    first, *others = (
       jnp.repeat(mask[examples], repeats, axis=0) for mask in masks[after:]
     )
-  return _after(
-    params[after + 1 :],
-    activations[after:],
-    moved.reshape(-1, moved.shape[-1]),
-    rest,
-  )
+    a, rest = a * first, tuple(others)
+  return mlp.forward(params[after + 1 :], activations[after + 1 :], a, rest)[0]
 
 
 class _Pairs(NamedTuple):
@@ -157,24 +146,26 @@ def _pairs(
 
 
 def _layer_change(
-  params: mlp.Params,
+  at: _Point,
   activations: tuple[mlp.Activation, ...],
-  inputs: tuple[Float[Array, "B _"], ...],
-  masks: objective.Masks,
   layer: int,
-  batch: objective.Batch,
   moves: Float[Array, "S F1 J"],
   pairs: _Pairs,
 ) -> Float[Array, "F1 J"]:
   """Loss after the first move less that after the second, data term only.
 
   Args:
-    moves: what is added to each of w's entries and, in the last row, to b's:
+    at: The network at the point.
+    activations: The activations, one per hidden layer.
+    layer: The layer whose entries move.
+    moves: What is added to each of w's entries and, in the last row, to b's:
       b is the weight of one more input that is always 1.
+    pairs: The pairs of this layer.
   """
+  batch = at.batch
   # An example's share of the mean, as in the objective.
   shares = batch.weights / jnp.maximum(batch.weights.sum(), 1)
-  a = _with_one(inputs[layer])
+  a = _with_one(at.inputs[layer])
   sides, _, units = moves.shape
   size = pairs.examples.shape[1]
 
@@ -183,7 +174,7 @@ def _layer_change(
   ) -> Float[Array, "F1 J"]:
     b, i = pairs.examples[chunk], pairs.inputs[chunk]
     dz = jnp.moveaxis(moves[:, i], 0, 1) * a[b, i][:, None, None]
-    logits = _moved_logits(params, activations, inputs, masks, layer, b, dz)
+    logits = _moved_logits(at, activations, layer, b, dz)
     labels = jnp.repeat(batch.labels[b], sides * units)
     each = losses.softmax_cross_entropy(logits, labels)
     each = each.reshape(size, sides, units)
@@ -215,19 +206,14 @@ def _forward(
 
 @functools.partial(jax.jit, static_argnames="activations")
 def _changes(
-  params: mlp.Params,
+  at: _Point,
   activations: tuple[mlp.Activation, ...],
-  inputs: tuple[Float[Array, "B _"], ...],
-  batch: objective.Batch,
-  masks: objective.Masks,
   moves: tuple[Float[Array, "S _ _"], ...],
   pairs: tuple[_Pairs, ...],
 ) -> tuple[Float[Array, "_ _"], ...]:
   """How the data term changes with the moves of each layer's entries."""
   return tuple(
-    _layer_change(
-      params, activations, inputs, masks, layer, batch, moves[layer], some
-    )
+    _layer_change(at, activations, layer, moves[layer], some)
     for layer, some in enumerate(pairs)
   )
 
@@ -250,13 +236,12 @@ def _data_changes(
     size = _CHUNK_ELEMENTS // (move.shape[0] * move.shape[2] * widest)
     a = np.asarray(_with_one(inputs[layer]))
     pairs.append(_pairs(a, weights, max(1, size)))
-  changes = _changes(
-    params, activations, inputs, batch, masks, moves, tuple(pairs)
-  )
+  at = _Point(params, inputs, batch, masks)
+  changes = _changes(at, activations, moves, tuple(pairs))
   return [np.asarray(change) for change in changes]
 
 
-def numeric_gradient(
+def rank_one_numeric_gradient(
   params: mlp.Params,
   activations: Sequence[mlp.Activation],
   batch: objective.Batch,
@@ -268,19 +253,19 @@ def numeric_gradient(
 ) -> mlp.Params:
   """Section 12.3's numeric gradient of the objective in every parameter.
 
-  What `finite_differences.numeric_gradient` gives for
-  `objective.make_objective`, to rounding, and much sooner. In float64 in a
-  scope of its own; the arrays handed over stay as they are. Memory does not
-  grow with the number of parameters beyond a few copies of them.
+  It is what `gradcheck.numeric_gradient` gives for `objective.make_objective`,
+  to rounding, and much sooner. In float64 in a scope of its own; the arrays
+  handed over stay as they are. Memory does not grow with the number of
+  parameters beyond a few copies of them.
 
   Args:
-    params: any depth, one layer or more.
-    activations: one per hidden layer.
-    batch: images [B, D], labels [B], weights [B] (0 for padding).
-    l2: strength of the penalty, or None.
-    masks: frozen dropout masks of `mlp.dropout_masks`, or None.
-    step: h, positive.
-    method: "two_sided" (J(t + h) - J(t - h)) / 2h or "one_sided"
+    params: The parameters, of any depth, one layer or more.
+    activations: The activations, one per hidden layer.
+    batch: Images [B, D], labels [B] and weights [B] (0 for padding).
+    l2: The strength of the penalty, or None.
+    masks: The frozen dropout masks of `mlp.dropout_masks`, or None.
+    step: The step h, positive.
+    method: The formula, "two_sided" (J(t + h) - J(t - h)) / 2h or "one_sided"
       (J(t + h) - J(t)) / h.
 
   Returns:
@@ -288,20 +273,15 @@ def numeric_gradient(
     loss is not finite.
 
   Raises:
-    GradcheckError: an unknown method.
-    InputError: a step that is not positive, activations or masks that do not
-      fit params.
+    GradcheckError: The method is unknown.
+    InputError: The step is not positive, or activations or masks do not fit
+      params.
   """
-  finite_differences.require_method(method)
+  require_method(method)
   if not (math.isfinite(step) and step > 0):
     raise InputError(f"step is {step}; expected a positive number")
   require_network(params, activations, batch, masks)
-  theta = [
-    np.concatenate(
-      [np.asarray(p.w, np.float64), np.asarray(p.b, np.float64)[None]]
-    )
-    for p in params
-  ]
+  theta = [np.concatenate([p.w, p.b[None]]).astype(np.float64) for p in params]
   # (x + h) - x is not h in floating point: the steps really taken.
   up = [(x + step) - x for x in theta]
   down = [
