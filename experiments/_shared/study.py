@@ -35,6 +35,7 @@ from mnist_jax.runtime import code, environment, files
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
 from mnist_jax.sweep import store
+from mnist_jax.training import run_directory
 
 FLAGS = flags.FLAGS
 PRESETS = ("quick", "full")
@@ -461,7 +462,7 @@ def _tables(measured: Tables) -> dict[str, pd.DataFrame]:
 def _text(content: Summary) -> str:
   if isinstance(content, pd.DataFrame):
     return content.to_csv(index=False, float_format="%.6g")
-  return json.dumps(content, indent=1) + "\n"
+  return run_directory.dumps(content, indent=1) + "\n"
 
 
 def _write(

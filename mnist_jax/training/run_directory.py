@@ -65,7 +65,12 @@ def _decode(value: Any) -> Any:
   return _NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
-def _dumps(value: Any, indent: int | None = None) -> str:
+def dumps(value: Any, indent: int | None = None) -> str:
+  """Strict JSON: NaN and infinities are words, arrays are lists.
+
+  Raises:
+    TypeError: A value that JSON cannot hold.
+  """
   return json.dumps(
     _encode(value), allow_nan=False, ensure_ascii=False, indent=indent
   )
@@ -199,7 +204,7 @@ class RunDirectory:
     Raises:
       TypeError: A value that JSON cannot hold.
     """
-    self.write_bytes(name, (_dumps(value, indent=2) + "\n").encode())
+    self.write_bytes(name, (dumps(value, indent=2) + "\n").encode())
 
   def rows(self) -> tuple[Row, ...]:
     """The metric rows so far, oldest first."""
@@ -216,7 +221,7 @@ class RunDirectory:
       ValueError: The epoch already has a row, or a later one has.
       TypeError: A value that JSON cannot hold; no row is added.
     """
-    encoded = _decode(json.loads(_dumps(row)))
+    encoded = _decode(json.loads(dumps(row)))
     if self._rows and encoded["epoch"] <= self._rows[-1]["epoch"]:
       raise ValueError(
         f"{self.path}: a row for epoch {encoded['epoch']} after one for "
@@ -235,7 +240,7 @@ class RunDirectory:
     return dropped
 
   def _write_rows(self) -> None:
-    text = "".join(_dumps(row) + "\n" for row in self._rows)
+    text = "".join(dumps(row) + "\n" for row in self._rows)
     self.write_bytes(_METRICS, text.encode())
 
 
@@ -318,7 +323,7 @@ def _prepare(
         config = recorded | {"flags": config["flags"]}
         sessions = recorded["sessions"]
     with files.replacing(workdir / _CONFIG) as temporary:
-      text = _dumps({**config, "sessions": [*sessions, session]}, indent=2)
+      text = dumps({**config, "sessions": [*sessions, session]}, indent=2)
       temporary.write_text(text + "\n", encoding="utf-8")
   except BaseException:
     os.close(lock)
@@ -363,7 +368,7 @@ def _check_same(
     for side in (recorded, config)
   ]
   shown = [
-    {k: v if isinstance(v, str) else _dumps(v) for k, v in side.items()}
+    {k: v if isinstance(v, str) else dumps(v) for k, v in side.items()}
     for side in sides
   ]
   differences = []

@@ -156,3 +156,10 @@ def test_an_option_that_must_rise(option, given):
     option(given)
   with pytest.raises(InputError, match="=1,x: expected whole numbers"):
     option("1,x")
+
+
+def test_what_a_study_leaves_is_strict_json():
+  """A bare NaN, which Python writes, is refused by other readers of JSON."""
+  text = study._text({"error": [float("nan"), 1.5]})
+  found = json.loads(text, parse_constant=pytest.fail)
+  assert found == {"error": ["NaN", 1.5]}
