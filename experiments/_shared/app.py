@@ -53,9 +53,13 @@ def _print_help(doc: str) -> NoReturn:
   try:
     print(help_text(doc), flush=True)
   except BrokenPipeError:
-    # Python flushes stdout once more as it ends, and would fail again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _stop_printing()
   sys.exit(0)
+
+
+def _stop_printing() -> None:
+  """Python flushes stdout once more as it ends, and would fail again."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(argv: Sequence[str], doc: str, arguments: bool) -> list[str]:
@@ -83,9 +87,15 @@ def run(
   def guarded(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     try:
-      main(argv)
+      try:
+        main(argv)
+      finally:
+        sys.stdout.flush()
     except errors.InputError as error:
       fail(shared.with_dashes(str(error)))
+    except BrokenPipeError:  # the reader has gone, as with `| head`
+      _stop_printing()
+      sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
       if error.filename is None:
         raise

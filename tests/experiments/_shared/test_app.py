@@ -1,9 +1,12 @@
 """How a command ends when nobody reads what it prints."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -12,15 +15,18 @@ app.run(print, "What it does.")
 """
 
 
-def test_help_into_a_closed_pipe_ends_in_silence():
+@pytest.mark.parametrize(
+  ("flags", "code"), [(["--help"], 0), ([], 128 + signal.SIGPIPE)]
+)
+def test_into_a_closed_pipe_a_command_ends_in_silence(flags, code):
   reader, writer = os.pipe()
   os.close(reader)
   done = subprocess.run(
-    [sys.executable, "-c", PROGRAM, "--help"],
+    [sys.executable, "-c", PROGRAM, *flags],
     cwd=ROOT,
     stdout=writer,
     stderr=subprocess.PIPE,
     text=True,
   )
   os.close(writer)
-  assert (done.returncode, done.stderr) == (0, "")
+  assert (done.returncode, done.stderr) == (code, "")
