@@ -45,12 +45,8 @@ def _vertex(x: Float[np.ndarray, " 3"], y: Float[np.ndarray, " 3"]) -> float:
   Where a neighbour's y is infinite, the limit as it grows: the middle between
   the two others; where both are, the middle point.
   """
-  if np.isinf(y[0]) and np.isinf(y[2]):
-    return float(x[1])
-  if np.isinf(y[2]):
-    return float(x[:2].mean())
-  if np.isinf(y[0]):
-    return float(x[1:].mean())
+  if np.isinf(y).any():
+    return float(x[np.isfinite(y)].mean())
   left, right = x[1] - x[0], x[2] - x[1]
   down, up = (y[0] - y[1]) * right, (y[2] - y[1]) * left
   if down + up == 0:

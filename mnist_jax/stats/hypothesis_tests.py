@@ -69,13 +69,10 @@ def holm(
   if len(groups) != len(p):
     raise InputError(f"{len(groups)} groups, expected one per p: {len(p)}")
   order = np.argsort(p, kind="stable")
+  standing = [len({groups[j] for j in order[i:]}) for i in range(len(p))]
   adjusted = np.empty_like(p)
-  largest = 0.0
-  for rank, i in enumerate(order):
-    standing = len({groups[j] for j in order[rank:]})
-    largest = max(largest, min(1.0, standing * float(p[i])))
-    adjusted[i] = largest
-  return [float(q) for q in adjusted]
+  adjusted[order] = np.maximum.accumulate(np.minimum(1, standing * p[order]))
+  return adjusted.tolist()
 
 
 def _power(
@@ -152,14 +149,6 @@ def seeds_to_decide(
   gap = (effect.estimate - target) * (-1.0 if kind == "less" else 1.0)
   # Seeds that all agree: as good as no spread, but not a division by zero.
   sd = max(sd, 1e-12 * max(abs(gap), margin or 0.0), 1e-300)
-  # The chance rises with n: bracket it, then try every n in the bracket.
-  n = np.unique(np.geomspace(2, cap, 64).astype(np.int64))
-  while True:
-    reached = _chance(kind, gap, margin, sd, n, alpha) >= power
-    if not reached[-1]:
-      return None
-    first = int(reached.argmax())
-    if first == 0 or n[first] - n[first - 1] == 1:
-      return int(n[first])
-    low, high = n[first - 1 : first + 1]
-    n = np.unique(np.linspace(low, high, 64).astype(np.int64))
+  n = np.arange(2, cap + 1)
+  enough = np.flatnonzero(_chance(kind, gap, margin, sd, n, alpha) >= power)
+  return int(n[enough[0]]) if enough.size else None

@@ -24,7 +24,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats.effects import Effect, check_probability, p_above, p_below
+from mnist_jax.stats.effects import (
+  Effect,
+  check_probability,
+  known_error,
+  p_above,
+  p_below,
+  two_sided_p,
+)
 from mnist_jax.stats.hypothesis_tests import (
   Kind,
   check_margin,
@@ -113,19 +120,16 @@ class Part:
 
   def to_dict(self) -> dict[str, Any]:
     """For verdict.json: numbers, strings, lists and None only."""
-    record = {
-      field.name: getattr(self, field.name)
-      for field in dataclasses.fields(self)
-    }
-    record["verdict"] = self.verdict.value
     effect = self.effect
-    record["effect"] = effect.estimate if effect else None
-    record["interval"] = list(self.interval) if self.interval else None
-    record["interval_kind"] = effect.interval if effect else None
-    record["confidence"] = effect.confidence if effect else None
-    record["p_value"] = effect.p_value if effect else None
-    record["n"] = self.n
-    return record
+    return vars(self) | {
+      "verdict": self.verdict.value,
+      "effect": effect.estimate if effect else None,
+      "interval": list(self.interval) if self.interval else None,
+      "interval_kind": effect.interval if effect else None,
+      "confidence": effect.confidence if effect else None,
+      "p_value": effect.p_value if effect else None,
+      "n": self.n,
+    }
 
 
 def derived(
@@ -134,15 +138,6 @@ def derived(
   """A part settled by computing, not by sampling: B9's numbers, L2's table."""
   verdict = Verdict.HOLDS if truth else Verdict.FAILS
   return Part(claim, name, text, verdict, "derived", note=note)
-
-
-def _p_no_difference(question: Question) -> float:
-  """Two-sided p of effect = target: the effect's own test where it fits."""
-  effect = question.effect
-  if question.target == 0.0 and effect.p_value is not None:
-    return effect.p_value
-  lower = p_above(effect, question.target)
-  return min(1.0, 2.0 * min(lower, p_below(effect, question.target)))
 
 
 def _tests(question: Question) -> tuple[float, float | None]:
@@ -157,7 +152,10 @@ def _tests(question: Question) -> tuple[float, float | None]:
     above = p_above(effect, target + margin)
     beyond = min(above, p_below(effect, target - margin))
     return tost(effect, margin, target=target), min(1.0, 2.0 * beyond)
-  p = _p_no_difference(question)
+  if target == 0.0 and effect.p_value is not None:
+    p = effect.p_value  # the effect's own test, where it fits
+  else:
+    p = two_sided_p(effect.estimate - target, known_error(effect), effect.n)
   if margin is None:
     return p, None
   if question.kind == "less":
@@ -166,8 +164,7 @@ def _tests(question: Question) -> tuple[float, float | None]:
 
 
 def _test_name(question: Question) -> str:
-  same = question.kind == "same"
-  if same:
+  if question.kind == "same":
     return "two one-sided t tests, Holm"
   name = f"{question.effect.test or 'Student t'}, Holm"
   if question.margin is None:
@@ -189,9 +186,7 @@ def _sides(question: Question) -> tuple[bool, bool]:
   return for_it, against or question.margin is not None
 
 
-def _adjusted(
-  questions: Sequence[Question],
-) -> list[tuple[float, float]]:
+def _adjusted(questions: Sequence[Question]) -> list[tuple[float, float]]:
   """Holm-adjusted (p for, p against) of each, over all tests of all."""
   raw = [_tests(question) for question in questions]
   flat = [(i, p) for i, pair in enumerate(raw) for p in pair if p is not None]
@@ -230,29 +225,6 @@ def _decide(
   if alone < alpha:
     return Verdict.UNDECIDED, "significant alone, not after Holm"
   return Verdict.UNDECIDED, "the interval admits both"
-
-
-def _part(
-  question: Question,
-  verdict: Verdict,
-  why: str,
-  p_holds: float | None,
-  p_fails: float | None,
-) -> Part:
-  return Part(
-    claim=question.claim,
-    name=question.name,
-    text=question.text,
-    verdict=verdict,
-    kind=question.kind,
-    effect=question.effect,
-    target=question.target,
-    margin=question.margin,
-    test=_test_name(question),
-    p_holds=p_holds,
-    p_fails=p_fails,
-    note="; ".join(note for note in (why, question.note) if note),
-  )
 
 
 def _needed(
@@ -308,11 +280,19 @@ def judge(
       n = question.effect.n
       verdict = Verdict.UNDECIDED
       why = f"{n} seeds, at least {min_seeds} needed for a verdict"
-    part = _part(question, verdict, why, *pairs.get(name, (None, None)))
+    seeds = None
     if verdict is Verdict.UNDECIDED:
       seeds = _needed(question, len(questions), alpha, min_seeds)
-      part = dataclasses.replace(part, seeds_needed=seeds)
-    parts.append(part)
+    p_holds, p_fails = pairs.get(name, (None, None))
+    found = {
+      "verdict": verdict,
+      "test": _test_name(question),
+      "p_holds": p_holds,
+      "p_fails": p_fails,
+      "seeds_needed": seeds,
+      "note": "; ".join(note for note in (why, question.note) if note),
+    }
+    parts.append(Part(**vars(question) | found))
   return parts
 
 
