@@ -4,12 +4,13 @@ Equivalence within a margin, Holm's correction, and power, all built on the
 estimate, standard error and n of an `Effect`.
 """
 
+import bisect
+import functools
 import math
 from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
 from scipy import stats
 
 from mnist_jax.runtime.errors import InputError
@@ -75,15 +76,13 @@ def holm(
   return adjusted.tolist()
 
 
-def _power(
-  gap: float, sd: float, n: Int[np.ndarray, " M"], alpha: float
-) -> Float[np.ndarray, " M"]:
+def _power(gap: float, sd: float, n: int, alpha: float) -> float:
   """Chance that a one-sided t test at alpha sees a true gap, over n seeds."""
   if gap <= 0.0:
-    return np.full(len(n), alpha)
+    return alpha
   # Beyond 37 the power is 1 to rounding and some SciPys return NaN.
-  shift = np.minimum(np.sqrt(n) * gap / sd, 37.0)
-  return stats.nct.sf(stats.t.isf(alpha, n - 1), n - 1, shift)
+  shift = min(math.sqrt(n) * gap / sd, 37.0)
+  return float(stats.nct.sf(stats.t.isf(alpha, n - 1), n - 1, shift))
 
 
 def _chance(
@@ -91,9 +90,9 @@ def _chance(
   gap: float,
   margin: float | None,
   sd: float,
-  n: Int[np.ndarray, " M"],
+  n: int,
   alpha: float,
-) -> Float[np.ndarray, " M"]:
+) -> float:
   """The chance of the likelier of the two ways to decide."""
   if margin is None:
     return _power(abs(gap), sd, n, alpha / 2.0)
@@ -103,9 +102,9 @@ def _chance(
     inside = _power(margin - gap, sd, n, alpha)
     inside = inside + _power(margin + gap, sd, n, alpha) - 1.0
     beyond = _power(abs(gap) - margin, sd, n, alpha / 2.0)
-    return np.maximum(inside, beyond)
+    return max(inside, beyond)
   different = _power(abs(gap), sd, n, alpha / 2.0)
-  return np.maximum(different, _power(margin - gap, sd, n, alpha))
+  return max(different, _power(margin - gap, sd, n, alpha))
 
 
 def seeds_to_decide(
@@ -149,6 +148,7 @@ def seeds_to_decide(
   gap = (effect.estimate - target) * (-1.0 if kind == "less" else 1.0)
   # Seeds that all agree: as good as no spread, but not a division by zero.
   sd = max(sd, 1e-12 * max(abs(gap), margin or 0.0), 1e-300)
-  n = np.arange(2, cap + 1)
-  enough = np.flatnonzero(_chance(kind, gap, margin, sd, n, alpha) >= power)
-  return int(n[enough[0]]) if enough.size else None
+  # The chance rises with n.
+  chance = functools.partial(_chance, kind, gap, margin, sd, alpha=alpha)
+  n = 2 + bisect.bisect_left(range(2, cap + 1), power, key=chance)
+  return n if n <= cap else None
