@@ -41,11 +41,10 @@ class Clock:
     )
 
   def updates(self, epochs: float | int) -> int:
-    """Updates made after so many epochs, to the nearest, halves up.
+    """Updates made after so many epochs, >= 0, to the nearest, halves up.
 
-    Args:
-      epochs: The time, >= 0, taken as the decimal number it prints as: 0.145 of
-        100 updates are 14.5, thus 15.
+    Epochs are the decimal number they print as: 0.145 of 100 updates are 14.5,
+    thus 15, though the float is a little less.
     """
     exact = Decimal(str(epochs))
     whole = int(exact)
@@ -81,8 +80,7 @@ class Clock:
     last, ended = self.locate(updates)
     places = [
       epoch * per_epoch + np.arange(count) * per_epoch // count
-      for epoch in range(last + 1)
-      for count in (self.count(epoch),)
+      for epoch, count in enumerate(map(self.count, range(last + 1)))
     ]
     length = last * per_epoch - (-ended * per_epoch // self.count(last))
     return per_epoch, np.concatenate(places)[:updates], length
@@ -98,7 +96,7 @@ class BatchSchedule:
   """Which batch size from which epoch on; as text 0:128,20:640.
 
   Attributes:
-    starts: The epochs from which on `sizes` are in force, rising, first 0.
+    starts: As in `Clock`.
     sizes: The examples per update from there on, >= 1.
 
   Raises:
@@ -130,13 +128,11 @@ class BatchSchedule:
       num_examples: The training examples, no fewer than the largest batch.
       drop_last: Whether to leave out an epoch's short last batch.
     """
-    return Clock(
-      self.starts,
-      tuple(
-        data.updates_per_epoch(num_examples, size, drop_last)
-        for size in self.sizes
-      ),
+    counts = (
+      data.updates_per_epoch(num_examples, size, drop_last)
+      for size in self.sizes
     )
+    return Clock(self.starts, tuple(counts))
 
 
 _EXPECTED = (

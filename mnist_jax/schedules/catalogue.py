@@ -24,8 +24,8 @@ class Policy:
   """A rate policy.
 
   Attributes:
-    function: The policy as a function of learning_rate and its constants.
-    formula: The formula, with {names} for the constants and the update {t}.
+    function: Of learning_rate and the policy's constants.
+    formula: With {names} for the constants and the update {t}.
     power_sum: The sum over all t of (lr(t) / lr(0))^k as a function of the
       constants and k, infinite where it diverges.
     required: The constants that must be given.
@@ -78,10 +78,7 @@ def _smooth(of: Constants, k: int) -> float:
 
 POLICIES: dict[str, Policy] = {
   "fixed": Policy(
-    policies.fixed,
-    "{learning_rate}",
-    _forever,
-    steepness="learning_rate",
+    policies.fixed, "{learning_rate}", _forever, steepness="learning_rate"
   ),
   "step": Policy(
     policies.step,

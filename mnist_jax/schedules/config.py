@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import numpy as np
@@ -26,23 +25,16 @@ _CONSTANTS = tuple(
 def to_updates(
   epochs: Number, steps_per_epoch: int, name: str = "epochs"
 ) -> int:
-  """A duration in epochs as updates, rounded to the nearest, halves up.
-
-  Epochs are taken as the decimal number they print as, so that 0.145 epochs of
-  100 updates are 14.5 updates, thus 15, though the float is a little less.
+  """A duration in epochs as updates, rounded as `Clock.updates` does.
 
   Args:
-    epochs: The duration, above 0; it may be a fraction.
-    steps_per_epoch: The updates per epoch, with a last short batch if trained.
     name: The setting to name in the error.
 
   Raises:
     InputError: Epochs that are not finite, or less than half an update.
   """
-  updates = 0
-  if math.isfinite(epochs):
-    exact = Decimal(str(epochs)) * steps_per_epoch
-    updates = int(exact.to_integral_value(ROUND_HALF_UP))
+  finite = math.isfinite(epochs)
+  updates = steady(steps_per_epoch).updates(epochs) if finite else 0
   if updates < 1:
     raise InputError(
       f"{name}={epochs} epochs of {steps_per_epoch} updates: "
@@ -138,7 +130,6 @@ class ScheduleConfig:
     """The same schedule in updates, with every default filled in.
 
     Args:
-      steps_per_epoch: The updates per epoch.
       total_steps: The updates of the run, warmup included.
 
     Raises:
