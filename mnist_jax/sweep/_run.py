@@ -204,11 +204,11 @@ def _frame(
 
 def _ordered(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
   """The rows of the cells with these keys, in that order."""
-  table = table[table["cell"].isin(keys)]
-  place = table["cell"].map({key: i for i, key in enumerate(keys)})
-  order = pd.DataFrame({"at": place, "step": table["step"]})
-  index = order.sort_values(["at", "step"]).index
-  return table.loc[index].reset_index(drop=True)
+  place = {key: i for i, key in enumerate(keys)}
+  own = table[table["cell"].isin(place)]
+  order = own.assign(place=own["cell"].map(place))
+  index = order.sort_values(["place", "step"]).index
+  return own.loc[index].reset_index(drop=True)
 
 
 def _notes(

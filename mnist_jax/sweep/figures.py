@@ -38,18 +38,13 @@ def draw_curves(
   """One line with a band per arm: mean over seeds, 95 % interval of the mean.
 
   Args:
-    name: of an arm, for the legend.
-    since: the first point drawn.
+    name: Of an arm, for the legend.
+    since: The first point drawn.
   """
   shown = curves.points >= since
   for i, arm in enumerate(curves.arms):
-    plotting.bands(
-      ax,
-      curves.points[shown],
-      curves.values[i][:, shown],
-      name(arm),
-      index=i,
-    )
+    values = curves.values[i][:, shown]
+    plotting.bands(ax, curves.points[shown], values, name(arm), index=i)
   metric_axis(ax, metric)
   ax.set_xlabel("epoch")
   plotting.integer_ticks(ax.xaxis)
@@ -67,16 +62,10 @@ def draw_differences(
   margin: float | int | None = None,
 ) -> None:
   """Paired differences over seeds at each point, with 95 % intervals."""
-  effects = [statistics.student_interval(d) for d in differences.T]
+  effects = map(statistics.student_interval, differences.T)
+  ends = np.array([(e.estimate, e.low, e.high) for e in effects]).T
   plotting.differences(
-    ax,
-    points,
-    np.array([e.estimate for e in effects]),
-    np.array([e.low for e in effects]),
-    np.array([e.high for e in effects]),
-    label=label,
-    index=index,
-    margin=margin,
+    ax, points, *ends, label=label, index=index, margin=margin
   )
 
 

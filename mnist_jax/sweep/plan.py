@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import numbers
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -94,10 +95,8 @@ class Target:
 
   def reached(self, row: Mapping[str, Any]) -> bool:
     """Whether a row of the table has it."""
-    found = row[self.metric]
-    if self.metric == "dev_loss":
-      return bool(found <= self.value)
-    return bool(found >= self.value)
+    reaches = operator.le if self.metric == "dev_loss" else operator.ge
+    return bool(reaches(row[self.metric], self.value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,7 +313,7 @@ def check_cells(
   """The key of each cell, once it is known that all of them can be run.
 
   Args:
-    num_train: The number of training examples that there are.
+    num_train: The training examples that there are.
 
   Raises:
     InputError: There is no cell, one cell twice, a batch or a `num_train`

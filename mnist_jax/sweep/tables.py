@@ -72,9 +72,10 @@ def curves(
     )
   wide = table.pivot(index=[*names, "seed"], columns=point, values=metric)
   wide = wide.sort_index(axis=1)
-  arms = list(dict.fromkeys(_keys(table, names)))
+  rows = table[names].drop_duplicates().itertuples(index=False, name=None)
+  arms = list(rows)
   seeds = sorted(table["seed"].unique().tolist())
-  wanted = [(*_tuple(arm), seed) for arm in arms for seed in seeds]
+  wanted = [(*arm, seed) for arm in arms for seed in seeds]
   there = set(wide.index)
   for key in wanted:
     if key not in there:
@@ -84,20 +85,11 @@ def curves(
       )
   values = wide.loc[wanted].to_numpy(np.float64)
   return Curves(
-    tuple(arms),
+    tuple(arm if len(names) > 1 else arm[0] for arm in arms),
     tuple(seeds),
     wide.columns.to_numpy(np.float64),
     values.reshape(len(arms), len(seeds), -1),
   )
-
-
-def _keys(table: pd.DataFrame, names: Sequence[str]) -> list[Any]:
-  rows = table[list(names)].itertuples(index=False, name=None)
-  return [row[0] if len(names) == 1 else row for row in rows]
-
-
-def _tuple(value: Any) -> tuple[Any, ...]:
-  return value if isinstance(value, tuple) else (value,)
 
 
 def last_rows(table: pd.DataFrame) -> pd.DataFrame:
