@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Real
+from scipy import signal
 
 from mnist_jax.runtime.errors import InputError
 
@@ -71,8 +72,8 @@ class Stop:
   Attributes:
     reason: "diverged", the smoothed loss exceeded the factor times its best;
       or "not finite", the loss was NaN or infinite.
-    update: The number of the update, from 0 on, as in the ramp.
-    rate: The rate of that update.
+    update: Its number, from 0 on, as in the ramp.
+    rate: Its rate.
   """
 
   reason: StopReason
@@ -85,10 +86,9 @@ class LossCurve:
   """One seed's range test, cut where it stopped.
 
   Attributes:
-    rates: The rates of the updates kept.
-    losses: The losses after each of them, all finite.
+    losses: The losses after each update kept, all finite.
     smoothed: The same under bias-corrected smoothing.
-    smoothing: The beta of the smoothing.
+    smoothing: Its beta.
     initial: The loss before the first update; where it is not finite, K is 0.
     stop: Where the curve was cut; None if the ramp ended first.
     noise: As in `Recording`; None if it was not measured.
@@ -108,7 +108,6 @@ class Recording:
   """What a range test of S seeds measured, before any judgement.
 
   Attributes:
-    rates: The rates of the T updates.
     initial: Each seed's loss before the first update.
     losses: The losses after each update; not finite once a seed is lost.
     noise: Two estimates at the parameters before each update: |G|^2, the
@@ -118,7 +117,6 @@ class Recording:
       batch size; each may be negative, being unbiased. None: not measured.
     measured_on: "train", each loss on a batch not yet trained on, or "dev",
       all on the same examples.
-    seeds: The names of the seeds.
   """
 
   rates: Float[np.ndarray, " T"]
@@ -154,14 +152,8 @@ def smooth(
   """
   if not 0 <= smoothing < 1:
     raise InputError(f"smoothing is {smoothing}, expected a number in [0, 1)")
-  losses = np.asarray(losses, np.float64)
-  result = np.empty_like(losses)
-  average = np.zeros(losses.shape[:-1])
-  with np.errstate(invalid="ignore"):  # inf - inf after a lost update
-    for t in range(losses.shape[-1]):
-      average = smoothing * average + (1 - smoothing) * losses[..., t]
-      result[..., t] = average / (1 - smoothing ** (t + 1))
-  return result
+  averages = signal.lfilter([1 - smoothing], [1, -smoothing], losses)
+  return averages / (1 - smoothing ** np.arange(1, averages.shape[-1] + 1))
 
 
 def check_factor(divergence_factor: float) -> None:

@@ -3,8 +3,6 @@
 Section 12.4 asks for both curves. `plotting.save` writes what is returned.
 """
 
-import collections
-
 import numpy as np
 
 from mnist_jax.plotting import axes as plots
@@ -57,18 +55,17 @@ def _draw_ramp(ax: plots.Axes, test: RangeTest) -> None:
 def _draw_seeds(
   ax: plots.Axes, curves: tuple[LossCurve, ...], shared: int
 ) -> None:
-  label = "each seed" if len(curves) > 1 else None
-  for curve in curves:
-    if len(curves) > 1 or shared == 0:
-      ax.plot(
-        curve.rates,
-        curve.smoothed,
-        color=_SEED_COLOUR,
-        linewidth=0.6,
-        label=label,
-        zorder=1,
-      )
-      label = None
+  if len(curves) == 1 and shared:
+    return
+  for i, curve in enumerate(curves):
+    ax.plot(
+      curve.rates,
+      curve.smoothed,
+      color=_SEED_COLOUR,
+      linewidth=0.6,
+      label="each seed" if i == 0 and len(curves) > 1 else None,
+      zorder=1,
+    )
 
 
 def _draw_mean(
@@ -79,10 +76,11 @@ def _draw_mean(
   table = np.stack([curve.smoothed[:shared] for curve in curves])
   rates = curves[0].rates[:shared]
   plots.bands(ax, rates, table, "smoothed loss")
-  least = int(table.mean(axis=0).argmin())
+  mean = table.mean(axis=0)
+  least = int(mean.argmin())
   ax.plot(
     rates[least],
-    table.mean(axis=0)[least],
+    mean[least],
     marker="*",
     markersize=15,
     linestyle="none",
@@ -94,11 +92,9 @@ def _draw_mean(
 
 
 def _draw_stops(ax: plots.Axes, curves: tuple[LossCurve, ...]) -> None:
-  by_reason: dict[str, list[float]] = collections.defaultdict(list)
-  for curve in curves:
-    if curve.stop:
-      by_reason[curve.stop.reason].append(curve.stop.rate)
-  for reason, rates in by_reason.items():
+  stops = [curve.stop for curve in curves if curve.stop]
+  for reason in dict.fromkeys(stop.reason for stop in stops):
+    rates = [stop.rate for stop in stops if stop.reason == reason]
     ax.plot(
       rates,
       np.full(len(rates), 0.98),
@@ -118,7 +114,6 @@ def _draw_stops(ax: plots.Axes, curves: tuple[LossCurve, ...]) -> None:
 
 
 def _draw_suggestion(ax: plots.Axes, found: Suggestion, index: int) -> None:
-  look = plots.series(index + 1)
   if found.rate is None:
     ax.plot([], [], linestyle="none", label=f"rule {found.rule}: none")
     return
@@ -127,19 +122,16 @@ def _draw_suggestion(ax: plots.Axes, found: Suggestion, index: int) -> None:
   if found.low is not None and found.high is not None:
     low, high = found.low, found.high
     text += f" ({low:.2g} to {high:.2g})"
-  height = 0.04 + 0.05 * index
   ax.errorbar(
     [found.rate],
-    [height],
+    [0.04 + 0.05 * index],
     xerr=[[found.rate - low], [high - found.rate]],
     transform=ax.get_xaxis_transform(),
-    color=look["color"],
-    marker=look["marker"],
     markersize=7,
     capsize=4,
-    linestyle="none",
     label=text,
     zorder=4,
+    **plots.series(index + 1) | {"linestyle": "none"},
   )
 
 

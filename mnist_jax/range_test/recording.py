@@ -82,13 +82,8 @@ def gradient_noise(
     for part in (slice(half), slice(half, 2 * half))
   )
   apart = jax.tree.map(jnp.subtract, first, second)
-  signal = _dot(first, second)
-  return signal, _dot(apart, apart) * (2 * half / size / 4)
-
-
-def _dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
-  products = jax.tree.map(jnp.vdot, a, b)
-  return jnp.asarray(sum(jax.tree.leaves(products)))
+  dot = optax.tree_utils.tree_vdot
+  return dot(first, second), dot(apart, apart) * (2 * half / size / 4)
 
 
 def _record(

@@ -39,7 +39,6 @@ class Suggestion:
   """One rule's rate from all seeds, or why it has none.
 
   Attributes:
-    rule: The rule's name in RULES.
     rate: The geometric mean over the seeds that have a rate; None, and low and
       high with it, if the rule refuses.
     low, high: The rate's 95 % interval; None from a single seed.
@@ -262,7 +261,7 @@ def suggest(curves: Sequence[LossCurve], rule: str) -> Suggestion:
   rates = [None if isinstance(a, str) else a for a in answers]
   found = np.array([rate for rate in rates if rate is not None])
   spread = _spread(found)
-  effect, reason = None, ""
+  rate = low = high = None
   if 2 * len(found) <= len(curves):
     counts = collections.Counter(a for a in answers if isinstance(a, str))
     why, count = counts.most_common(1)[0]
@@ -274,17 +273,14 @@ def suggest(curves: Sequence[LossCurve], rule: str) -> Suggestion:
       f"{found.max():.3g}, spread {spread:.3g} above {LARGEST_SPREAD:g}"
     )
   else:
-    effect = _geometric_mean(found)
+    if len(found) > 1:
+      rate, low, high = stats.geometric_mean(found)
+    else:
+      rate = float(found[0])
     reason = f"{rule}, geometric mean over {len(found)} of {len(curves)} seeds"
-  rate, low, high = effect or (None, None, None)
   return Suggestion(
     rule, rate, low, high, len(found), len(curves), spread, tuple(rates), reason
   )
-
-
-def suggest_all(curves: Sequence[LossCurve]) -> tuple[Suggestion, ...]:
-  """Every rule's suggestion, in the order of RULES."""
-  return tuple(suggest(curves, rule) for rule in RULES)
 
 
 def _spread(rates: Float[np.ndarray, " S"]) -> float | None:
@@ -294,21 +290,13 @@ def _spread(rates: Float[np.ndarray, " S"]) -> float | None:
   return float(np.exp(high - low))
 
 
-def _geometric_mean(
-  rates: Float[np.ndarray, " S"],
-) -> tuple[float, float | None, float | None]:
-  if len(rates) == 1:
-    return float(rates[0]), None, None
-  return stats.geometric_mean(rates)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class RangeTest:
   """A recording, judged.
 
   Attributes:
-    curves: One loss curve for each seed.
-    suggestions: One suggestion for each rule, in the order of RULES.
+    curves: One for each seed.
+    suggestions: One for each rule, in the order of RULES.
     warning: One line if the ramp ended before the rate was too large.
   """
 
@@ -353,6 +341,5 @@ def judge(
   curves = range_curve.loss_curves(
     recording, smoothing=smoothing, divergence_factor=divergence_factor
   )
-  return RangeTest(
-    recording, curves, suggest_all(curves), range_curve.warning(curves)
-  )
+  suggestions = tuple(suggest(curves, rule) for rule in RULES)
+  return RangeTest(recording, curves, suggestions, range_curve.warning(curves))
