@@ -9,7 +9,9 @@ Start with
 
 from mnist_jax.plotting.axes import (
   COLOURS,
+  HOLLOW,
   MARKERS,
+  SHADE,
   Axes,
   Figure,
   bands,
@@ -27,7 +29,9 @@ from mnist_jax.plotting.axes import (
 
 __all__ = [
   "COLOURS",
+  "HOLLOW",
   "MARKERS",
+  "SHADE",
   "Axes",
   "Figure",
   "bands",

@@ -19,6 +19,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Real
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -73,7 +74,8 @@ COLOURS = (
 LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LOST_COLOUR = "#B00020"
-_HOLLOW: dict[str, Any] = {"markerfacecolor": "white"}
+SHADE: dict[str, Any] = {"color": "#888888", "alpha": 0.2, "linewidth": 0}
+HOLLOW: dict[str, Any] = {"markerfacecolor": "white"}
 
 # Dates and versions would make equal figures differ in their bytes.
 _METADATA: dict[str, dict[str, None]] = {
@@ -102,14 +104,10 @@ def panels(
   columns: int = 1,
   size: tuple[float | int, float | int] | None = None,
 ) -> tuple[Figure, np.ndarray]:
-  """An empty figure in our style.
+  """An empty figure in our style, and its axes [rows, columns].
 
   Args:
-    rows, columns: How many panels there are.
     size: The width and height in inches; by default 5 x 3.8 a panel.
-
-  Returns:
-    The figure and its axes, [rows, columns], of dtype object.
   """
   with style():
     figure = Figure(
@@ -121,11 +119,8 @@ def panels(
 def render(figure: Figure, form: str) -> bytes:
   """The figure as a file's bytes; the same figure gives the same bytes.
 
-  Args:
-    form: The form: "png", "svg" or "pdf".
-
   Raises:
-    KeyError: another form.
+    KeyError: a form other than "png", "svg" and "pdf".
   """
   buffer = io.BytesIO()
   with style():
@@ -178,12 +173,8 @@ def log_axis(
       default 1, 2, 5, 10, ... or powers of ten, as they fit.
   """
   with style():
-    if which == "x":
-      ax.set_xscale("log")
-      axis: Axis = ax.xaxis
-    else:
-      ax.set_yscale("log")
-      axis = ax.yaxis
+    ax.set(**{f"{which}scale": "log"})
+    axis: Axis = {"x": ax.xaxis, "y": ax.yaxis}[which]
     if ticks is None:
       axis.set_major_locator(_LogTicks(numticks=10))
     else:
@@ -241,15 +232,10 @@ def bands(
     The line of the means.
   """
   good = np.isfinite(y)
-  n = good.sum(axis=0)
-  values = np.where(good, y, 0.0)
-  with np.errstate(invalid="ignore", divide="ignore"):
-    mean = np.where(n > 0, values.sum(axis=0) / n, np.nan)
-    squares = np.where(good, (y - mean) ** 2, 0.0).sum(axis=0)
-    error = np.sqrt(squares / (n - 1) / n)
-    half = np.where(
-      n > 1, special.stdtrit(np.maximum(n - 1, 1), 0.975) * error, 0
-    )
+  finite = pd.DataFrame(np.where(good, y, np.nan))
+  mean = finite.mean().to_numpy()
+  reach = special.stdtrit(np.maximum(good.sum(axis=0) - 1, 1), 0.975)
+  half = finite.sem().fillna(0).to_numpy() * reach
   low, high = (mean - half, mean + half) if interval is None else interval
   lost = int((~good).any(axis=1).sum())
   name = f"{label} (n = {len(y)}{f', {lost} diverged' if lost else ''})"
@@ -268,18 +254,20 @@ def bands(
 
 def error_bars(
   ax: Axes,
-  x: Real[np.ndarray, " K"] | float,
-  estimates: Float[np.ndarray, " K"] | float,
-  lows: Float[np.ndarray, " K"] | float,
-  highs: Float[np.ndarray, " K"] | float,
+  x: Real[np.ndarray, " K"] | float | int,
+  estimates: Real[np.ndarray, " K"] | float | int,
+  lows: Real[np.ndarray, " K"] | float | int,
+  highs: Real[np.ndarray, " K"] | float | int,
   *,
   index: int = 0,
+  across: bool = False,
   **look: Any,
 ) -> None:
   """Estimates, one or many, with the intervals from lows to highs.
 
   Args:
     index: The number of the series, which gives colour and marker.
+    across: Whether estimates lie along the x axis, at the heights `x`.
     look: Arguments of `Axes.errorbar`, above those of the series.
   """
   # Lists: matplotlib 3.9 takes an array of one for a deprecated scalar.
@@ -287,9 +275,12 @@ def error_bars(
     np.atleast_1d(length).tolist()
     for length in (np.subtract(estimates, lows), np.subtract(highs, estimates))
   )
-  own = series(index) | {"linestyle": "none", "capsize": 3}
+  look = series(index) | {"linestyle": "none", "capsize": 3} | look
   with style():
-    ax.errorbar(x, estimates, yerr=[below, above], **own | look)
+    if across:
+      ax.errorbar(estimates, x, xerr=[below, above], **look)
+    else:
+      ax.errorbar(x, estimates, yerr=[below, above], **look)
 
 
 def differences(
@@ -317,15 +308,9 @@ def differences(
   with style():
     ax.axhline(0, color="black", linewidth=1)
     if margin is not None:
-      ax.axhspan(
-        -margin,
-        margin,
-        color="#888888",
-        alpha=0.2,
-        linewidth=0,
-        label=f"within the margin ±{margin:g}",
-      )
-    for chosen, fill in ((good & ~undecided, {}), (undecided, _HOLLOW)):
+      name = f"within the margin ±{margin:g}"
+      ax.axhspan(-margin, margin, label=name, **SHADE)
+    for chosen, fill in ((good & ~undecided, {}), (undecided, HOLLOW)):
       if chosen.any():
         ends = (estimates[chosen], lows[chosen], highs[chosen])
         error_bars(ax, x[chosen], *ends, index=index, label=label, **fill)

@@ -122,16 +122,18 @@ def _draw_suggestion(ax: plots.Axes, found: Suggestion, index: int) -> None:
   if found.low is not None and found.high is not None:
     low, high = found.low, found.high
     text += f" ({low:.2g} to {high:.2g})"
-  ax.errorbar(
-    [found.rate],
-    [0.04 + 0.05 * index],
-    xerr=[[found.rate - low], [high - found.rate]],
+  plots.error_bars(
+    ax,
+    0.04 + 0.05 * index,
+    found.rate,
+    low,
+    high,
+    index=index + 1,
+    across=True,
     transform=ax.get_xaxis_transform(),
     markersize=7,
-    capsize=4,
     label=text,
     zorder=4,
-    **plots.series(index + 1) | {"linestyle": "none"},
   )
 
 

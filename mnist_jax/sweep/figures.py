@@ -1,4 +1,4 @@
-"""The figures that studies have in common."""
+"""The figures that studies, which draw in our style, have in common."""
 
 from collections.abc import Callable, Sequence
 
@@ -48,8 +48,7 @@ def draw_curves(
   metric_axis(ax, metric)
   ax.set_xlabel("epoch")
   plotting.integer_ticks(ax.xaxis)
-  with plotting.style():
-    ax.legend()
+  ax.legend()
 
 
 def draw_differences(
@@ -80,32 +79,16 @@ def draw_effects(
   """Named effects, one below the other, with their intervals.
 
   Args:
-    scale: by which the effects are multiplied (100 for points).
+    scale: By which the effects are multiplied (100 for points).
   """
-  look = plotting.series(0)
-  with plotting.style():
-    ax.axvline(0, color="black", linewidth=1)
-    if margin is not None:
-      ax.axvspan(
-        -margin * scale,
-        margin * scale,
-        color="#888888",
-        alpha=0.2,
-        linewidth=0,
-        label=f"within the margin ±{margin * scale:g}",
-      )
-      ax.legend()
-    for y, effect in enumerate(effects):
-      hollow = effect.low <= 0 <= effect.high
-      ax.plot(
-        [effect.low * scale, effect.high * scale], [y, y], color=look["color"]
-      )
-      ax.plot(
-        [effect.estimate * scale],
-        [y],
-        marker="o",
-        color=look["color"],
-        markerfacecolor="white" if hollow else look["color"],
-      )
-    ax.set_yticks(range(len(names)), list(names))
-    ax.set_ylim(len(names) - 0.5, -0.5)
+  ax.axvline(0, color="black", linewidth=1)
+  if margin is not None:
+    name = f"within the margin ±{margin * scale:g}"
+    ax.axvspan(-margin * scale, margin * scale, label=name, **plotting.SHADE)
+    ax.legend()
+  for y, effect in enumerate(effects):
+    ends = [scale * x for x in (effect.estimate, effect.low, effect.high)]
+    hollow = plotting.HOLLOW if effect.low <= 0 <= effect.high else {}
+    plotting.error_bars(ax, y, *ends, across=True, **hollow)
+  ax.set_yticks(range(len(names)), list(names))
+  ax.set_ylim(len(names) - 0.5, -0.5)
