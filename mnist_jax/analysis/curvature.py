@@ -1,7 +1,7 @@
 """Hessian-vector products and the largest eigenvalue, without the Hessian.
 
-P parameters, N examples, m Lanczos steps. A loss is a
-`gradient_noise.LossFn`: a mean over the examples it is given, so its Hessian
+P parameters, N examples, m Lanczos steps. Losses and examples are those of
+`gradient_noise`: a loss is a mean over the examples it is given, so its Hessian
 over a data set is the mean of the chunks' Hessians.
 """
 
@@ -68,9 +68,7 @@ def hessian_vector_product(
   Costs about two gradients in time and memory; H is never formed.
 
   Args:
-    loss_fn: A mean over the examples it is given.
-    vector: The vector v, in the structure and types of params.
-    examples: A pytree, N on the first axis of every leaf.
+    vector: v, in the structure and types of params.
     chunk: The most examples at once.
 
   Raises:
@@ -155,9 +153,9 @@ def largest_eigenvalue(
   them. For the smallest eigenvalue give -A.
 
   Args:
-    matvec: The map v -> A v for a symmetric A, on pytrees like `like`.
-    like: A pytree with the structure, shapes and types of v; its values are
-      not read.
+    matvec: v -> A v for a symmetric A.
+    like: What has the structure, shapes and types of v; its values are not
+      read.
     key: The random key of the start, which is consumed.
     max_steps: The most products, at least 1; max_steps + 1 vectors are held.
     tolerance: The relative residual to reach, > 0; below some 10 eps it is
@@ -224,11 +222,8 @@ def sharpness(
   is not (Dinh et al. 2017), so it compares runs of one network only.
 
   Args:
-    loss_fn: A hashable function, so that its program is compiled once.
-    examples: A pytree, N on the first axis of every leaf.
-    key: The random key of the start, which is consumed.
     chunk: The most examples at once.
-    max_steps, tolerance: Arguments of `largest_eigenvalue`.
+    key, max_steps, tolerance: Arguments of `largest_eigenvalue`.
 
   Raises:
     InputError: as `largest_eigenvalue` and `_chunked.mean`.
@@ -256,8 +251,5 @@ def network_sharpness(
 
   Without dropout and L2; an L2 penalty adds its factor to the curvature along
   weights.
-
-  Args:
-    settings: The chunk, max_steps and tolerance of `sharpness`.
   """
   return sharpness(network_loss(activations), params, split, key, **settings)

@@ -120,10 +120,6 @@ def noise_scale(
   both terms first, as is done here. Where the interval of |G|^2 holds 0 the
   data do not exclude an infinite noise scale, and none is given.
 
-  Args:
-    small, big, batch_sizes, num_examples: The arguments of `terms`, with at
-      least two repetitions.
-
   Raises:
     InputError: as `terms`, or fewer than two repetitions.
   """

@@ -297,8 +297,7 @@ def differences(
   """Differences with their intervals, and the line at zero.
 
   Args:
-    lows, highs: The intervals' ends, lows <= estimates <= highs; an interval
-      that contains 0 is drawn with a hollow marker.
+    lows, highs: The intervals' ends; around 0 the marker is hollow.
     margin: The margin of equivalence; [-margin, margin] is shaded.
   """
   good = np.isfinite(estimates) & np.isfinite(lows) & np.isfinite(highs)
@@ -341,7 +340,7 @@ def heat_map(
 
   Args:
     x, y: At least two places each, rising, above 0.
-    values: The values; NaN, where nothing was run, is left grey.
+    values: NaN, where nothing was run, is left grey.
     label: What the colours are, with their unit.
     lost: The cells drawn dark and hatched instead, whatever their value.
     low_is_good: Whether low values are bright, on a log scale.

@@ -60,9 +60,6 @@ class Suggestion:
   reason: str
 
 
-# --- is there a descent? -----------------------------------------------------
-
-
 def noise(losses: Float[np.ndarray, " K"]) -> float:
   """The standard deviation of what is no trend, from second differences.
 
@@ -115,9 +112,6 @@ def refusal(curve: LossCurve) -> str | None:
   if change[-1] > least[-1]:
     return "rising: the loss only grows, already at the ramp's low end"
   return "flat: the loss moves no more than its noise"
-
-
-# --- the rules ---------------------------------------------------------------
 
 
 def _slopes(curve: LossCurve) -> Float[np.ndarray, " K"]:
@@ -234,9 +228,6 @@ RULES: dict[str, Rule] = {
   "noise": noise_limited,
 }
 DEFAULT_RULE = "noise"
-
-
-# --- seeds together ----------------------------------------------------------
 
 
 def check_rule(rule: str) -> None:

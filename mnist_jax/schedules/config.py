@@ -102,10 +102,9 @@ class ScheduleConfig:
     for name in _CONSTANTS:
       value = getattr(self, name)
       if name not in policy.takes and value is not None:
-        takes = ", ".join(policy.takes) or "no constant"
         raise InputError(
           f"{name}={_text(value)}: schedule={self.schedule} has no use for "
-          f"it, expected {takes}"
+          f"it, expected {', '.join(policy.takes) or 'no constant'}"
         )
 
   @property
@@ -137,27 +136,22 @@ class ScheduleConfig:
         epochs rounds to none (`to_updates`).
     """
     per_epoch = steps_per_epoch if self.schedule_unit == "epochs" else None
-    constants = self.constants()
-    warmup = self.warmup_steps
-    if warmup is not None:
-      warmup = _updates("warmup_steps", warmup, per_epoch)
+    found = self.constants()
+    for name in ("warmup_steps", "decay_steps"):
+      value = getattr(self, name)
+      if value is not None:
+        found[name] = _updates(name, value, per_epoch)
     if self.schedule == "poly" and self.decay_steps is None:
-      constants["decay_steps"] = max(1, total_steps - (warmup or 0))
-    elif self.decay_steps is not None:
-      constants["decay_steps"] = _updates(
-        "decay_steps", self.decay_steps, per_epoch
-      )
+      found["decay_steps"] = max(1, total_steps - found.get("warmup_steps", 0))
     if self.boundaries is not None:
-      constants["boundaries"] = tuple(
+      found["boundaries"] = tuple(
         _updates("boundaries", b, per_epoch) for b in self.boundaries
       )
     if per_epoch and self.gamma is not None:
-      constants["gamma"] = _gamma_per_update(
-        self.schedule, constants["gamma"], per_epoch
+      found["gamma"] = _gamma_per_update(
+        self.schedule, found["gamma"], per_epoch
       )
-    return dataclasses.replace(
-      self, warmup_steps=warmup, schedule_unit="updates", **constants
-    )
+    return dataclasses.replace(self, schedule_unit="updates", **found)
 
   def describe(self) -> str:
     """The formula with its numbers, for a legend; t in updates, e in epochs.
@@ -191,13 +185,12 @@ def learning_rates(
   batch size changes, a schedule in epochs goes by those of the data.
 
   Args:
-    config: The schedule, its constants as given.
     clock: Where the run's epochs begin, or its updates per epoch.
     num_updates: T, the updates of the run, warmup included.
 
   Returns:
-    Rates in float32, each within one unit in the last place of its formula.
-    The array is shared between equal calls and cannot be written to.
+    Rates within one unit in the last place of their formula. The array is
+    shared between equal calls and cannot be written to.
 
   Raises:
     InputError: A setting out of its range, or without effect in this run.

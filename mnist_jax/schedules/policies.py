@@ -42,8 +42,6 @@ LEARNING_RATE = fields.Setting(
   most=float(np.finfo(np.float32).max),
 )
 
-# --- the policies ------------------------------------------------------------
-
 
 def fixed(learning_rate: float) -> Schedule:
   """lr(t) = learning_rate."""
@@ -145,9 +143,6 @@ def _staircase(learning_rate: float, factor: float, steps: int) -> Schedule:
   return lambda count: decay(jnp.asarray(count) // steps)
 
 
-# --- joins -------------------------------------------------------------------
-
-
 def join(
   schedules: Sequence[Schedule],
   boundaries: Sequence[int],
@@ -156,7 +151,7 @@ def join(
   """One schedule after the other.
 
   Args:
-    schedules: The schedules in order of time.
+    schedules: In order of time.
     boundaries: The update at which each schedule but the first takes over;
       increasing, the first at least 1.
     restart: Whether each schedule counts from its own boundary, as in optax,
@@ -210,9 +205,6 @@ def with_warmup(
   return join([warmup, schedule], [warmup_steps], restart)
 
 
-# --- tables ------------------------------------------------------------------
-
-
 def tabulate(schedule: Schedule, num_steps: int) -> Float32[np.ndarray, " T"]:
   """The rates of updates 0 ... T - 1, computed in float64 and rounded once.
 
@@ -220,11 +212,8 @@ def tabulate(schedule: Schedule, num_steps: int) -> Float32[np.ndarray, " T"]:
   float32 of the exact value. Any other optax schedule is as exact as its own
   constants: one that holds float32 arrays keeps their rounding.
 
-  Args:
-    num_steps: T, the number of updates, at least 1.
-
   Raises:
-    InputError: num_steps below 1, or a rate that is not finite and >= 0 in
+    InputError: num_steps, T, below 1, or a rate that is not finite and >= 0 in
       float32. Rates too small for float32 round to 0 (`learning_rates`
       refuses them).
   """
@@ -257,9 +246,6 @@ def _cpu() -> jax.Device | None:
     return jax.local_devices(backend="cpu")[0]
   except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
     return None
-
-
-# --- ranges ------------------------------------------------------------------
 
 
 def _check_learning_rate(value: float) -> None:

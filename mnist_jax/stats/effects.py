@@ -38,13 +38,12 @@ class Effect:
   """An estimate with its interval and its test.
 
   Attributes:
-    estimate: The number, in the units of the data.
+    estimate: In the units of the data.
     low, high: The ends of its interval; low <= high.
     n: How many seeds (or trials) are behind it.
     confidence: The level stated for the interval, in (0, 1).
     interval: How the interval was made.
-    standard_error: The standard error of the estimate; None where no t test
-      can be built on it.
+    standard_error: None where no t test can be built on the estimate.
     test, p_value: The two-sided test that the quantity is 0; None without one.
   """
 
@@ -254,12 +253,8 @@ def differences(
   Raises:
     InputError: values not finite, fewer than two, or arms of other lengths.
   """
-  eps = max(
-    float(np.finfo(x.dtype).eps)
-    if np.issubdtype(np.asarray(x).dtype, np.floating)
-    else 0.0
-    for x in (np.asarray(a), np.asarray(b))
-  )
+  types = [np.asarray(x).dtype for x in (a, b)]
+  eps = max((np.finfo(t).eps for t in types if t.kind == "f"), default=0.0)
   a, b = finite("a", a), finite("b", b)
   if a.shape != b.shape:
     raise InputError(

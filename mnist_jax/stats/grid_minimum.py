@@ -16,8 +16,8 @@ class GridMinimum(NamedTuple):
   """Where each seed's loss is least.
 
   Attributes:
-    at: The place [S], in the units of the grid and within its ends.
-    edge: A mark [S]: -1 where the least loss is at the grid's lowest point, 1
+    at: The place, in the units of the grid and within its ends.
+    edge: A mark: -1 where the least loss is at the grid's lowest point, 1
       where it is at the highest (the minimum is there or beyond it, that is,
       censored), else 0.
   """
@@ -127,14 +127,9 @@ def open_ends(
 def largest_stable(
   rates: Real[np.ndarray, " K"], stable: Bool[np.ndarray, "S _"]
 ) -> Float[np.ndarray, " S"]:
-  """The largest rate such that it and all below it are stable, seed by seed.
+  """The largest of the rising rates such that it and all below are stable.
 
-  Args:
-    rates: The K rates, rising.
-    stable: Whether the run of each seed at each rate is stable.
-
-  Returns:
-    [S]; NaN where the lowest rate is not stable.
+  By seed; NaN where the lowest rate is not stable.
   """
   count = np.cumprod(stable, axis=1).sum(axis=1)
   padded = np.concatenate([[np.nan], np.asarray(rates, np.float64)])

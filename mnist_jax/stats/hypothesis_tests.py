@@ -123,14 +123,13 @@ def seeds_to_decide(
   itself uncertain, and its number of seeds more so (it goes like 1/effect^2).
 
   Args:
-    effect: An effect with a standard error; its sd is standard_error * sqrt(n).
+    effect: Its sd is standard_error * sqrt(n).
     kind: What is to be decided. "greater" and "less" tell the effect from
       target in either direction, or, with a margin, rule out one as large as
       the margin; "same" shows it within the margin of target, or outside.
     target, margin: Numbers in the units of the effect; "same" needs a margin.
     alpha: The level; divide it by the number of tests where there are several.
     power: The chance to decide that is asked for, in (0, 1).
-    cap: The largest number worth naming.
 
   Returns:
     The smallest n from 2 to cap, or None: an effect next to 0 (or, for

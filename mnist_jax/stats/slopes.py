@@ -281,8 +281,7 @@ def piecewise_slopes(
     x: At least 5 points, rising, above 0. Two breaks have as many parameters
       as 6 points, so they are tried from 7 points on.
     y: The values [S, K], above 0, of at least two seeds.
-    seed: The seed of the resampling.
-    n_resamples: How often the seeds are drawn anew.
+    seed, n_resamples: Of the resampling of seeds.
 
   Raises:
     InputError: as `loglog_slope`, or fewer than 5 points.

@@ -57,15 +57,11 @@ class Question:
 
   Attributes:
     claim: The claim's id in the list of claims, "L4".
-    name: The part's name, short and unique in the claim: "accuracy at epoch
-      10".
-    text: The question in words.
-    effect: What was measured.
+    name: Short and unique in the claim: "accuracy at epoch 10".
     kind: What is claimed: the effect is above target ("greater"), below it
       ("less") or within +-margin of it ("same"). So "the slope is in [0.9,
       1.1]" is "same", target 1, margin 0.1.
     target, margin: Numbers in the units of the effect, fixed before the run.
-    note: What is added to the part's note.
   """
 
   claim: str
@@ -305,11 +301,8 @@ def combine(parts: Iterable[Part]) -> Verdict:
   verdicts = [part.verdict for part in parts]
   if not verdicts:
     raise InputError("no parts to combine, expected at least one")
-  if Verdict.FAILS in verdicts:
-    return Verdict.FAILS
-  if Verdict.UNDECIDED in verdicts:
-    return Verdict.UNDECIDED
-  return Verdict.HOLDS
+  worst_first = (Verdict.FAILS, Verdict.UNDECIDED, Verdict.HOLDS)
+  return next(verdict for verdict in worst_first if verdict in verdicts)
 
 
 def claim_records(parts: Sequence[Part]) -> list[dict[str, Any]]:

@@ -34,9 +34,9 @@ class BlockResult:
   """What a block came to.
 
   Attributes:
-    rows: The rows of each cell, one for an evaluation.
-    epochs: The epochs made by each member, the most where they differ.
-    seconds: The time of training and evaluating, compiling left in.
+    rows: Those of each cell, one for an evaluation.
+    epochs: Made by each member, the most where they differ.
+    seconds: Of training and evaluating, compiling left in.
     cpu_seconds: The processor time of this process over the same time.
   """
 
@@ -48,21 +48,15 @@ class BlockResult:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Setup:
-  """What stays the same while a block is trained.
-
-  Attributes:
-    splits: The data on the devices, by name.
-    orders: The seed of the order of examples of each row.
-    rates: The rate of every update of every member.
-  """
+  """What stays the same while a block is trained."""
 
   block: Block
   mesh: Mesh
-  splits: Mapping[str, data.Split]
+  splits: Mapping[str, data.Split]  # on the devices
   programs: _program.Programs
   hparams: loop.HParams
   clock: Clock
-  orders: tuple[int, ...]
+  orders: tuple[int, ...]  # the seed of each row's order of examples
   rates: Float[np.ndarray, "S R T"]
 
   def put(self, arrays: Any) -> Any:
@@ -71,16 +65,11 @@ class _Setup:
 
 
 class _State(NamedTuple):
-  """All that changes while a block is trained.
-
-  Attributes:
-    step: The updates made by members that neither diverged nor are done.
-    epoch: The epoch that `plan` is of; -1 before the first.
-  """
+  """All that changes while a block is trained."""
 
   members: _program.BlockState
-  step: int
-  epoch: int = -1
+  step: int  # made by members that neither diverged nor are done
+  epoch: int = -1  # that `plan` is of; -1 before the first
   plan: _program.BlockPlan | None = None
 
 

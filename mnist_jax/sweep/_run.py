@@ -46,7 +46,7 @@ class Progress:
 
   Attributes:
     done, total: Work in arbitrary units, of the cells not done before.
-    cells_done, cells: The number of cells done, of all that were asked for.
+    cells_done, cells: Those done, of all that were asked for.
     doing: The group at work, in words.
   """
 

@@ -248,7 +248,7 @@ class Group:
   """What one compiled program trains.
 
   Attributes:
-    num_train: The number of training examples; None for all.
+    num_train: The training examples; None for all.
     left_out: The traced settings whose terms the program has not.
     batches: The members' batch sizes; None for `config`'s alone.
   """

@@ -43,8 +43,7 @@ class Column(NamedTuple):
   """The runs of one batch size; S seeds, K rates, rising.
 
   Attributes:
-    rates: The rates, above 0.
-    losses: The losses in nats, as `tables.counted_loss` gives them.
+    losses: In nats, as `tables.counted_loss` gives them.
     lost: Whether each run diverged.
   """
 
@@ -65,7 +64,7 @@ def column(table: pd.DataFrame, batch_size: int) -> Column:
     table: The last rows, also those of other batch sizes.
 
   Raises:
-    InputError: As `tables.curves`: the rates have not the same seeds.
+    InputError: The rates have not the same seeds.
   """
   own = table[table["batch_size"] == batch_size]
   own = own.assign(loss=tables.counted_loss(own), lost=tables.lost(own))
@@ -121,9 +120,7 @@ def extended(
   """The last rows of all runs; each column goes on until it lacks nothing.
 
   Args:
-    run: It trains cells within one budget and returns their table.
     begin: The first places of each batch size.
-    seeds: The seeds of every rate.
     more: (last rows so far, batch size) -> the places still lacking.
   """
   found: list[pd.DataFrame] = []
@@ -154,7 +151,6 @@ def search(
   """Coarse columns by factors of 2, then fresh ones around their best rates.
 
   Args:
-    run: It trains cells within one budget and returns their table.
     rates: Where the coarse columns begin, each twice the one before.
     tuning_seeds: The seeds of the coarse columns; others than `seeds`.
     seeds: The seeds of the fresh columns.
@@ -205,9 +201,8 @@ class Tuned(NamedTuple):
   """What `tune` found.
 
   Attributes:
-    rate: The best rate.
-    runs: The last rows of all runs that were made for it, with the column
-      `score`, the lower the better.
+    runs: The last rows of all runs that were made for `rate`, the best, with
+      the column `score`.
   """
 
   rate: float
@@ -244,9 +239,7 @@ def tune(
   is there, up to FURTHER places.
 
   Args:
-    run: It trains cells within one budget and returns their table.
     guess: A rate, > 0.
-    seeds: The seeds of every rate.
     score: last rows -> a number for each, the lower the better, finite.
     step: The grid's step in places: 1 for factors of sqrt 2, 2 for factors of
       2.

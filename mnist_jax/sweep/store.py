@@ -23,6 +23,7 @@ import pandas as pd
 from mnist_jax import data
 from mnist_jax.runtime import code, files
 from mnist_jax.runtime.errors import InputError
+from mnist_jax.sweep import plan
 from mnist_jax.training import settings
 from mnist_jax.training.settings import Settings
 
@@ -55,12 +56,7 @@ _DTYPES: dict[str, str] = {
   "epoch": "float64",
   "rate": "float64",
   "batch_loss": "float64",
-  "train_loss": "float64",
-  "train_accuracy": "float64",
-  "dev_loss": "float64",
-  "dev_accuracy": "float64",
-  "test_loss": "float64",
-  "test_accuracy": "float64",
+  **{f"{s}_{m}": "float64" for s in plan.SPLITS for m in plan.METRICS},
   "reached": "boolean",
   "diverged_step": "Int64",
   "budget": "string",

@@ -14,13 +14,11 @@ GUESSING = math.log(10)  # the loss of giving each digit the same chance
 
 
 class Curves(NamedTuple):
-  """A metric of several arms over shared seeds.
+  """A metric of A arms over S shared seeds.
 
   Attributes:
-    arms: The values that tell the arms apart, [A].
-    seeds: The seeds, [S].
-    points: Where the runs were evaluated, [K], rising.
-    values: The metric, [A, S, K].
+    arms: The values that tell the arms apart.
+    points: Where the runs were evaluated, rising.
   """
 
   arms: tuple[Any, ...]
@@ -53,7 +51,6 @@ def curves(
   """A metric by arm, seed and evaluation.
 
   Args:
-    table: What `sweep.run` returned.
     arm: The column that tells the arms apart, or several.
     metric: A column of numbers, such as "dev_accuracy".
     point: The column of the evaluations, "epoch" or "step".
