@@ -65,11 +65,8 @@ def hessian_vector_product(
 ) -> PyTree:
   """H v of the mean loss: forward over reverse (Pearlmutter 1994).
 
-  Costs about two gradients in time and memory; H is never formed.
-
-  Args:
-    vector: v, in the structure and types of params.
-    chunk: The most examples at once.
+  Costs about two gradients of `chunk` examples in time and memory; H is never
+  formed. The vector v has the structure and types of params.
 
   Raises:
     InputError: as `_chunked.mean`.

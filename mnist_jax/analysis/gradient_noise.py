@@ -28,17 +28,11 @@ LossFn = Callable[[Any, Any], Float[Array, ""]]
 
 
 class Moments(NamedTuple):
-  """Mean and total variance of the per-example gradients.
+  """Mean and total variance of the per-example gradients."""
 
-  Attributes:
-    mean: G, in the structure of params.
-    square_norm: |G|^2.
-    mean_square: The mean of |g_i|^2.
-  """
-
-  mean: PyTree
-  square_norm: Float[Array, ""]
-  mean_square: Float[Array, ""]
+  mean: PyTree  # G, in the structure of params
+  square_norm: Float[Array, ""]  # |G|^2
+  mean_square: Float[Array, ""]  # the mean of |g_i|^2
 
   @property
   def trace(self) -> Float[Array, ""]:
@@ -190,12 +184,9 @@ def square_distances(
 def variance_share(batch_size: int, num_examples: int | None) -> float:
   """The batch gradient's total variance, as a share of tr(Sigma).
 
-  1 / B for a batch drawn from N = infinity or with replacement. Without
+  1 / B for a batch drawn from N = infinity or with replacement, None. Without
   replacement (N - B) / (N - 1) / B: the finite-population correction, by
   which a batch of all N examples has no variance (Cochran 1977, theorem 2.2).
-
-  Args:
-    num_examples: N; None stands for drawing with replacement.
   """
   if num_examples is None:
     return 1 / batch_size

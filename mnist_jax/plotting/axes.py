@@ -106,8 +106,7 @@ def panels(
 ) -> tuple[Figure, np.ndarray]:
   """An empty figure in our style, and its axes [rows, columns].
 
-  Args:
-    size: The width and height in inches; by default 5 x 3.8 a panel.
+  Its width and height are in inches, by default 5 x 3.8 a panel.
   """
   with style():
     figure = Figure(
@@ -165,12 +164,9 @@ class _LogTicks(LogLocator):
 def log_axis(
   ax: Axes, which: str, ticks: Iterable[float | int] | None = None
 ) -> None:
-  """Makes an axis logarithmic, with plain numbers at its ticks.
+  """Makes the axis "x" or "y" logarithmic, with plain numbers at its ticks.
 
-  Args:
-    which: The axis, "x" or "y".
-    ticks: The places of the ticks, such as the batch sizes of a study; by
-      default 1, 2, 5, 10, ... or powers of ten, as they fit.
+  These are at 1, 2, 5, 10, ... or at powers of ten, as they fit, by default.
   """
   with style():
     ax.set(**{f"{which}scale": "log"})

@@ -72,35 +72,24 @@ class Stop:
   Attributes:
     reason: "diverged", the smoothed loss exceeded the factor times its best;
       or "not finite", the loss was NaN or infinite.
-    update: Its number, from 0 on, as in the ramp.
-    rate: Its rate.
   """
 
   reason: StopReason
-  update: int
+  update: int  # from 0 on, as in the ramp
   rate: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LossCurve:
-  """One seed's range test, cut where it stopped.
-
-  Attributes:
-    losses: The losses after each update kept, all finite.
-    smoothed: The same under bias-corrected smoothing.
-    smoothing: Its beta.
-    initial: The loss before the first update; where it is not finite, K is 0.
-    stop: Where the curve was cut; None if the ramp ended first.
-    noise: As in `Recording`; None if it was not measured.
-  """
+  """One seed's range test, cut where it stopped."""
 
   rates: Float[np.ndarray, " K"]
-  losses: Float[np.ndarray, " K"]
-  smoothed: Float[np.ndarray, " K"]
+  losses: Float[np.ndarray, " K"]  # after each update kept, all finite
+  smoothed: Float[np.ndarray, " K"]  # the same, by `smooth`
   smoothing: float
-  initial: float
-  stop: Stop | None
-  noise: Float[np.ndarray, "2 K"] | None = None
+  initial: float  # before the first update; where it is not finite, K is 0
+  stop: Stop | None  # where it was cut; None if the ramp ended first
+  noise: Float[np.ndarray, "2 K"] | None = None  # as in `Recording`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -283,18 +283,12 @@ def _spread(rates: Float[np.ndarray, " S"]) -> float | None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RangeTest:
-  """A recording, judged.
-
-  Attributes:
-    curves: One for each seed.
-    suggestions: One for each rule, in the order of RULES.
-    warning: One line if the ramp ended before the rate was too large.
-  """
+  """A recording, judged."""
 
   recording: Recording
-  curves: tuple[LossCurve, ...]
-  suggestions: tuple[Suggestion, ...]
-  warning: str | None
+  curves: tuple[LossCurve, ...]  # one for each seed
+  suggestions: tuple[Suggestion, ...]  # one for each rule, in RULES' order
+  warning: str | None  # if the ramp ended before the rate was too large
 
   def suggestion(self, rule: str) -> Suggestion:
     """That rule's; KeyError if there is none of the name."""

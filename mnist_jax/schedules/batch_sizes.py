@@ -18,15 +18,10 @@ from mnist_jax.runtime.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-  """Where the epochs of a run begin, counted in updates.
+  """Where the epochs of a run begin, counted in updates."""
 
-  Attributes:
-    starts: The epochs from which on `counts` are in force, rising, first 0.
-    counts: The updates in each epoch from there on, >= 1.
-  """
-
-  starts: tuple[int, ...]
-  counts: tuple[int, ...]
+  starts: tuple[int, ...]  # epochs where counts come in force, rising, first 0
+  counts: tuple[int, ...]  # updates in each epoch from there on, >= 1
 
   def count(self, epoch: int) -> int:
     """Updates of that epoch (the first is 0)."""
@@ -95,16 +90,12 @@ def steady(per_epoch: int) -> Clock:
 class BatchSchedule:
   """Which batch size from which epoch on; as text 0:128,20:640.
 
-  Attributes:
-    starts: As in `Clock`.
-    sizes: The examples per update from there on, >= 1.
-
   Raises:
     InputError: No entry, or values out of range or order.
   """
 
-  starts: tuple[int, ...]
-  sizes: tuple[int, ...]
+  starts: tuple[int, ...]  # as in `Clock`
+  sizes: tuple[int, ...]  # examples per update from there on, >= 1
 
   def __post_init__(self) -> None:
     rising = all(a < b for a, b in itertools.pairwise(self.starts))
@@ -122,11 +113,9 @@ class BatchSchedule:
     return _in_force(self.starts, self.sizes, epoch)
 
   def clock(self, num_examples: int, drop_last: bool = False) -> Clock:
-    """The clock of a run on so many examples.
+    """The clock of a run on so many examples, at least the largest batch.
 
-    Args:
-      num_examples: The training examples, no fewer than the largest batch.
-      drop_last: Whether to leave out an epoch's short last batch.
+    With `drop_last` an epoch's short last batch is left out.
     """
     counts = (
       data.updates_per_epoch(num_examples, size, drop_last)

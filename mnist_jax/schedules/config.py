@@ -27,9 +27,6 @@ def to_updates(
 ) -> int:
   """A duration in epochs as updates, rounded as `Clock.updates` does.
 
-  Args:
-    name: The setting to name in the error.
-
   Raises:
     InputError: Epochs that are not finite, or less than half an update.
   """
@@ -126,10 +123,7 @@ class ScheduleConfig:
     return constants
 
   def resolve(self, steps_per_epoch: int, total_steps: int) -> "ScheduleConfig":
-    """The same schedule in updates, with every default filled in.
-
-    Args:
-      total_steps: The updates of the run, warmup included.
+    """The same schedule in updates, of a run of `total_steps` with its warmup.
 
     Raises:
       InputError: A duration that is not a whole number of updates, or in

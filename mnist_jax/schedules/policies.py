@@ -58,11 +58,7 @@ def step(learning_rate: float, gamma: float, decay_steps: int) -> Schedule:
 def multistep(
   learning_rate: float, gamma: float, boundaries: Sequence[int]
 ) -> Schedule:
-  """lr(t) = learning_rate gamma^(number of boundaries <= t).
-
-  Args:
-    boundaries: The updates of the drops, at least one, rising.
-  """
+  """lr(t) = learning_rate gamma^(number of boundaries <= t), rising ones."""
   _check_learning_rate(learning_rate)
   _check_factor("gamma", gamma)
   _check_boundaries(boundaries)
@@ -121,9 +117,7 @@ def exponential_decay(
 
   LR_current in the text must be the initial rate, as the exponent already
   counts all updates: this is TensorFlow's and optax's exponential decay.
-
-  Args:
-    staircase: Whether to floor the exponent, which makes it the policy `step`.
+  `staircase` floors the exponent, which makes it the policy `step`.
   """
   _check_factor("decay_rate", decay_rate)
   if staircase:

@@ -35,26 +35,16 @@ RESAMPLES = 4_999
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-  """An estimate with its interval and its test.
+  """An estimate with its interval and its test."""
 
-  Attributes:
-    estimate: In the units of the data.
-    low, high: The ends of its interval; low <= high.
-    n: How many seeds (or trials) are behind it.
-    confidence: The level stated for the interval, in (0, 1).
-    interval: How the interval was made.
-    standard_error: None where no t test can be built on the estimate.
-    test, p_value: The two-sided test that the quantity is 0; None without one.
-  """
-
-  estimate: float
+  estimate: float  # in the units of the data
   low: float
   high: float
-  n: int
-  confidence: float
-  interval: str
-  standard_error: float | None = None
-  test: str | None = None
+  n: int  # how many seeds (or trials) are behind it
+  confidence: float  # the level stated for the interval, in (0, 1)
+  interval: str  # how it was made
+  standard_error: float | None = None  # None: no t test can be built on it
+  test: str | None = None  # two-sided, that the quantity is 0
   p_value: float | None = None
 
 

@@ -66,7 +66,7 @@ def minimum(
 
   Args:
     grid: At least 3 points, rising, above 0.
-    losses: The losses [S, K], above 0; infinite or NaN for a lost run.
+    losses: Above 0; infinite or NaN for a lost run.
 
   Raises:
     InputError: a grid or losses that are not so, or a seed with no finite loss.
@@ -111,8 +111,7 @@ def open_ends(
   `share` of the seeds have their least loss there.
 
   Args:
-    losses: The losses [S, K], above 0, along the rising grid; infinite or NaN
-      for a lost run.
+    losses: Above 0, along the rising grid; infinite or NaN for a lost run.
     share: A fraction in [0, 1]; at 1 the mean alone decides.
   """
   last = losses.shape[1] - 1

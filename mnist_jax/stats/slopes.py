@@ -30,19 +30,12 @@ _NAMES = ("line", "one break", "two breaks")
 
 @dataclasses.dataclass(frozen=True)
 class Segments:
-  """A continuous fit of straight pieces in log-log coordinates.
+  """A continuous fit of straight pieces in log-log coordinates."""
 
-  Attributes:
-    name: "line", "one break" or "two breaks".
-    bic: Lower is better; comparable within one call only.
-    breakpoints: Their places in the units of x.
-    slopes: The exponents from left to right, one more than breakpoints.
-  """
-
-  name: str
-  bic: float
-  breakpoints: tuple[Effect, ...]
-  slopes: tuple[Effect, ...]
+  name: str  # "line", "one break" or "two breaks"
+  bic: float  # lower is better; comparable within one call only
+  breakpoints: tuple[Effect, ...]  # in the units of x
+  slopes: tuple[Effect, ...]  # the exponents, from left to right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +82,7 @@ def seed_slopes(
 
   Args:
     x: At least two points, rising, above 0.
-    y: The values [S, K], above 0, of at least two seeds.
+    y: Above 0, of at least two seeds.
 
   Raises:
     InputError: a value not finite or not above 0, x that does not rise, or
@@ -280,8 +273,7 @@ def piecewise_slopes(
   Args:
     x: At least 5 points, rising, above 0. Two breaks have as many parameters
       as 6 points, so they are tried from 7 points on.
-    y: The values [S, K], above 0, of at least two seeds.
-    seed, n_resamples: Of the resampling of seeds.
+    y: Above 0, of at least two seeds.
 
   Raises:
     InputError: as `loglog_slope`, or fewer than 5 points.

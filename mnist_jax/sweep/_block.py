@@ -31,19 +31,12 @@ OnShare = Callable[[float], None]
 
 @dataclasses.dataclass(frozen=True)
 class BlockResult:
-  """What a block came to.
+  """What a block came to."""
 
-  Attributes:
-    rows: Those of each cell, one for an evaluation.
-    epochs: Made by each member, the most where they differ.
-    seconds: Of training and evaluating, compiling left in.
-    cpu_seconds: The processor time of this process over the same time.
-  """
-
-  rows: dict[Settings, list[Row]]
-  epochs: float
-  seconds: float
-  cpu_seconds: float
+  rows: dict[Settings, list[Row]]  # of each cell, one for an evaluation
+  epochs: float  # made by each member, the most where they differ
+  seconds: float  # of training and evaluating, compiling left in
+  cpu_seconds: float  # the processor time of this process meanwhile
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

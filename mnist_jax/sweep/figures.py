@@ -37,9 +37,7 @@ def draw_curves(
 ) -> None:
   """One line with a band per arm: mean over seeds, 95 % interval of the mean.
 
-  Args:
-    name: Of an arm, for the legend.
-    since: The first point drawn.
+  `name` gives an arm's in the legend; `since` is the first point drawn.
   """
   shown = curves.points >= since
   for i, arm in enumerate(curves.arms):
@@ -76,11 +74,7 @@ def draw_effects(
   scale: float | int = 1,
   margin: float | int | None = None,
 ) -> None:
-  """Named effects, one below the other, with their intervals.
-
-  Args:
-    scale: By which the effects are multiplied (100 for points).
-  """
+  """Named effects times `scale`, one below the other, with their intervals."""
   ax.axvline(0, color="black", linewidth=1)
   if margin is not None:
     name = f"within the margin ±{margin * scale:g}"

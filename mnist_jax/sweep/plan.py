@@ -77,9 +77,7 @@ def _is_number(value: Any) -> bool:
 class Target:
   """A goal on the dev set.
 
-  Attributes:
-    metric: "dev_loss", which is reached at or below `value`, or
-      "dev_accuracy", which is reached at or above it.
+  A "dev_loss" is reached at or below its value, a "dev_accuracy" at or above.
   """
 
   metric: str
@@ -245,18 +243,12 @@ def _plain(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """What one compiled program trains.
-
-  Attributes:
-    num_train: The training examples; None for all.
-    left_out: The traced settings whose terms the program has not.
-    batches: The members' batch sizes; None for `config`'s alone.
-  """
+  """What one compiled program trains."""
 
   config: training.TrainConfig
-  num_train: int | None
-  left_out: tuple[str, ...] = ()
-  batches: BatchSchedule | None = None
+  num_train: int | None  # None for all
+  left_out: tuple[str, ...] = ()  # traced settings whose terms it has not
+  batches: BatchSchedule | None = None  # None for `config`'s size alone
 
   def __str__(self) -> str:
     sizes = "-".join(map(str, self.config.sizes))
@@ -278,9 +270,7 @@ def group_of(cell: Settings) -> Group:
 class Block:
   """Members that are trained in one go.
 
-  Attributes:
-    rows: The cells, [S][R]; those of a row share their order of examples. A
-      place without a cell is None.
+  The cells of a row share their order of examples; a place may have none.
   """
 
   group: Group
@@ -311,9 +301,6 @@ def check_cells(
   cells: Sequence[Settings], budget: Budget, num_train: int
 ) -> dict[Settings, str]:
   """The key of each cell, once it is known that all of them can be run.
-
-  Args:
-    num_train: The training examples that there are.
 
   Raises:
     InputError: There is no cell, one cell twice, a batch or a `num_train`

@@ -40,16 +40,11 @@ def place(rate: float) -> int:
 
 
 class Column(NamedTuple):
-  """The runs of one batch size; S seeds, K rates, rising.
-
-  Attributes:
-    losses: In nats, as `tables.counted_loss` gives them.
-    lost: Whether each run diverged.
-  """
+  """The runs of one batch size; S seeds, K rates, rising."""
 
   rates: Float[np.ndarray, " K"]
-  losses: Float[np.ndarray, "S K"]
-  lost: Bool[np.ndarray, "S K"]
+  losses: Float[np.ndarray, "S K"]  # nats, as `tables.counted_loss` gives them
+  lost: Bool[np.ndarray, "S K"]  # whether each run diverged
 
   @property
   def best(self) -> float:
@@ -96,10 +91,7 @@ def more_fresh(table: pd.DataFrame, batch_size: int, centre: int) -> list[int]:
   """The places a fresh column lacks, a factor of sqrt 2 beyond its ends.
 
   It goes on while the best rate of the mean, or of more than SHARE of the
-  seeds, is at that end.
-
-  Args:
-    centre: The place it began around.
+  seeds, is at that end. It began around the place `centre`.
   """
   rates, losses, _ = column(table, batch_size)
   low, high = grid_minimum.open_ends(losses, SHARE)
@@ -198,15 +190,10 @@ Score = Callable[[pd.DataFrame], pd.Series]
 
 
 class Tuned(NamedTuple):
-  """What `tune` found.
+  """What `tune` found."""
 
-  Attributes:
-    runs: The last rows of all runs that were made for `rate`, the best, with
-      the column `score`.
-  """
-
-  rate: float
-  runs: pd.DataFrame
+  rate: float  # the best
+  runs: pd.DataFrame  # the last rows of all runs, with the column `score`
 
 
 def _best(runs: pd.DataFrame, score: Score) -> float:

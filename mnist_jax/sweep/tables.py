@@ -14,16 +14,11 @@ GUESSING = math.log(10)  # the loss of giving each digit the same chance
 
 
 class Curves(NamedTuple):
-  """A metric of A arms over S shared seeds.
+  """A metric of A arms over S shared seeds."""
 
-  Attributes:
-    arms: The values that tell the arms apart.
-    points: Where the runs were evaluated, rising.
-  """
-
-  arms: tuple[Any, ...]
+  arms: tuple[Any, ...]  # the values that tell the arms apart
   seeds: tuple[int, ...]
-  points: Float[np.ndarray, " K"]
+  points: Float[np.ndarray, " K"]  # where runs were evaluated, rising
   values: Float[np.ndarray, "A S K"]
 
   def arm(self, arm: Any) -> Float[np.ndarray, "S K"]:
@@ -96,12 +91,9 @@ def last_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_arm(table: pd.DataFrame, arm: str | Sequence[str], metric: str) -> Any:
-  """The arm with the best mean over seeds at the end of its runs.
+  """The arm with the best mean over seeds at the end of its runs, as `curves`.
 
-  Args:
-    table: What `sweep.run` returned, on development data.
-    arm: The column that tells the arms apart, or several.
-    metric: An accuracy (the highest is best) or a loss (the lowest).
+  The highest accuracy is best, and the lowest loss, of development data.
   """
   names = [arm] if isinstance(arm, str) else list(arm)
   ends = last_rows(table).groupby(names, sort=False, dropna=False)
