@@ -19,19 +19,12 @@ from mnist_jax.stats.effects import Effect, finite, student_interval
 
 @dataclasses.dataclass(frozen=True)
 class NoiseScale:
-  """B_simple, in examples, or why it is undefined.
+  """B_simple, in examples, or why it is undefined."""
 
-  Attributes:
-    square_norm, trace: |G|^2 and tr(Sigma) with Student intervals over the
-      repetitions.
-    scale: Their ratio with Fieller's interval; None where it is undefined.
-    reason: Why it is undefined; "" where it is not.
-  """
-
-  square_norm: Effect
-  trace: Effect
-  scale: Effect | None
-  reason: str = ""
+  square_norm: Effect  # |G|^2, with Student's interval over the repetitions
+  trace: Effect  # tr(Sigma), likewise
+  scale: Effect | None  # their ratio, with Fieller's interval
+  reason: str = ""  # why it is undefined
 
 
 def terms(
@@ -51,7 +44,6 @@ def terms(
 
   Args:
     small, big: The |g|^2 of R batches of each size.
-    batch_sizes: The pair (B_small, B_big).
     num_examples: N; None stands for infinitely many.
 
   Returns:

@@ -36,28 +36,17 @@ Rule = Callable[[LossCurve], float | str]
 
 @dataclasses.dataclass(frozen=True)
 class Suggestion:
-  """One rule's rate from all seeds, or why it has none.
-
-  Attributes:
-    rate: The geometric mean over the seeds that have a rate; None, and low and
-      high with it, if the rule refuses.
-    low, high: The rate's 95 % interval; None from a single seed.
-    n: The number of seeds that have a rate, of `seeds`.
-    spread: The seeds' 90 % quantile over their 10 % quantile; None without
-      any.
-    per_seed: Each seed's rate, None where it has none.
-    reason: Where the rate comes from, or why there is none; one line.
-  """
+  """One rule's rate from all seeds, or why it has none."""
 
   rule: str
-  rate: float | None
-  low: float | None
+  rate: float | None  # the geometric mean over the seeds that have one
+  low: float | None  # its 95 % interval; None from a single seed
   high: float | None
-  n: int
+  n: int  # how many have a rate, of `seeds`
   seeds: int
-  spread: float | None
+  spread: float | None  # their 90 % quantile over their 10 % quantile
   per_seed: tuple[float | None, ...]
-  reason: str
+  reason: str  # where the rate comes from, or why there is none; one line
 
 
 def noise(losses: Float[np.ndarray, " K"]) -> float:

@@ -42,17 +42,14 @@ class Segments:
 class PiecewiseFit:
   """All fits of one call, by number of breaks.
 
-  Attributes:
-    best: The name of the fit with the lowest BIC.
-    bic_difference: How much worse the next best is; above 10 is very strong,
-      below 2 not worth mentioning (Kass & Raftery 1995, section 3.2).
-    n: The number of seeds.
+  A difference in BIC above 10 is very strong, one below 2 not worth mentioning
+  (Kass & Raftery 1995, section 3.2).
   """
 
   fits: tuple[Segments, ...]
-  best: str
-  bic_difference: float
-  n: int
+  best: str  # the name of the fit with the lowest BIC
+  bic_difference: float  # how much worse the next best is
+  n: int  # seeds
 
   def fit(self, name: str) -> Segments:
     """The fit of that name; KeyError if it was not made."""

@@ -83,7 +83,6 @@ class Part:
   """One part of a claim, judged.
 
   Attributes:
-    test: The test in words; None for a part that was derived, not measured.
     p_holds, p_fails: The Holm-adjusted p for and against; 1 where the effect
       points the other way; None where nothing was tested.
     seeds_needed: An estimate of how many would decide; None where decided, or
@@ -98,7 +97,7 @@ class Part:
   effect: Effect | None = None
   target: float = 0.0
   margin: float | None = None
-  test: str | None = None
+  test: str | None = None  # in words; None if derived, not measured
   p_holds: float | None = None
   p_fails: float | None = None
   seeds_needed: int | None = None

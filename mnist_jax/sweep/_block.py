@@ -101,11 +101,10 @@ def _begin(
 
 def _load_plan(setup: _Setup, epoch: int) -> _program.BlockPlan:
   some, num_train = setup.block.cells[0], len(setup.splits["train"].labels)
+  size = some.batches.size_at(epoch)
   batches = {
     order: data.batch_indices(
-      data.epoch_order(order, epoch, num_train),
-      some.batches.size_at(epoch),
-      some.drop_last,
+      data.epoch_order(order, epoch, num_train), size, some.drop_last
     )
     for order in set(setup.orders)
   }

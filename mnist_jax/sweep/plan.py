@@ -226,19 +226,15 @@ def cell_key(cell: Settings, budget: Budget) -> str:
   Equal for settings that mean the same run: 1 and 1.0, a momentum or an
   `order_seed` that is given or the same by default.
   """
-  meant = [cell.identity(), budget.to_dict()]
-  text = json.dumps(_plain(meant), sort_keys=True)
+  text = json.dumps([cell.identity(), budget.to_dict()])
+  meant = json.loads(text, parse_float=_plain)
+  text = json.dumps(meant, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _plain(value: Any) -> Any:
-  if isinstance(value, dict):
-    return {name: _plain(item) for name, item in value.items()}
-  if isinstance(value, list | tuple):
-    return [_plain(item) for item in value]
-  if isinstance(value, float) and value.is_integer():
-    return int(value)
-  return value
+def _plain(text: str) -> float | int:
+  value = float(text)
+  return int(value) if value.is_integer() else value
 
 
 @dataclasses.dataclass(frozen=True)

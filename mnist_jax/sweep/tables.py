@@ -91,7 +91,7 @@ def last_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_arm(table: pd.DataFrame, arm: str | Sequence[str], metric: str) -> Any:
-  """The arm with the best mean over seeds at the end of its runs, as `curves`.
+  """The arm, as in `curves`, whose runs end with the best mean over seeds.
 
   The highest accuracy is best, and the lowest loss, of development data.
   """
