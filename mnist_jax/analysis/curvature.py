@@ -27,20 +27,17 @@ class Eigenvalue(NamedTuple):
   Attributes:
     value: The Ritz value v^T A v, never above the largest eigenvalue but by
       rounding.
-    vector: The unit vector v, in the structure of the parameters.
     residual: The length |A v - value v|. Some eigenvalue lies within it of
       `value` (Parlett, The Symmetric Eigenvalue Problem, theorem 4.5.1). That
       it is the largest rests on the random start, which meets every
       eigenvector.
-    steps: How many products with A were made.
-    converged: Whether residual <= tolerance * |value|.
   """
 
   value: Float[Array, ""]
-  vector: PyTree
+  vector: PyTree  # the unit vector v, in the structure of the parameters
   residual: Float[Array, ""]
-  steps: Int[Array, ""]
-  converged: Bool[Array, ""]
+  steps: Int[Array, ""]  # how many products with A were made
+  converged: Bool[Array, ""]  # whether residual <= tolerance * |value|
 
 
 class _Krylov(NamedTuple):
@@ -219,19 +216,18 @@ def sharpness(
   is not (Dinh et al. 2017), so it compares runs of one network only.
 
   Args:
-    chunk: The most examples at once.
-    key, max_steps, tolerance: Arguments of `largest_eigenvalue`.
+    chunk: The most examples at once; the rest as in `largest_eigenvalue`.
 
   Raises:
     InputError: as `largest_eigenvalue` and `_chunked.mean`.
   """
-  on_device = jax.tree.map(jnp.asarray, examples)
-
-  def matvec(vector: PyTree) -> PyTree:
-    return hessian_vector_product(
-      loss_fn, params, vector, on_device, chunk=chunk
-    )
-
+  matvec = functools.partial(
+    hessian_vector_product,
+    loss_fn,
+    params,
+    examples=jax.tree.map(jnp.asarray, examples),
+    chunk=chunk,
+  )
   return largest_eigenvalue(
     matvec, params, key, max_steps=max_steps, tolerance=tolerance
   )

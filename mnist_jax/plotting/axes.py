@@ -337,11 +337,9 @@ def heat_map(
   Args:
     x, y: At least two places each, rising, above 0.
     values: NaN, where nothing was run, is left grey.
-    label: What the colours are, with their unit.
     lost: The cells drawn dark and hatched instead, whatever their value.
     low_is_good: Whether low values are bright, on a log scale.
-    limits: The ends of the colours; by default those of the cells that are not
-      lost.
+    limits: The ends of the colours; by default of the cells that are not lost.
   """
   across, up = _edges(x), _edges(y)
   shown = np.where(lost, np.nan, values)

@@ -29,19 +29,14 @@ StopReason = Literal["diverged", "not finite"]
 class Ramp:
   """The rates of a range test, rising from `low` to `high` in T updates.
 
-  Attributes:
-    low, high: The first and the last rate, 0 < low < high, in float32's range.
-    steps: T, at least FEWEST_STEPS.
-    shape: "exponential", equal factors, or "linear", equal differences.
-
   Raises:
     InputError: A value is out of its range.
   """
 
-  low: float = 1e-4
+  low: float = 1e-4  # 0 < low < high, in float32's range
   high: float = 100.0
-  steps: int = 400
-  shape: str = "exponential"
+  steps: int = 400  # T, at least FEWEST_STEPS
+  shape: str = "exponential"  # equal factors; or "linear", equal differences
 
   def __post_init__(self) -> None:
     limits = np.finfo(np.float32)
@@ -97,8 +92,6 @@ class Recording:
   """What a range test of S seeds measured, before any judgement.
 
   Attributes:
-    initial: Each seed's loss before the first update.
-    losses: The losses after each update; not finite once a seed is lost.
     noise: Two estimates at the parameters before each update: |G|^2, the
       squared length of the true gradient, and tr(Sigma) / B, the variance of
       the batch's, summed over its entries. Their ratio is B_simple / B, the
@@ -109,8 +102,8 @@ class Recording:
   """
 
   rates: Float[np.ndarray, " T"]
-  initial: Float[np.ndarray, " S"]
-  losses: Float[np.ndarray, "S T"]
+  initial: Float[np.ndarray, " S"]  # before the first update
+  losses: Float[np.ndarray, "S T"]  # not finite once a seed is lost
   noise: Float[np.ndarray, "S 2 T"] | None = None
   measured_on: str = "train"
   seeds: tuple[int, ...] = (0,)

@@ -343,8 +343,7 @@ def choose(
   the dev set for batches of 1.
 
   Args:
-    rule: One of rules.RULES; `default_rule` if None.
-    ramp: `default_ramp` of the optimiser if None.
+    rule, ramp: `default_rule` and `default_ramp` of the optimiser if None.
     order_seed: The seed of the run's order of examples; by default its seed.
 
   Raises:

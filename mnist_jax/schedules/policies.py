@@ -145,7 +145,6 @@ def join(
   """One schedule after the other.
 
   Args:
-    schedules: In order of time.
     boundaries: The update at which each schedule but the first takes over;
       increasing, the first at least 1.
     restart: Whether each schedule counts from its own boundary, as in optax,

@@ -56,21 +56,18 @@ class Question:
   """One part of a claim, put so that numbers can answer it.
 
   Attributes:
-    claim: The claim's id in the list of claims, "L4".
-    name: Short and unique in the claim: "accuracy at epoch 10".
     kind: What is claimed: the effect is above target ("greater"), below it
       ("less") or within +-margin of it ("same"). So "the slope is in [0.9,
       1.1]" is "same", target 1, margin 0.1.
-    target, margin: Numbers in the units of the effect, fixed before the run.
   """
 
-  claim: str
-  name: str
+  claim: str  # its id in the list of claims, "L4"
+  name: str  # short and unique in the claim: "accuracy at epoch 10"
   text: str
   effect: Effect
   kind: Kind = "greater"
-  target: float = 0.0
-  margin: float | None = None
+  target: float = 0.0  # in the units of the effect, fixed before the run
+  margin: float | None = None  # likewise
   note: str = ""
 
   def __post_init__(self) -> None:

@@ -263,10 +263,8 @@ def run(
   What a cell's rows say does not depend on the other cells of the block.
 
   Args:
-    splits: The group's data, a copy on each device: "train", and what the
-      budget evaluates.
-    on_share: Called as training goes on with the share of the budget's epochs
-      that is made, in [0, 1].
+    splits: A copy on each device of "train" and of what the budget evaluates.
+    on_share: Called at times with the share of the epochs that is made.
   """
   begun, cpu_begun = time.perf_counter(), time.process_time()
   setup, state = _begin(block, budget, splits, mesh)

@@ -101,28 +101,19 @@ class Target:
 class Budget:
   """How long each cell is trained, and when it is looked at.
 
-  Attributes:
-    epochs, updates: The length, in one of the two units.
-    evaluate_every: The distance between evaluations, in the unit of the
-      length; it may be a fraction of an epoch. None for none.
-    evaluate_at: Further points, in the same unit. The untrained network
-      (point 0) and the end are always evaluated.
-    splits: What is evaluated at each point, of "train" and "dev".
-    final_splits: What is evaluated at the end beside those: "train" or "test".
-    target: The goal at which a cell ends, at the first evaluation that
-      reaches it.
+  The untrained network (point 0) and the end are always evaluated.
 
   Raises:
     InputError: There is no length or two, or a value is out of range.
   """
 
-  epochs: Number | None = None
+  epochs: Number | None = None  # the length, in one of the two units
   updates: int | None = None
-  evaluate_every: Number | None = None
-  evaluate_at: tuple[Number, ...] = ()
-  splits: tuple[str, ...] = ("dev",)
-  final_splits: tuple[str, ...] = ()
-  target: Target | None = None
+  evaluate_every: Number | None = None  # in that unit, also in fractions of it
+  evaluate_at: tuple[Number, ...] = ()  # further points
+  splits: tuple[str, ...] = ("dev",)  # what is evaluated: "train" and "dev"
+  final_splits: tuple[str, ...] = ()  # at the end beside those, "test" too
+  target: Target | None = None  # a cell ends at the first evaluation with it
 
   def __post_init__(self) -> None:
     if (self.epochs is None) == (self.updates is None):
