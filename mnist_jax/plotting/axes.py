@@ -373,8 +373,7 @@ def heat_map(
       )
   log_axis(ax, "x", x.tolist())
   log_axis(ax, "y")
-  ax.set_xlim(across[0], across[-1])
-  ax.set_ylim(up[0], up[-1])
+  ax.set(xlim=across[[0, -1]], ylim=up[[0, -1]])
 
 
 def outlined(colour: str = "black") -> dict[str, Any]:

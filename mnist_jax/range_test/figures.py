@@ -44,9 +44,7 @@ def range_test(test: RangeTest, title: str = "") -> plots.Figure:
 def _draw_ramp(ax: plots.Axes, test: RangeTest) -> None:
   rates = np.asarray(test.recording.rates, np.float64)
   ax.plot(np.arange(len(rates)), rates, color=plots.COLOURS[0])
-  ax.set_xlabel("update")
-  ax.set_ylabel("learning rate")
-  ax.set_title("rate of each update")
+  ax.set(xlabel="update", ylabel="learning rate", title="rate of each update")
   factors = rates[1:] / rates[:-1]
   if np.ptp(factors) < 1e-3 * factors[0]:
     plots.log_axis(ax, "y")
@@ -144,8 +142,7 @@ def _frame(ax: plots.Axes, test: RangeTest) -> None:
   """
   plots.log_axis(ax, "x")
   on = "next batch" if test.recording.measured_on == "train" else "dev examples"
-  ax.set_xlabel("learning rate")
-  ax.set_ylabel(f"loss on the {on}")
+  ax.set(xlabel="learning rate", ylabel=f"loss on the {on}")
   smoothing = test.curves[0].smoothing
   ax.set_title(f"loss after each update, smoothed by {smoothing:g}")
   values = [curve.smoothed for curve in test.curves if len(curve.smoothed)]

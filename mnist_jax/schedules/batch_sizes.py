@@ -4,6 +4,7 @@ Growing the batch where one would decay the rate: Smith, Kindermans, Ying & Le
 2018. A run with one batch size is the schedule of one entry.
 """
 
+import bisect
 import dataclasses
 import functools
 import itertools
@@ -25,7 +26,7 @@ class Clock:
 
   def count(self, epoch: int) -> int:
     """Updates of that epoch (the first is 0)."""
-    return _in_force(self.starts, self.counts, epoch)
+    return self.counts[bisect.bisect(self.starts, epoch) - 1]
 
   def before(self, epoch: int) -> int:
     """Updates made before the epoch begins."""
@@ -49,7 +50,7 @@ class Clock:
   def locate(self, step: int) -> tuple[int, int]:
     """The epoch that update `step` (the first is 0) is in, and its place."""
     begins = [self.before(start) for start in self.starts]
-    k = max(i for i, begin in enumerate(begins) if begin <= step)
+    k = bisect.bisect(begins, step) - 1
     epochs, place = divmod(step - begins[k], self.counts[k])
     return self.starts[k] + epochs, place
 
@@ -110,7 +111,7 @@ class BatchSchedule:
 
   def size_at(self, epoch: int) -> int:
     """Examples per update in that epoch (the first is 0)."""
-    return _in_force(self.starts, self.sizes, epoch)
+    return self.sizes[bisect.bisect(self.starts, epoch) - 1]
 
   def clock(self, num_examples: int, drop_last: bool = False) -> Clock:
     """The clock of a run on so many examples, at least the largest batch.
@@ -146,9 +147,3 @@ def parse(text: str) -> BatchSchedule:
   return BatchSchedule(
     tuple(int(start) for start, _ in pairs), tuple(int(n) for _, n in pairs)
   )
-
-
-def _in_force(
-  starts: tuple[int, ...], values: tuple[int, ...], epoch: int
-) -> int:
-  return values[sum(start <= epoch for start in starts) - 1]

@@ -112,8 +112,7 @@ def bootstrap_interval(
     x: M data sets of S seeds, finite. At least 10 seeds are needed: resampling
       never leaves the range of the data, which for a few seeds is too short.
       A row of equal values gets an interval of no length.
-    seed: The seed of the resampling; equal seeds give equal intervals.
-    confidence: The wanted coverage, in (0, 1).
+    seed, confidence: As in `mean_interval`.
 
   Raises:
     InputError: fewer than ten seeds.
@@ -213,9 +212,7 @@ def mean_interval(
 ) -> Effect:
   """The mean over seeds, its bootstrap interval, and the test that it is 0.
 
-  Args:
-    seed: The seed of the resampling; equal seeds give equal intervals.
-    confidence: The wanted coverage.
+  The seed is that of the resampling: equal seeds give equal intervals.
 
   Raises:
     InputError: values not finite, fewer than two, or a confidence outside

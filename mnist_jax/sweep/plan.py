@@ -320,8 +320,8 @@ def blocks(
   All blocks of a group have the same shape.
 
   Args:
-    devices: The number of devices; that of a block's rows is a multiple of it.
-    max_members: The most members of a block on one device, at least 1.
+    devices: How many; a block has a multiple of it as rows.
+    max_members: The most of a block on one device, at least 1.
   """
   groups: dict[Group, list[Settings]] = {}
   for cell in cells:

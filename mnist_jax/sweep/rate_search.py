@@ -53,10 +53,7 @@ class Column(NamedTuple):
 
 
 def column(table: pd.DataFrame, batch_size: int) -> Column:
-  """The column of a batch size.
-
-  Args:
-    table: The last rows, also those of other batch sizes.
+  """The column of a batch size, of the last rows of more.
 
   Raises:
     InputError: The rates have not the same seeds.
@@ -144,8 +141,7 @@ def search(
 
   Args:
     rates: Where the coarse columns begin, each twice the one before.
-    tuning_seeds: The seeds of the coarse columns; others than `seeds`.
-    seeds: The seeds of the fresh columns.
+    tuning_seeds: The seeds of the coarse columns; those of the fresh differ.
 
   Returns:
     The last rows of all runs, with the column `stage`, "coarse" or "fresh".
