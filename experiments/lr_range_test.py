@@ -105,9 +105,7 @@ def measure(dataset: data.Dataset) -> rules.RangeTest:
     measured_on=FLAGS.loss,
   )
   return rules.judge(
-    recording,
-    smoothing=FLAGS.smoothing,
-    divergence_factor=FLAGS.divergence,
+    recording, smoothing=FLAGS.smoothing, divergence_factor=FLAGS.divergence
   )
 
 
@@ -122,9 +120,8 @@ def table(test: rules.RangeTest) -> str:
   """A line for each rule: its rate with interval, or why it has none."""
   lines = [f"{'rule':<11} {'rate':>9}  {'95 % interval':<19} seeds"]
   for found in test.suggestions:
-    rate, interval = "none", ""
-    if found.rate is not None:
-      rate = f"{found.rate:.3g}"
+    rate = "none" if found.rate is None else f"{found.rate:.3g}"
+    interval = ""
     if found.low is not None:
       interval = f"{found.low:.3g} to {found.high:.3g}"
     seeds = f"{found.n}/{found.seeds}"
@@ -141,11 +138,9 @@ def points(test: rules.RangeTest) -> bytes:
   """Every update of every seed as CSV; `kept` ends where the seed stopped."""
   recording, parts = test.recording, []
   noise, updates = recording.noise, np.arange(len(recording.rates))
-  for i, (seed, curve) in enumerate(
-    zip(recording.seeds, test.curves, strict=True)
-  ):
+  for i, curve in enumerate(test.curves):
     columns = {
-      "seed": seed,
+      "seed": recording.seeds[i],
       "update": updates,
       "rate": recording.rates,
       "loss": recording.losses[i],

@@ -39,13 +39,9 @@ def mean(function: Callable[[Any], T], examples: PyTree, chunk: int, /) -> T:
   alike, and the rest is called on its own and counts by its length.
 
   Args:
-    function: A function of a pytree of k examples; it is called with k = chunk,
-      and with k = N mod chunk where that is not 0.
-    examples: A pytree, N on the first axis of every leaf.
+    function: Of a pytree of k examples; it is called with k = chunk, and with
+      k = N mod chunk where that is not 0.
     chunk: The most examples at once, at least 1.
-
-  Returns:
-    A pytree as `function` returns it.
 
   Raises:
     InputError: chunk below 1, or as `count`.

@@ -1,7 +1,7 @@
 """Hessian-vector products and the largest eigenvalue, without the Hessian.
 
-P parameters, N examples, m Lanczos steps. A loss is a
-`gradient_noise.LossFn`: a mean over the examples it is given, so its Hessian
+P parameters, N examples, m Lanczos steps. Losses and examples are those of
+`gradient_noise`: a loss is a mean over the examples it is given, so its Hessian
 over a data set is the mean of the chunks' Hessians.
 """
 
@@ -27,20 +27,17 @@ class Eigenvalue(NamedTuple):
   Attributes:
     value: The Ritz value v^T A v, never above the largest eigenvalue but by
       rounding.
-    vector: The unit vector v, in the structure of the parameters.
     residual: The length |A v - value v|. Some eigenvalue lies within it of
       `value` (Parlett, The Symmetric Eigenvalue Problem, theorem 4.5.1). That
       it is the largest rests on the random start, which meets every
       eigenvector.
-    steps: How many products with A were made.
-    converged: Whether residual <= tolerance * |value|.
   """
 
   value: Float[Array, ""]
-  vector: PyTree
+  vector: PyTree  # the unit vector v, in the structure of the parameters
   residual: Float[Array, ""]
-  steps: Int[Array, ""]
-  converged: Bool[Array, ""]
+  steps: Int[Array, ""]  # how many products with A were made
+  converged: Bool[Array, ""]  # whether residual <= tolerance * |value|
 
 
 class _Krylov(NamedTuple):
@@ -65,13 +62,8 @@ def hessian_vector_product(
 ) -> PyTree:
   """H v of the mean loss: forward over reverse (Pearlmutter 1994).
 
-  Costs about two gradients in time and memory; H is never formed.
-
-  Args:
-    loss_fn: A mean over the examples it is given.
-    vector: The vector v, in the structure and types of params.
-    examples: A pytree, N on the first axis of every leaf.
-    chunk: The most examples at once.
+  Costs about two gradients of `chunk` examples in time and memory; H is never
+  formed. The vector v has the structure and types of params.
 
   Raises:
     InputError: as `_chunked.mean`.
@@ -155,9 +147,9 @@ def largest_eigenvalue(
   them. For the smallest eigenvalue give -A.
 
   Args:
-    matvec: The map v -> A v for a symmetric A, on pytrees like `like`.
-    like: A pytree with the structure, shapes and types of v; its values are
-      not read.
+    matvec: v -> A v for a symmetric A.
+    like: What has the structure, shapes and types of v; its values are not
+      read.
     key: The random key of the start, which is consumed.
     max_steps: The most products, at least 1; max_steps + 1 vectors are held.
     tolerance: The relative residual to reach, > 0; below some 10 eps it is
@@ -224,22 +216,18 @@ def sharpness(
   is not (Dinh et al. 2017), so it compares runs of one network only.
 
   Args:
-    loss_fn: A hashable function, so that its program is compiled once.
-    examples: A pytree, N on the first axis of every leaf.
-    key: The random key of the start, which is consumed.
-    chunk: The most examples at once.
-    max_steps, tolerance: Arguments of `largest_eigenvalue`.
+    chunk: The most examples at once; the rest as in `largest_eigenvalue`.
 
   Raises:
     InputError: as `largest_eigenvalue` and `_chunked.mean`.
   """
-  on_device = jax.tree.map(jnp.asarray, examples)
-
-  def matvec(vector: PyTree) -> PyTree:
-    return hessian_vector_product(
-      loss_fn, params, vector, on_device, chunk=chunk
-    )
-
+  matvec = functools.partial(
+    hessian_vector_product,
+    loss_fn,
+    params,
+    examples=jax.tree.map(jnp.asarray, examples),
+    chunk=chunk,
+  )
   return largest_eigenvalue(
     matvec, params, key, max_steps=max_steps, tolerance=tolerance
   )
@@ -256,8 +244,5 @@ def network_sharpness(
 
   Without dropout and L2; an L2 penalty adds its factor to the curvature along
   weights.
-
-  Args:
-    settings: The chunk, max_steps and tolerance of `sharpness`.
   """
   return sharpness(network_loss(activations), params, split, key, **settings)

@@ -6,8 +6,8 @@ Sigma = mean (g_i - G)(g_i - G)^T, divided by N and not N - 1.
 
 A loss is any `loss_fn(params, examples) -> scalar` that is a mean over the
 examples it is given, `examples` a pytree with their number on the first axis
-of every leaf. What all examples share, such as an L2 penalty, moves G and
-leaves Sigma as it is.
+of every leaf, and hashable, so that its program is compiled once. What all
+examples share, such as an L2 penalty, moves G and leaves Sigma as it is.
 """
 
 import functools
@@ -28,17 +28,11 @@ LossFn = Callable[[Any, Any], Float[Array, ""]]
 
 
 class Moments(NamedTuple):
-  """Mean and total variance of the per-example gradients.
+  """Mean and total variance of the per-example gradients."""
 
-  Attributes:
-    mean: The mean gradient G, in the structure of params.
-    square_norm: The squared length |G|^2.
-    mean_square: The mean of |g_i|^2.
-  """
-
-  mean: PyTree
-  square_norm: Float[Array, ""]
-  mean_square: Float[Array, ""]
+  mean: PyTree  # G, in the structure of params
+  square_norm: Float[Array, ""]  # |G|^2
+  mean_square: Float[Array, ""]  # the mean of |g_i|^2
 
   @property
   def trace(self) -> Float[Array, ""]:
@@ -56,12 +50,10 @@ class Moments(NamedTuple):
 
 def square_norm(tree: PyTree) -> Float[Array, ""]:
   """The sum of squares over all leaves."""
-  leaves = jax.tree.leaves(tree)
-  return jnp.asarray(sum(jnp.vdot(leaf, leaf) for leaf in leaves))
+  return jnp.asarray(sum(jnp.vdot(x, x) for x in jax.tree.leaves(tree)))
 
 
-def _moments(mean_of: Any) -> Moments:
-  mean, mean_square = mean_of
+def _moments(mean: PyTree, mean_square: Float[Array, ""]) -> Moments:
   return Moments(mean, square_norm(mean), mean_square)
 
 
@@ -72,8 +64,6 @@ def gradient_moments(
   """The moments over N examples, from each example's own gradient.
 
   Args:
-    loss_fn: A hashable function, so that its program is compiled once.
-    examples: A pytree, N on the first axis of every leaf.
     chunk: How many gradients are held at once: chunk * P numbers in memory.
 
   Raises:
@@ -89,7 +79,7 @@ def gradient_moments(
     squares = jax.vmap(square_norm)(grads)
     return jax.tree.map(lambda g: g.mean(axis=0), grads), squares.mean()
 
-  return _moments(_chunked.mean(both, examples, chunk))
+  return _moments(*_chunked.mean(both, examples, chunk))
 
 
 @functools.partial(jax.jit, static_argnames=("activations", "chunk"))
@@ -107,7 +97,6 @@ def network_moments(
   "Efficient per-example gradient computations"). Without dropout and L2.
 
   Args:
-    split: The examples: images uint8 [N, D], labels int32 [N].
     chunk: How many examples are taken at once: their activations are held, not
       their gradients.
   """
@@ -141,7 +130,7 @@ def network_moments(
     mean = jax.tree.map(lambda g: g / images.shape[0], total)
     return mean, squares.mean()
 
-  return _moments(_chunked.mean(both, split, chunk))
+  return _moments(*_chunked.mean(both, split, chunk))
 
 
 def draw_batches(
@@ -149,14 +138,8 @@ def draw_batches(
 ) -> Int[np.ndarray, "R B"]:
   """R independent batches, each of B different examples.
 
-  Args:
-    rng: What draws.
-    num_examples: The number of examples, N.
-    batch_size: The size of a batch, B, in [1, N].
-    repetitions: The number of batches, R.
-
   Raises:
-    InputError: B out of range.
+    InputError: B is not in [1, N].
   """
   if not 1 <= batch_size <= num_examples:
     raise InputError(
@@ -183,10 +166,7 @@ def square_distances(
   batch gradient's total variance without bias (see `variance_share`).
 
   Args:
-    loss_fn: A hashable function, so that its program is compiled once per
-      batch size.
-    examples: A pytree, N on the first axis of every leaf.
-    indices: The indices of each batch's examples.
+    indices: Those of each batch's examples; a program for each B.
     centre: A point in the structure of params; None stands for 0.
   """
   on_device = jax.tree.map(jnp.asarray, examples)
@@ -204,13 +184,9 @@ def square_distances(
 def variance_share(batch_size: int, num_examples: int | None) -> float:
   """The batch gradient's total variance, as a share of tr(Sigma).
 
-  1 / B for a batch drawn from N = infinity or with replacement. Without
+  1 / B for a batch drawn from N = infinity or with replacement, None. Without
   replacement (N - B) / (N - 1) / B: the finite-population correction, by
   which a batch of all N examples has no variance (Cochran 1977, theorem 2.2).
-
-  Args:
-    batch_size: The size of the batch, B.
-    num_examples: The number N; None stands for drawing with replacement.
   """
   if num_examples is None:
     return 1 / batch_size
@@ -221,11 +197,7 @@ def variance_share(batch_size: int, num_examples: int | None) -> float:
 
 @functools.cache
 def network_loss(activations: tuple[mlp.Activation, ...]) -> LossFn:
-  """The network's mean cross-entropy over a `data.Split`, as a `LossFn`.
-
-  The same function object for equal activations, so that what was compiled
-  for it is found again.
-  """
+  """The network's mean cross-entropy over a `data.Split`, as a `LossFn`."""
 
   def loss_fn(params: mlp.Params, split: data.Split) -> Float[Array, ""]:
     images = data.to_float(split.images).astype(params[0].w.dtype)

@@ -19,19 +19,12 @@ from mnist_jax.stats.effects import Effect, finite, student_interval
 
 @dataclasses.dataclass(frozen=True)
 class NoiseScale:
-  """B_simple, in examples, or why it is undefined.
+  """B_simple, in examples, or why it is undefined."""
 
-  Attributes:
-    square_norm, trace: |G|^2 and tr(Sigma) with Student intervals over the
-      repetitions.
-    scale: Their ratio with Fieller's interval; None where it is undefined.
-    reason: Why it is undefined; "" where it is not.
-  """
-
-  square_norm: Effect
-  trace: Effect
-  scale: Effect | None
-  reason: str = ""
+  square_norm: Effect  # |G|^2, with Student's interval over the repetitions
+  trace: Effect  # tr(Sigma), likewise
+  scale: Effect | None  # their ratio, with Fieller's interval
+  reason: str = ""  # why it is undefined
 
 
 def terms(
@@ -51,7 +44,6 @@ def terms(
 
   Args:
     small, big: The |g|^2 of R batches of each size.
-    batch_sizes: The pair (B_small, B_big).
     num_examples: N; None stands for infinitely many.
 
   Returns:
@@ -119,10 +111,6 @@ def noise_scale(
   The mean of the ratios would be biased, or infinite: the paper averages
   both terms first, as is done here. Where the interval of |G|^2 holds 0 the
   data do not exclude an infinite noise scale, and none is given.
-
-  Args:
-    small, big, batch_sizes, num_examples: The arguments of `terms`, with at
-      least two repetitions.
 
   Raises:
     InputError: as `terms`, or fewer than two repetitions.

@@ -9,11 +9,14 @@ Start with
 
 from mnist_jax.plotting.axes import (
   COLOURS,
+  HOLLOW,
   MARKERS,
+  SHADE,
   Axes,
   Figure,
   bands,
   differences,
+  error_bars,
   heat_map,
   integer_ticks,
   log_axis,
@@ -26,11 +29,14 @@ from mnist_jax.plotting.axes import (
 
 __all__ = [
   "COLOURS",
+  "HOLLOW",
   "MARKERS",
+  "SHADE",
   "Axes",
   "Figure",
   "bands",
   "differences",
+  "error_bars",
   "heat_map",
   "integer_ticks",
   "log_axis",

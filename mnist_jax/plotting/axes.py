@@ -19,6 +19,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Real
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -73,6 +74,8 @@ COLOURS = (
 LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LOST_COLOUR = "#B00020"
+SHADE: dict[str, Any] = {"color": "#888888", "alpha": 0.2, "linewidth": 0}
+HOLLOW: dict[str, Any] = {"markerfacecolor": "white"}
 
 # Dates and versions would make equal figures differ in their bytes.
 _METADATA: dict[str, dict[str, None]] = {
@@ -101,14 +104,9 @@ def panels(
   columns: int = 1,
   size: tuple[float | int, float | int] | None = None,
 ) -> tuple[Figure, np.ndarray]:
-  """An empty figure in our style.
+  """An empty figure in our style, and its axes [rows, columns].
 
-  Args:
-    rows, columns: How many panels there are.
-    size: The width and height in inches; by default 5 x 3.8 a panel.
-
-  Returns:
-    The figure and its axes, [rows, columns], of dtype object.
+  Its width and height are in inches, by default 5 x 3.8 a panel.
   """
   with style():
     figure = Figure(
@@ -120,11 +118,8 @@ def panels(
 def render(figure: Figure, form: str) -> bytes:
   """The figure as a file's bytes; the same figure gives the same bytes.
 
-  Args:
-    form: The form: "png", "svg" or "pdf".
-
   Raises:
-    KeyError: another form.
+    KeyError: a form other than "png", "svg" and "pdf".
   """
   buffer = io.BytesIO()
   with style():
@@ -169,20 +164,13 @@ class _LogTicks(LogLocator):
 def log_axis(
   ax: Axes, which: str, ticks: Iterable[float | int] | None = None
 ) -> None:
-  """Makes an axis logarithmic, with plain numbers at its ticks.
+  """Makes the axis "x" or "y" logarithmic, with plain numbers at its ticks.
 
-  Args:
-    which: The axis, "x" or "y".
-    ticks: The places of the ticks, such as the batch sizes of a study; by
-      default 1, 2, 5, 10, ... or powers of ten, as they fit.
+  These are at 1, 2, 5, 10, ... or at powers of ten, as they fit, by default.
   """
   with style():
-    if which == "x":
-      ax.set_xscale("log")
-      axis: Axis = ax.xaxis
-    else:
-      ax.set_yscale("log")
-      axis = ax.yaxis
+    ax.set(**{f"{which}scale": "log"})
+    axis: Axis = {"x": ax.xaxis, "y": ax.yaxis}[which]
     if ticks is None:
       axis.set_major_locator(_LogTicks(numticks=10))
     else:
@@ -240,15 +228,10 @@ def bands(
     The line of the means.
   """
   good = np.isfinite(y)
-  n = good.sum(axis=0)
-  values = np.where(good, y, 0.0)
-  with np.errstate(invalid="ignore", divide="ignore"):
-    mean = np.where(n > 0, values.sum(axis=0) / n, np.nan)
-    squares = np.where(good, (y - mean) ** 2, 0.0).sum(axis=0)
-    error = np.sqrt(squares / (n - 1) / n)
-    half = np.where(
-      n > 1, special.stdtrit(np.maximum(n - 1, 1), 0.975) * error, 0
-    )
+  finite = pd.DataFrame(np.where(good, y, np.nan))
+  mean = finite.mean().to_numpy()
+  reach = special.stdtrit(np.maximum(good.sum(axis=0) - 1, 1), 0.975)
+  half = finite.sem().fillna(0).to_numpy() * reach
   low, high = (mean - half, mean + half) if interval is None else interval
   lost = int((~good).any(axis=1).sum())
   name = f"{label} (n = {len(y)}{f', {lost} diverged' if lost else ''})"
@@ -265,6 +248,37 @@ def bands(
   return line
 
 
+def error_bars(
+  ax: Axes,
+  x: Real[np.ndarray, " K"] | float | int,
+  estimates: Real[np.ndarray, " K"] | float | int,
+  lows: Real[np.ndarray, " K"] | float | int,
+  highs: Real[np.ndarray, " K"] | float | int,
+  *,
+  index: int = 0,
+  across: bool = False,
+  **look: Any,
+) -> None:
+  """Estimates, one or many, with the intervals from lows to highs.
+
+  Args:
+    index: The number of the series, which gives colour and marker.
+    across: Whether estimates lie along the x axis, at the heights `x`.
+    look: Arguments of `Axes.errorbar`, above those of the series.
+  """
+  # Lists: matplotlib 3.9 takes an array of one for a deprecated scalar.
+  below, above = (
+    np.atleast_1d(length).tolist()
+    for length in (np.subtract(estimates, lows), np.subtract(highs, estimates))
+  )
+  look = series(index) | {"linestyle": "none", "capsize": 3} | look
+  with style():
+    if across:
+      ax.errorbar(estimates, x, xerr=[below, above], **look)
+    else:
+      ax.errorbar(x, estimates, yerr=[below, above], **look)
+
+
 def differences(
   ax: Axes,
   x: Real[np.ndarray, " K"],
@@ -279,11 +293,9 @@ def differences(
   """Differences with their intervals, and the line at zero.
 
   Args:
-    lows, highs: The intervals' ends, lows <= estimates <= highs; an interval
-      that contains 0 is drawn with a hollow marker.
+    lows, highs: The intervals' ends; around 0 the marker is hollow.
     margin: The margin of equivalence; [-margin, margin] is shaded.
   """
-  look = series(index)
   good = np.isfinite(estimates) & np.isfinite(lows) & np.isfinite(highs)
   undecided = good & (lows <= 0) & (highs >= 0)
   if label is not None and undecided.any():
@@ -291,33 +303,14 @@ def differences(
   with style():
     ax.axhline(0, color="black", linewidth=1)
     if margin is not None:
-      ax.axhspan(
-        -margin,
-        margin,
-        color="#888888",
-        alpha=0.2,
-        linewidth=0,
-        label=f"within the margin ±{margin:g}",
-      )
-    for chosen, fill in ((good & ~undecided, None), (undecided, "white")):
+      name = f"within the margin ±{margin:g}"
+      ax.axhspan(-margin, margin, label=name, **SHADE)
+    for chosen, fill in ((good & ~undecided, {}), (undecided, HOLLOW)):
       if chosen.any():
-        ax.errorbar(
-          x[chosen],
-          estimates[chosen],
-          # Lists: matplotlib 3.9 takes an array of one for a deprecated scalar.
-          yerr=[
-            (estimates - lows)[chosen].tolist(),
-            (highs - estimates)[chosen].tolist(),
-          ],
-          linestyle="none",
-          marker=look["marker"],
-          color=look["color"],
-          markerfacecolor=fill or look["color"],
-          capsize=3,
-          label=label,
-        )
+        ends = (estimates[chosen], lows[chosen], highs[chosen])
+        error_bars(ax, x[chosen], *ends, index=index, label=label, **fill)
         label = None
-    mark_not_finite(ax, x[~good], look["color"])
+    mark_not_finite(ax, x[~good], series(index)["color"])
 
 
 def _edges(centres: Real[np.ndarray, " K"]) -> Float[np.ndarray, " _"]:
@@ -343,12 +336,10 @@ def heat_map(
 
   Args:
     x, y: At least two places each, rising, above 0.
-    values: The values; NaN, where nothing was run, is left grey.
-    label: What the colours are, with their unit.
+    values: NaN, where nothing was run, is left grey.
     lost: The cells drawn dark and hatched instead, whatever their value.
     low_is_good: Whether low values are bright, on a log scale.
-    limits: The ends of the colours; by default those of the cells that are not
-      lost.
+    limits: The ends of the colours; by default of the cells that are not lost.
   """
   across, up = _edges(x), _edges(y)
   shown = np.where(lost, np.nan, values)
@@ -382,8 +373,7 @@ def heat_map(
       )
   log_axis(ax, "x", x.tolist())
   log_axis(ax, "y")
-  ax.set_xlim(across[0], across[-1])
-  ax.set_ylim(up[0], up[-1])
+  ax.set(xlim=across[[0, -1]], ylim=up[[0, -1]])
 
 
 def outlined(colour: str = "black") -> dict[str, Any]:

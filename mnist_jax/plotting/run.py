@@ -22,13 +22,9 @@ def _column(
   rows: Sequence[Row], key: str
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
   """Epochs and values of a key, where a row has it; null counts as NaN."""
-  pairs = [
-    (float(row["epoch"]), math.nan if row[key] is None else float(row[key]))
-    for row in rows
-    if key in row
-  ]
-  table = np.array(pairs, np.float64).reshape(-1, 2)
-  return table[:, 0], table[:, 1]
+  pairs = [(row["epoch"], row[key]) for row in rows if key in row]
+  epochs, values = np.array(pairs, np.float64).reshape(-1, 2).T
+  return epochs, values
 
 
 def _finite(rows: Sequence[Row], quantity: str) -> Float[np.ndarray, " K"]:
@@ -156,12 +152,10 @@ def curves(
   """Loss and accuracy against epochs: the figure of section 12.2, with units.
 
   Args:
-    rows: The metric rows, one per epoch, at least one: "epoch", "step",
-      "train_loss", "dev_loss" (nats), "train_accuracy", "dev_accuracy"
-      (fractions). What is missing is not drawn; NaN, infinity and None are
-      marked.
-    test: A mapping with "test_loss" and "test_accuracy", such as a run's
-      summary.
+    rows: One per epoch, at least one: "epoch", "step", "train_loss", "dev_loss"
+      (nats), "train_accuracy", "dev_accuracy" (fractions). What is missing is
+      not drawn; NaN, infinity and None are marked.
+    test: It has "test_loss" and "test_accuracy", as a run's summary does.
     test_epoch: The epoch after which the test set was read; by default the
       last.
 
@@ -272,9 +266,7 @@ def mistakes(
   """The most confident mistakes among N examples.
 
   Args:
-    images: The images [N, 784] or [N, 28, 28], 0 to 255, of all examples, right
-      or wrong.
-    predictions: The classes given.
+    images: Of all examples, [N, 784] or [N, 28, 28], 0 to 255.
     confidences: The probability given to the predicted class, in [0, 1].
     count: The most that are shown.
   """
@@ -349,13 +341,9 @@ def confusion(
       right = f"{100 * matrix[i, i] / totals[i]:.1f} %" if totals[i] else "none"
       ax.text(classes - 0.35, i, right, va="center", fontsize=10)
     ax.text(classes - 0.35, -0.75, "right", fontsize=10)
-    ax.set_xticks(range(classes))
-    ax.set_yticks(range(classes))
+    ax.set(xticks=range(classes), yticks=range(classes))
     ax.grid(False)
     ax.tick_params(length=0)
-    ax.set_xlabel("predicted class")
-    ax.set_ylabel("true class")
-    ax.set_title(
-      title or f"{int(np.trace(matrix)):,} of {int(matrix.sum()):,} right"
-    )
+    ax.set(xlabel="predicted class", ylabel="true class")
+    ax.set_title(title or f"{np.trace(matrix):,} of {matrix.sum():,} right")
   return figure

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Real
+from scipy import signal
 
 from mnist_jax.runtime.errors import InputError
 
@@ -28,19 +29,14 @@ StopReason = Literal["diverged", "not finite"]
 class Ramp:
   """The rates of a range test, rising from `low` to `high` in T updates.
 
-  Attributes:
-    low, high: The first and the last rate, 0 < low < high, in float32's range.
-    steps: T, at least FEWEST_STEPS.
-    shape: "exponential", equal factors, or "linear", equal differences.
-
   Raises:
     InputError: A value is out of its range.
   """
 
-  low: float = 1e-4
+  low: float = 1e-4  # 0 < low < high, in float32's range
   high: float = 100.0
-  steps: int = 400
-  shape: str = "exponential"
+  steps: int = 400  # T, at least FEWEST_STEPS
+  shape: str = "exponential"  # equal factors; or "linear", equal differences
 
   def __post_init__(self) -> None:
     limits = np.finfo(np.float32)
@@ -71,36 +67,24 @@ class Stop:
   Attributes:
     reason: "diverged", the smoothed loss exceeded the factor times its best;
       or "not finite", the loss was NaN or infinite.
-    update: The number of the update, from 0 on, as in the ramp.
-    rate: The rate of that update.
   """
 
   reason: StopReason
-  update: int
+  update: int  # from 0 on, as in the ramp
   rate: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LossCurve:
-  """One seed's range test, cut where it stopped.
-
-  Attributes:
-    rates: The rates of the updates kept.
-    losses: The losses after each of them, all finite.
-    smoothed: The same under bias-corrected smoothing.
-    smoothing: The beta of the smoothing.
-    initial: The loss before the first update; where it is not finite, K is 0.
-    stop: Where the curve was cut; None if the ramp ended first.
-    noise: As in `Recording`; None if it was not measured.
-  """
+  """One seed's range test, cut where it stopped."""
 
   rates: Float[np.ndarray, " K"]
-  losses: Float[np.ndarray, " K"]
-  smoothed: Float[np.ndarray, " K"]
+  losses: Float[np.ndarray, " K"]  # after each update kept, all finite
+  smoothed: Float[np.ndarray, " K"]  # the same, by `smooth`
   smoothing: float
-  initial: float
-  stop: Stop | None
-  noise: Float[np.ndarray, "2 K"] | None = None
+  initial: float  # before the first update; where it is not finite, K is 0
+  stop: Stop | None  # where it was cut; None if the ramp ended first
+  noise: Float[np.ndarray, "2 K"] | None = None  # as in `Recording`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,9 +92,6 @@ class Recording:
   """What a range test of S seeds measured, before any judgement.
 
   Attributes:
-    rates: The rates of the T updates.
-    initial: Each seed's loss before the first update.
-    losses: The losses after each update; not finite once a seed is lost.
     noise: Two estimates at the parameters before each update: |G|^2, the
       squared length of the true gradient, and tr(Sigma) / B, the variance of
       the batch's, summed over its entries. Their ratio is B_simple / B, the
@@ -118,12 +99,11 @@ class Recording:
       batch size; each may be negative, being unbiased. None: not measured.
     measured_on: "train", each loss on a batch not yet trained on, or "dev",
       all on the same examples.
-    seeds: The names of the seeds.
   """
 
   rates: Float[np.ndarray, " T"]
-  initial: Float[np.ndarray, " S"]
-  losses: Float[np.ndarray, "S T"]
+  initial: Float[np.ndarray, " S"]  # before the first update
+  losses: Float[np.ndarray, "S T"]  # not finite once a seed is lost
   noise: Float[np.ndarray, "S 2 T"] | None = None
   measured_on: str = "train"
   seeds: tuple[int, ...] = (0,)
@@ -154,14 +134,8 @@ def smooth(
   """
   if not 0 <= smoothing < 1:
     raise InputError(f"smoothing is {smoothing}, expected a number in [0, 1)")
-  losses = np.asarray(losses, np.float64)
-  result = np.empty_like(losses)
-  average = np.zeros(losses.shape[:-1])
-  with np.errstate(invalid="ignore"):  # inf - inf after a lost update
-    for t in range(losses.shape[-1]):
-      average = smoothing * average + (1 - smoothing) * losses[..., t]
-      result[..., t] = average / (1 - smoothing ** (t + 1))
-  return result
+  averages = signal.lfilter([1 - smoothing], [1, -smoothing], losses)
+  return averages / (1 - smoothing ** np.arange(1, averages.shape[-1] + 1))
 
 
 def check_factor(divergence_factor: float) -> None:

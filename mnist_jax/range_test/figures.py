@@ -3,8 +3,6 @@
 Section 12.4 asks for both curves. `plotting.save` writes what is returned.
 """
 
-import collections
-
 import numpy as np
 
 from mnist_jax.plotting import axes as plots
@@ -46,9 +44,7 @@ def range_test(test: RangeTest, title: str = "") -> plots.Figure:
 def _draw_ramp(ax: plots.Axes, test: RangeTest) -> None:
   rates = np.asarray(test.recording.rates, np.float64)
   ax.plot(np.arange(len(rates)), rates, color=plots.COLOURS[0])
-  ax.set_xlabel("update")
-  ax.set_ylabel("learning rate")
-  ax.set_title("rate of each update")
+  ax.set(xlabel="update", ylabel="learning rate", title="rate of each update")
   factors = rates[1:] / rates[:-1]
   if np.ptp(factors) < 1e-3 * factors[0]:
     plots.log_axis(ax, "y")
@@ -57,18 +53,17 @@ def _draw_ramp(ax: plots.Axes, test: RangeTest) -> None:
 def _draw_seeds(
   ax: plots.Axes, curves: tuple[LossCurve, ...], shared: int
 ) -> None:
-  label = "each seed" if len(curves) > 1 else None
-  for curve in curves:
-    if len(curves) > 1 or shared == 0:
-      ax.plot(
-        curve.rates,
-        curve.smoothed,
-        color=_SEED_COLOUR,
-        linewidth=0.6,
-        label=label,
-        zorder=1,
-      )
-      label = None
+  if len(curves) == 1 and shared:
+    return
+  for i, curve in enumerate(curves):
+    ax.plot(
+      curve.rates,
+      curve.smoothed,
+      color=_SEED_COLOUR,
+      linewidth=0.6,
+      label="each seed" if i == 0 and len(curves) > 1 else None,
+      zorder=1,
+    )
 
 
 def _draw_mean(
@@ -79,10 +74,11 @@ def _draw_mean(
   table = np.stack([curve.smoothed[:shared] for curve in curves])
   rates = curves[0].rates[:shared]
   plots.bands(ax, rates, table, "smoothed loss")
-  least = int(table.mean(axis=0).argmin())
+  mean = table.mean(axis=0)
+  least = int(mean.argmin())
   ax.plot(
     rates[least],
-    table.mean(axis=0)[least],
+    mean[least],
     marker="*",
     markersize=15,
     linestyle="none",
@@ -94,11 +90,9 @@ def _draw_mean(
 
 
 def _draw_stops(ax: plots.Axes, curves: tuple[LossCurve, ...]) -> None:
-  by_reason: dict[str, list[float]] = collections.defaultdict(list)
-  for curve in curves:
-    if curve.stop:
-      by_reason[curve.stop.reason].append(curve.stop.rate)
-  for reason, rates in by_reason.items():
+  stops = [curve.stop for curve in curves if curve.stop]
+  for reason in dict.fromkeys(stop.reason for stop in stops):
+    rates = [stop.rate for stop in stops if stop.reason == reason]
     ax.plot(
       rates,
       np.full(len(rates), 0.98),
@@ -118,7 +112,6 @@ def _draw_stops(ax: plots.Axes, curves: tuple[LossCurve, ...]) -> None:
 
 
 def _draw_suggestion(ax: plots.Axes, found: Suggestion, index: int) -> None:
-  look = plots.series(index + 1)
   if found.rate is None:
     ax.plot([], [], linestyle="none", label=f"rule {found.rule}: none")
     return
@@ -127,17 +120,16 @@ def _draw_suggestion(ax: plots.Axes, found: Suggestion, index: int) -> None:
   if found.low is not None and found.high is not None:
     low, high = found.low, found.high
     text += f" ({low:.2g} to {high:.2g})"
-  height = 0.04 + 0.05 * index
-  ax.errorbar(
-    [found.rate],
-    [height],
-    xerr=[[found.rate - low], [high - found.rate]],
+  plots.error_bars(
+    ax,
+    0.04 + 0.05 * index,
+    found.rate,
+    low,
+    high,
+    index=index + 1,
+    across=True,
     transform=ax.get_xaxis_transform(),
-    color=look["color"],
-    marker=look["marker"],
     markersize=7,
-    capsize=4,
-    linestyle="none",
     label=text,
     zorder=4,
   )
@@ -150,8 +142,7 @@ def _frame(ax: plots.Axes, test: RangeTest) -> None:
   """
   plots.log_axis(ax, "x")
   on = "next batch" if test.recording.measured_on == "train" else "dev examples"
-  ax.set_xlabel("learning rate")
-  ax.set_ylabel(f"loss on the {on}")
+  ax.set(xlabel="learning rate", ylabel=f"loss on the {on}")
   smoothing = test.curves[0].smoothing
   ax.set_title(f"loss after each update, smoothed by {smoothing:g}")
   values = [curve.smoothed for curve in test.curves if len(curve.smoothed)]

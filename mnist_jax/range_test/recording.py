@@ -35,15 +35,13 @@ DEV_EXAMPLES = 1000
 CHOICE_SEEDS = 4
 _MEMBER_ELEMENTS = 1 << 20  # pixels that members hold at a time, 4 MiB
 _STEPS = 500
-_RAMPS = {
-  "adam": Ramp(1e-6, 1.0, _STEPS),
-  "rmsprop": Ramp(1e-6, 1.0, _STEPS),
-}
+_ADAPTIVE = ("adam", "rmsprop")
 
 
 def default_ramp(optimizer: str) -> Ramp:
   """Six decades that contain the useful rates of an optimiser by name."""
-  return _RAMPS.get(optimizer, Ramp(1e-4, 100.0, _STEPS))
+  low, high = (1e-6, 1.0) if optimizer in _ADAPTIVE else (1e-4, 100.0)
+  return Ramp(low, high, _STEPS)
 
 
 def default_rule(optimizer: str, batch_size: int) -> str:
@@ -82,13 +80,8 @@ def gradient_noise(
     for part in (slice(half), slice(half, 2 * half))
   )
   apart = jax.tree.map(jnp.subtract, first, second)
-  signal = _dot(first, second)
-  return signal, _dot(apart, apart) * (2 * half / size / 4)
-
-
-def _dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
-  products = jax.tree.map(jnp.vdot, a, b)
-  return jnp.asarray(sum(jax.tree.leaves(products)))
+  dot = optax.tree_utils.tree_vdot
+  return dot(first, second), dot(apart, apart) * (2 * half / size / 4)
 
 
 def _record(
@@ -98,18 +91,10 @@ def _record(
   dev_loss: Callable[[Any], Float[Array, ""]] | None,
   noise: Callable[[Any, Any], Noise] | None,
 ) -> tuple[Float[Array, ""], Float[Array, " T"], Float[Array, "2 T"] | None]:
-  """The test of one seed, to be jitted and vmapped.
+  """The test of one seed: the first loss, those after each update, and noises.
 
-  Args:
-    step: As in `loop.scan_steps`.
-    rows: What T + 1 updates read. Each loss comes from a batch that is yet to
-      be trained on; the last row only measures, at any rate.
-    dev_loss: The loss of a state, measured instead of the batch's.
-    noise: The gradient noise of a state on a row, if it is to be measured.
-
-  Returns:
-    The loss before the first update, the losses after each, and |G|^2 and
-    tr(Sigma) / B before each; None without `noise`.
+  Each loss comes from a batch that is yet to be trained on, or from `dev_loss`
+  in its place; the last row only measures, at any rate.
   """
 
   def observe(state: Any, row: Any) -> Any:
@@ -155,8 +140,7 @@ def run(
 
   Args:
     loss_fn: (params, batch) -> a scalar.
-    params: Any pytree of arrays, not consumed. With `seeds`, every leaf has a
-      leading axis of S.
+    params: Not consumed. With `seeds`, every leaf has a leading axis of S.
     batches: A pytree whose leaves have at least T + 1 rows on their leading
       axis (after that of S with `seeds`); or, without `seeds`, an iterator,
       of which T + 1 batches of one shape are taken.
@@ -216,9 +200,6 @@ def _recording(
   return Recording(
     ramp.rates(), initial, losses, noise, measured_on, tuple(seeds)
   )
-
-
-# --- the chapter's network ---------------------------------------------------
 
 
 class _Member(NamedTuple):
@@ -305,7 +286,6 @@ def network(
   Args:
     config: It gives the batch size; a batch of 1 measures no gradient noise.
     hparams: L2 and momentum; its dropout_key is replaced by each seed's.
-    dataset: Its arrays may be on a device already.
     ramp: `default_ramp` of the optimiser if None.
     measured_on: "train", the objective on the next batch; or "dev", the loss
       on the first `dev_examples` of the dev set, without L2 and dropout.
@@ -363,8 +343,7 @@ def choose(
   the dev set for batches of 1.
 
   Args:
-    rule: One of rules.RULES; `default_rule` if None.
-    ramp: `default_ramp` of the optimiser if None.
+    rule, ramp: `default_rule` and `default_ramp` of the optimiser if None.
     order_seed: The seed of the run's order of examples; by default its seed.
 
   Raises:

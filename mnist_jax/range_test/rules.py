@@ -36,32 +36,17 @@ Rule = Callable[[LossCurve], float | str]
 
 @dataclasses.dataclass(frozen=True)
 class Suggestion:
-  """One rule's rate from all seeds, or why it has none.
-
-  Attributes:
-    rule: The rule's name in RULES.
-    rate: The geometric mean over the seeds that have a rate; None, and low and
-      high with it, if the rule refuses.
-    low, high: The rate's 95 % interval; None from a single seed.
-    n: The number of seeds that have a rate, of `seeds`.
-    spread: The seeds' 90 % quantile over their 10 % quantile; None without
-      any.
-    per_seed: Each seed's rate, None where it has none.
-    reason: Where the rate comes from, or why there is none; one line.
-  """
+  """One rule's rate from all seeds, or why it has none."""
 
   rule: str
-  rate: float | None
-  low: float | None
+  rate: float | None  # the geometric mean over the seeds that have one
+  low: float | None  # its 95 % interval; None from a single seed
   high: float | None
-  n: int
+  n: int  # how many have a rate, of `seeds`
   seeds: int
-  spread: float | None
+  spread: float | None  # their 90 % quantile over their 10 % quantile
   per_seed: tuple[float | None, ...]
-  reason: str
-
-
-# --- is there a descent? -----------------------------------------------------
+  reason: str  # where the rate comes from, or why there is none; one line
 
 
 def noise(losses: Float[np.ndarray, " K"]) -> float:
@@ -116,9 +101,6 @@ def refusal(curve: LossCurve) -> str | None:
   if change[-1] > least[-1]:
     return "rising: the loss only grows, already at the ramp's low end"
   return "flat: the loss moves no more than its noise"
-
-
-# --- the rules ---------------------------------------------------------------
 
 
 def _slopes(curve: LossCurve) -> Float[np.ndarray, " K"]:
@@ -237,9 +219,6 @@ RULES: dict[str, Rule] = {
 DEFAULT_RULE = "noise"
 
 
-# --- seeds together ----------------------------------------------------------
-
-
 def check_rule(rule: str) -> None:
   """Raises InputError unless the rule is one of RULES."""
   if rule not in RULES:
@@ -262,7 +241,7 @@ def suggest(curves: Sequence[LossCurve], rule: str) -> Suggestion:
   rates = [None if isinstance(a, str) else a for a in answers]
   found = np.array([rate for rate in rates if rate is not None])
   spread = _spread(found)
-  effect, reason = None, ""
+  rate = low = high = None
   if 2 * len(found) <= len(curves):
     counts = collections.Counter(a for a in answers if isinstance(a, str))
     why, count = counts.most_common(1)[0]
@@ -274,17 +253,14 @@ def suggest(curves: Sequence[LossCurve], rule: str) -> Suggestion:
       f"{found.max():.3g}, spread {spread:.3g} above {LARGEST_SPREAD:g}"
     )
   else:
-    effect = _geometric_mean(found)
+    if len(found) > 1:
+      rate, low, high = stats.geometric_mean(found)
+    else:
+      rate = float(found[0])
     reason = f"{rule}, geometric mean over {len(found)} of {len(curves)} seeds"
-  rate, low, high = effect or (None, None, None)
   return Suggestion(
     rule, rate, low, high, len(found), len(curves), spread, tuple(rates), reason
   )
-
-
-def suggest_all(curves: Sequence[LossCurve]) -> tuple[Suggestion, ...]:
-  """Every rule's suggestion, in the order of RULES."""
-  return tuple(suggest(curves, rule) for rule in RULES)
 
 
 def _spread(rates: Float[np.ndarray, " S"]) -> float | None:
@@ -294,28 +270,14 @@ def _spread(rates: Float[np.ndarray, " S"]) -> float | None:
   return float(np.exp(high - low))
 
 
-def _geometric_mean(
-  rates: Float[np.ndarray, " S"],
-) -> tuple[float, float | None, float | None]:
-  if len(rates) == 1:
-    return float(rates[0]), None, None
-  return stats.geometric_mean(rates)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class RangeTest:
-  """A recording, judged.
-
-  Attributes:
-    curves: One loss curve for each seed.
-    suggestions: One suggestion for each rule, in the order of RULES.
-    warning: One line if the ramp ended before the rate was too large.
-  """
+  """A recording, judged."""
 
   recording: Recording
-  curves: tuple[LossCurve, ...]
-  suggestions: tuple[Suggestion, ...]
-  warning: str | None
+  curves: tuple[LossCurve, ...]  # one for each seed
+  suggestions: tuple[Suggestion, ...]  # one for each rule, in RULES' order
+  warning: str | None  # if the ramp ended before the rate was too large
 
   def suggestion(self, rule: str) -> Suggestion:
     """That rule's; KeyError if there is none of the name."""
@@ -353,6 +315,5 @@ def judge(
   curves = range_curve.loss_curves(
     recording, smoothing=smoothing, divergence_factor=divergence_factor
   )
-  return RangeTest(
-    recording, curves, suggest_all(curves), range_curve.warning(curves)
-  )
+  suggestions = tuple(suggest(curves, rule) for rule in RULES)
+  return RangeTest(recording, curves, suggestions, range_curve.warning(curves))

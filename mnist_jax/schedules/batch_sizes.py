@@ -4,6 +4,7 @@ Growing the batch where one would decay the rate: Smith, Kindermans, Ying & Le
 2018. A run with one batch size is the schedule of one entry.
 """
 
+import bisect
 import dataclasses
 import functools
 import itertools
@@ -18,19 +19,14 @@ from mnist_jax.runtime.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-  """Where the epochs of a run begin, counted in updates.
+  """Where the epochs of a run begin, counted in updates."""
 
-  Attributes:
-    starts: The epochs from which on `counts` are in force, rising, first 0.
-    counts: The updates in each epoch from there on, >= 1.
-  """
-
-  starts: tuple[int, ...]
-  counts: tuple[int, ...]
+  starts: tuple[int, ...]  # epochs where counts come in force, rising, first 0
+  counts: tuple[int, ...]  # updates in each epoch from there on, >= 1
 
   def count(self, epoch: int) -> int:
     """Updates of that epoch (the first is 0)."""
-    return _in_force(self.starts, self.counts, epoch)
+    return self.counts[bisect.bisect(self.starts, epoch) - 1]
 
   def before(self, epoch: int) -> int:
     """Updates made before the epoch begins."""
@@ -41,11 +37,10 @@ class Clock:
     )
 
   def updates(self, epochs: float | int) -> int:
-    """Updates made after so many epochs, to the nearest, halves up.
+    """Updates made after so many epochs, >= 0, to the nearest, halves up.
 
-    Args:
-      epochs: The time, >= 0, taken as the decimal number it prints as: 0.145 of
-        100 updates are 14.5, thus 15.
+    Epochs are the decimal number they print as: 0.145 of 100 updates are 14.5,
+    thus 15, though the float is a little less.
     """
     exact = Decimal(str(epochs))
     whole = int(exact)
@@ -55,7 +50,7 @@ class Clock:
   def locate(self, step: int) -> tuple[int, int]:
     """The epoch that update `step` (the first is 0) is in, and its place."""
     begins = [self.before(start) for start in self.starts]
-    k = max(i for i, begin in enumerate(begins) if begin <= step)
+    k = bisect.bisect(begins, step) - 1
     epochs, place = divmod(step - begins[k], self.counts[k])
     return self.starts[k] + epochs, place
 
@@ -81,8 +76,7 @@ class Clock:
     last, ended = self.locate(updates)
     places = [
       epoch * per_epoch + np.arange(count) * per_epoch // count
-      for epoch in range(last + 1)
-      for count in (self.count(epoch),)
+      for epoch, count in enumerate(map(self.count, range(last + 1)))
     ]
     length = last * per_epoch - (-ended * per_epoch // self.count(last))
     return per_epoch, np.concatenate(places)[:updates], length
@@ -97,16 +91,12 @@ def steady(per_epoch: int) -> Clock:
 class BatchSchedule:
   """Which batch size from which epoch on; as text 0:128,20:640.
 
-  Attributes:
-    starts: The epochs from which on `sizes` are in force, rising, first 0.
-    sizes: The examples per update from there on, >= 1.
-
   Raises:
     InputError: No entry, or values out of range or order.
   """
 
-  starts: tuple[int, ...]
-  sizes: tuple[int, ...]
+  starts: tuple[int, ...]  # as in `Clock`
+  sizes: tuple[int, ...]  # examples per update from there on, >= 1
 
   def __post_init__(self) -> None:
     rising = all(a < b for a, b in itertools.pairwise(self.starts))
@@ -121,22 +111,18 @@ class BatchSchedule:
 
   def size_at(self, epoch: int) -> int:
     """Examples per update in that epoch (the first is 0)."""
-    return _in_force(self.starts, self.sizes, epoch)
+    return self.sizes[bisect.bisect(self.starts, epoch) - 1]
 
   def clock(self, num_examples: int, drop_last: bool = False) -> Clock:
-    """The clock of a run on so many examples.
+    """The clock of a run on so many examples, at least the largest batch.
 
-    Args:
-      num_examples: The training examples, no fewer than the largest batch.
-      drop_last: Whether to leave out an epoch's short last batch.
+    With `drop_last` an epoch's short last batch is left out.
     """
-    return Clock(
-      self.starts,
-      tuple(
-        data.updates_per_epoch(num_examples, size, drop_last)
-        for size in self.sizes
-      ),
+    counts = (
+      data.updates_per_epoch(num_examples, size, drop_last)
+      for size in self.sizes
     )
+    return Clock(self.starts, tuple(counts))
 
 
 _EXPECTED = (
@@ -161,9 +147,3 @@ def parse(text: str) -> BatchSchedule:
   return BatchSchedule(
     tuple(int(start) for start, _ in pairs), tuple(int(n) for _, n in pairs)
   )
-
-
-def _in_force(
-  starts: tuple[int, ...], values: tuple[int, ...], epoch: int
-) -> int:
-  return values[sum(start <= epoch for start in starts) - 1]

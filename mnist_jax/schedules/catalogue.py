@@ -23,25 +23,18 @@ Constants = Mapping[str, Any]
 class Policy:
   """A rate policy.
 
-  Attributes:
-    function: The policy as a function of learning_rate and its constants.
-    formula: The formula, with {names} for the constants and the update {t}.
-    power_sum: The sum over all t of (lr(t) / lr(0))^k as a function of the
-      constants and k, infinite where it diverges.
-    required: The constants that must be given.
-    defaults: The values of the others; None is the rest of the run.
-    steepness: The setting that can make the decay too fast or too slow.
-    last_drop: The constant with the update of the last drop that the run must
-      reach; empty for a policy without drops.
+  `power_sum` is the sum over all t of (lr(t) / lr(0))^k as a function of the
+  constants and k, infinite where it diverges.
   """
 
-  function: Callable[..., policies.Schedule]
-  formula: str
+  function: Callable[..., policies.Schedule]  # of learning_rate and constants
+  formula: str  # with {names} for the constants and the update {t}
   power_sum: Callable[[Constants, int], float]
-  required: tuple[str, ...] = ()
+  required: tuple[str, ...] = ()  # the constants that must be given
+  # The values of the others; None is the rest of the run.
   defaults: Constants = dataclasses.field(default_factory=dict)
-  steepness: str = "gamma"
-  last_drop: str = ""
+  steepness: str = "gamma"  # what can make the decay too fast or too slow
+  last_drop: str = ""  # the constant whose last drop the run must reach
 
   @property
   def takes(self) -> tuple[str, ...]:
@@ -78,10 +71,7 @@ def _smooth(of: Constants, k: int) -> float:
 
 POLICIES: dict[str, Policy] = {
   "fixed": Policy(
-    policies.fixed,
-    "{learning_rate}",
-    _forever,
-    steepness="learning_rate",
+    policies.fixed, "{learning_rate}", _forever, steepness="learning_rate"
   ),
   "step": Policy(
     policies.step,

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import numpy as np
@@ -26,23 +25,13 @@ _CONSTANTS = tuple(
 def to_updates(
   epochs: Number, steps_per_epoch: int, name: str = "epochs"
 ) -> int:
-  """A duration in epochs as updates, rounded to the nearest, halves up.
-
-  Epochs are taken as the decimal number they print as, so that 0.145 epochs of
-  100 updates are 14.5 updates, thus 15, though the float is a little less.
-
-  Args:
-    epochs: The duration, above 0; it may be a fraction.
-    steps_per_epoch: The updates per epoch, with a last short batch if trained.
-    name: The setting to name in the error.
+  """A duration in epochs as updates, rounded as `Clock.updates` does.
 
   Raises:
     InputError: Epochs that are not finite, or less than half an update.
   """
-  updates = 0
-  if math.isfinite(epochs):
-    exact = Decimal(str(epochs)) * steps_per_epoch
-    updates = int(exact.to_integral_value(ROUND_HALF_UP))
+  finite = math.isfinite(epochs)
+  updates = steady(steps_per_epoch).updates(epochs) if finite else 0
   if updates < 1:
     raise InputError(
       f"{name}={epochs} epochs of {steps_per_epoch} updates: "
@@ -110,10 +99,9 @@ class ScheduleConfig:
     for name in _CONSTANTS:
       value = getattr(self, name)
       if name not in policy.takes and value is not None:
-        takes = ", ".join(policy.takes) or "no constant"
         raise InputError(
           f"{name}={_text(value)}: schedule={self.schedule} has no use for "
-          f"it, expected {takes}"
+          f"it, expected {', '.join(policy.takes) or 'no constant'}"
         )
 
   @property
@@ -135,38 +123,29 @@ class ScheduleConfig:
     return constants
 
   def resolve(self, steps_per_epoch: int, total_steps: int) -> "ScheduleConfig":
-    """The same schedule in updates, with every default filled in.
-
-    Args:
-      steps_per_epoch: The updates per epoch.
-      total_steps: The updates of the run, warmup included.
+    """The same schedule in updates, of a run of `total_steps` with its warmup.
 
     Raises:
       InputError: A duration that is not a whole number of updates, or in
         epochs rounds to none (`to_updates`).
     """
     per_epoch = steps_per_epoch if self.schedule_unit == "epochs" else None
-    constants = self.constants()
-    warmup = self.warmup_steps
-    if warmup is not None:
-      warmup = _updates("warmup_steps", warmup, per_epoch)
+    found = self.constants()
+    for name in ("warmup_steps", "decay_steps"):
+      value = getattr(self, name)
+      if value is not None:
+        found[name] = _updates(name, value, per_epoch)
     if self.schedule == "poly" and self.decay_steps is None:
-      constants["decay_steps"] = max(1, total_steps - (warmup or 0))
-    elif self.decay_steps is not None:
-      constants["decay_steps"] = _updates(
-        "decay_steps", self.decay_steps, per_epoch
-      )
+      found["decay_steps"] = max(1, total_steps - found.get("warmup_steps", 0))
     if self.boundaries is not None:
-      constants["boundaries"] = tuple(
+      found["boundaries"] = tuple(
         _updates("boundaries", b, per_epoch) for b in self.boundaries
       )
     if per_epoch and self.gamma is not None:
-      constants["gamma"] = _gamma_per_update(
-        self.schedule, constants["gamma"], per_epoch
+      found["gamma"] = _gamma_per_update(
+        self.schedule, found["gamma"], per_epoch
       )
-    return dataclasses.replace(
-      self, warmup_steps=warmup, schedule_unit="updates", **constants
-    )
+    return dataclasses.replace(self, schedule_unit="updates", **found)
 
   def describe(self) -> str:
     """The formula with its numbers, for a legend; t in updates, e in epochs.
@@ -200,13 +179,12 @@ def learning_rates(
   batch size changes, a schedule in epochs goes by those of the data.
 
   Args:
-    config: The schedule, its constants as given.
     clock: Where the run's epochs begin, or its updates per epoch.
     num_updates: T, the updates of the run, warmup included.
 
   Returns:
-    Rates in float32, each within one unit in the last place of its formula.
-    The array is shared between equal calls and cannot be written to.
+    Rates within one unit in the last place of their formula. The array is
+    shared between equal calls and cannot be written to.
 
   Raises:
     InputError: A setting out of its range, or without effect in this run.

@@ -9,14 +9,16 @@ and `inv` stay at 1e-7. `tabulate` gives the same schedule as a row of T rates,
 computed in float64 and rounded once. Training here uses rows.
 
 Names and formulas of fixed, step, multistep, exp, inv and poly: section 12.4
-and Caffe's solver documentation; T is the number of updates.
+and Caffe's solver documentation; T is the number of updates. Each policy
+raises an InputError for a setting out of its range: a learning_rate that is
+not a positive float32, a factor that is not in (0, 1), a power that is not
+above 0, or boundaries and counts that are not updates, at least 1.
 """
 
-import contextlib
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -40,29 +42,15 @@ LEARNING_RATE = fields.Setting(
   most=float(np.finfo(np.float32).max),
 )
 
-# --- the policies ------------------------------------------------------------
-
 
 def fixed(learning_rate: float) -> Schedule:
-  """lr(t) = learning_rate.
-
-  Raises:
-    InputError: learning_rate is not a positive float32 (as in every policy).
-  """
+  """lr(t) = learning_rate."""
   _check_learning_rate(learning_rate)
   return optax.constant_schedule(learning_rate)
 
 
 def step(learning_rate: float, gamma: float, decay_steps: int) -> Schedule:
-  """lr(t) = learning_rate gamma^floor(t / decay_steps).
-
-  Args:
-    gamma: The factor of one drop, in (0, 1).
-    decay_steps: The updates between two drops, at least 1.
-
-  Raises:
-    InputError: a setting out of its range; a gamma of 1 is `fixed`.
-  """
+  """lr(t) = learning_rate gamma^floor(t / decay_steps)."""
   _check_factor("gamma", gamma)
   return _staircase(learning_rate, gamma, decay_steps)
 
@@ -70,16 +58,7 @@ def step(learning_rate: float, gamma: float, decay_steps: int) -> Schedule:
 def multistep(
   learning_rate: float, gamma: float, boundaries: Sequence[int]
 ) -> Schedule:
-  """lr(t) = learning_rate gamma^(number of boundaries <= t).
-
-  Args:
-    gamma: The factor of one drop, in (0, 1).
-    boundaries: The updates of the drops, increasing, the first at least 1.
-
-  Raises:
-    InputError: a setting out of its range, no boundary, or boundaries that
-      are unsorted or repeated.
-  """
+  """lr(t) = learning_rate gamma^(number of boundaries <= t), rising ones."""
   _check_learning_rate(learning_rate)
   _check_factor("gamma", gamma)
   _check_boundaries(boundaries)
@@ -89,33 +68,19 @@ def multistep(
 
 
 def exp(learning_rate: float, gamma: float) -> Schedule:
-  """lr(t) = learning_rate gamma^t.
-
-  Args:
-    gamma: The factor of one update, in (0, 1).
-
-  Raises:
-    InputError: a setting out of its range.
-  """
+  """lr(t) = learning_rate gamma^t."""
   _check_learning_rate(learning_rate)
   _check_factor("gamma", gamma)
   return optax.exponential_decay(learning_rate, 1, gamma)
 
 
 def inv(learning_rate: float, gamma: float, power: float) -> Schedule:
-  """lr(t) = learning_rate (1 + gamma t)^-power; optax has none.
+  """lr(t) = learning_rate (1 + gamma t)^-power, gamma > 0; optax has none.
 
-  Args:
-    gamma: The decay per update, above 0.
-    power: The exponent, above 0. Robbins and Monro's two conditions hold for
-      one in (1/2, 1].
-
-  Raises:
-    InputError: a setting out of its range.
+  Robbins and Monro's two conditions hold for a power in (1/2, 1].
   """
   _check_learning_rate(learning_rate)
-  _check_positive("gamma", gamma)
-  _check_positive("power", power)
+  _check_positive(gamma=gamma, power=power)
 
   def schedule(count: ArrayLike) -> ArrayLike:
     # A join evaluates its children before their turn, at negative counts,
@@ -129,17 +94,10 @@ def inv(learning_rate: float, gamma: float, power: float) -> Schedule:
 def poly(learning_rate: float, power: float, decay_steps: int) -> Schedule:
   """lr(t) = learning_rate (1 - t / decay_steps)^power, 0 from decay_steps on.
 
-  Past its end the rate stays at 0. Caffe's rises again when power is even.
-
-  Args:
-    power: The exponent, above 0.
-    decay_steps: The updates until the rate is 0, at least 1.
-
-  Raises:
-    InputError: a setting out of its range.
+  Caffe's rises again after its end when power is even.
   """
   _check_learning_rate(learning_rate)
-  _check_positive("power", power)
+  _check_positive(power=power)
   _check_updates("decay_steps", decay_steps)
   decay = optax.polynomial_schedule(learning_rate, 0.0, power, decay_steps)
   # XLA divides by a constant through its rounded reciprocal, so that optax's
@@ -159,14 +117,7 @@ def exponential_decay(
 
   LR_current in the text must be the initial rate, as the exponent already
   counts all updates: this is TensorFlow's and optax's exponential decay.
-
-  Args:
-    decay_rate: The factor of decay_steps updates, in (0, 1).
-    decay_steps: The updates of one factor of decay_rate, at least 1.
-    staircase: Whether to floor the exponent, which makes it the policy `step`.
-
-  Raises:
-    InputError: a setting out of its range.
+  `staircase` floors the exponent, which makes it the policy `step`.
   """
   _check_factor("decay_rate", decay_rate)
   if staircase:
@@ -186,9 +137,6 @@ def _staircase(learning_rate: float, factor: float, steps: int) -> Schedule:
   return lambda count: decay(jnp.asarray(count) // steps)
 
 
-# --- joins -------------------------------------------------------------------
-
-
 def join(
   schedules: Sequence[Schedule],
   boundaries: Sequence[int],
@@ -197,7 +145,6 @@ def join(
   """One schedule after the other.
 
   Args:
-    schedules: The schedules in order of time.
     boundaries: The update at which each schedule but the first takes over;
       increasing, the first at least 1.
     restart: Whether each schedule counts from its own boundary, as in optax,
@@ -215,8 +162,7 @@ def join(
   if boundaries:
     _check_boundaries(boundaries)
   if not restart:
-    later = zip(schedules[1:], boundaries, strict=True)
-    schedules = [schedules[0], *(_advanced(s, b) for s, b in later)]
+    schedules = list(map(_advanced, schedules, (0, *boundaries)))
   return optax.join_schedules(schedules, boundaries)
 
 
@@ -252,9 +198,6 @@ def with_warmup(
   return join([warmup, schedule], [warmup_steps], restart)
 
 
-# --- tables ------------------------------------------------------------------
-
-
 def tabulate(schedule: Schedule, num_steps: int) -> Float32[np.ndarray, " T"]:
   """The rates of updates 0 ... T - 1, computed in float64 and rounded once.
 
@@ -262,11 +205,8 @@ def tabulate(schedule: Schedule, num_steps: int) -> Float32[np.ndarray, " T"]:
   float32 of the exact value. Any other optax schedule is as exact as its own
   constants: one that holds float32 arrays keeps their rounding.
 
-  Args:
-    num_steps: T, the number of updates, at least 1.
-
   Raises:
-    InputError: num_steps below 1, or a rate that is not finite and >= 0 in
+    InputError: num_steps, T, below 1, or a rate that is not finite and >= 0 in
       float32. Rates too small for float32 round to 0 (`learning_rates`
       refuses them).
   """
@@ -288,24 +228,17 @@ def _evaluate(schedule: Schedule, num_steps: int) -> Float64[np.ndarray, " T"]:
   # tables of many lengths are cut from few; the last count fills up.
   length = max(1024, 1 << (num_steps - 1).bit_length())
   counts = np.minimum(np.arange(length, dtype=np.int64), num_steps - 1)
-  with precision.float64(), _on_cpu():
+  with precision.float64(), jax.default_device(_cpu()):
     rates = jax.vmap(schedule)(jnp.asarray(counts))
     return np.asarray(rates, dtype=np.float64)[:num_steps]
 
 
-@contextlib.contextmanager
-def _on_cpu() -> Iterator[None]:
+def _cpu() -> jax.Device | None:
   """Float64 is native there and the same for every accelerator."""
   try:
-    cpu = jax.local_devices(backend="cpu")[0]
+    return jax.local_devices(backend="cpu")[0]
   except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
-    yield
-    return
-  with jax.default_device(cpu):
-    yield
-
-
-# --- ranges ------------------------------------------------------------------
+    return None
 
 
 def _check_learning_rate(value: float) -> None:
@@ -317,8 +250,9 @@ def _check(name: str, value: object, good: bool, expected: str) -> None:
     raise InputError(f"{name}={value}: expected {expected}")
 
 
-def _check_positive(name: str, value: float) -> None:
-  _check(name, value, 0 < value < math.inf, "a finite number above 0")
+def _check_positive(**values: float) -> None:
+  for name, value in values.items():
+    _check(name, value, 0 < value < math.inf, "a finite number above 0")
 
 
 def _check_factor(name: str, value: float) -> None:

@@ -35,39 +35,23 @@ RESAMPLES = 4_999
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-  """An estimate with its interval and its test.
+  """An estimate with its interval and its test."""
 
-  Attributes:
-    estimate: The number, in the units of the data.
-    low, high: The ends of its interval; low <= high.
-    n: How many seeds (or trials) are behind it.
-    confidence: The level stated for the interval, in (0, 1).
-    interval: How the interval was made.
-    standard_error: The standard error of the estimate; None where no t test
-      can be built on it.
-    test, p_value: The two-sided test that the quantity is 0; None without one.
-  """
-
-  estimate: float
+  estimate: float  # in the units of the data
   low: float
   high: float
-  n: int
-  confidence: float
-  interval: str
-  standard_error: float | None = None
-  test: str | None = None
+  n: int  # how many seeds (or trials) are behind it
+  confidence: float  # the level stated for the interval, in (0, 1)
+  interval: str  # how it was made
+  standard_error: float | None = None  # None: no t test can be built on it
+  test: str | None = None  # two-sided, that the quantity is 0
   p_value: float | None = None
 
 
 def finite(
   name: str, x: Real[np.ndarray, "..."], ndim: int = 1, fewest: int = 2
 ) -> Float[np.ndarray, "..."]:
-  """x in float64, checked.
-
-  Args:
-    name: What x is called in a message.
-    ndim: How many axes x must have; the first counts the seeds.
-    fewest: The smallest number of seeds allowed.
+  """x, called `name`, in float64, with seeds on the first of its `ndim` axes.
 
   Raises:
     InputError: another number of axes, too few seeds, or NaN or infinity.
@@ -87,6 +71,22 @@ def finite(
   return x
 
 
+def logs(
+  name: str, x: Real[np.ndarray, "..."], ndim: int = 1, fewest: int = 2
+) -> Float[np.ndarray, "..."]:
+  """log x, checked.
+
+  Raises:
+    InputError: as `finite`, or a value that is not above 0.
+  """
+  x = finite(name, x, ndim, fewest)
+  if (x <= 0.0).any():
+    raise InputError(
+      f"{name} has a value of {x.min()}, expected all above 0 for a log"
+    )
+  return np.log(x)
+
+
 def check_probability(name: str, value: float) -> None:
   """Raises InputError unless 0 < value < 1, calling it `name`."""
   if not 0.0 < value < 1.0:
@@ -94,14 +94,10 @@ def check_probability(name: str, value: float) -> None:
 
 
 def widened_level(confidence: float, n: int) -> float:
-  """The level at which a percentile interval must be asked for `confidence`.
+  """The level to ask of a percentile interval over n >= 2 seeds.
 
   Makes a bootstrap interval of a normal mean as long as Student's:
   alpha'/2 = Phi(-sqrt(n / (n - 1)) t(alpha/2, n - 1)), Hesterberg (2015).
-
-  Args:
-    confidence: The wanted coverage, in (0, 1).
-    n: The number of seeds, at least 2.
   """
   t = stats.t.isf((1.0 - confidence) / 2.0, n - 1)
   return float(1.0 - 2.0 * stats.norm.sf(math.sqrt(n / (n - 1)) * t))
@@ -116,13 +112,11 @@ def bootstrap_interval(
     x: M data sets of S seeds, finite. At least 10 seeds are needed: resampling
       never leaves the range of the data, which for a few seeds is too short.
       A row of equal values gets an interval of no length.
-    seed: The seed of the resampling; equal seeds give equal intervals.
-    confidence: The wanted coverage, in (0, 1).
+    seed, confidence: As in `mean_interval`.
 
   Raises:
-    InputError: confidence out of range or fewer than ten seeds.
+    InputError: fewer than ten seeds.
   """
-  check_probability("confidence", confidence)
   n = x.shape[1]
   if n < FEWEST_TO_RESAMPLE:
     raise InputError(
@@ -147,11 +141,16 @@ def bootstrap_interval(
   return low, high
 
 
-def _two_sided(mean: float, standard_error: float, n: int) -> float:
-  if standard_error == 0.0:
+def _one_sided_p(gap: float, error: float, n: int) -> float:
+  if error == 0.0:
     # All seeds agree: t is infinite, but n signs cannot say more than this.
-    return 1.0 if mean == 0.0 else min(1.0, 2.0 * 0.5**n)
-  return float(2.0 * stats.t.sf(abs(mean) / standard_error, n - 1))
+    return 0.5**n if gap > 0.0 else 1.0
+  return float(stats.t.sf(gap / error, n - 1))
+
+
+def two_sided_p(gap: float, error: float, n: int) -> float:
+  """p that an estimate is off by `gap` by chance, by Student's t, n seeds."""
+  return min(1.0, 2.0 * _one_sided_p(abs(gap), error, n))
 
 
 def known_error(effect: Effect) -> float:
@@ -171,22 +170,19 @@ def known_error(effect: Effect) -> float:
 def p_above(effect: Effect, threshold: float) -> float:
   """One-sided p that the quantity is at most `threshold`, by Student's t.
 
-  Small when the data say it is above. For "below", negate both.
+  Small when the data say it is above.
 
   Raises:
     InputError: the effect has no standard error.
   """
-  error = known_error(effect)
   gap = effect.estimate - threshold
-  if error == 0.0:
-    return 0.5**effect.n if gap > 0.0 else 1.0
-  return float(stats.t.sf(gap / error, effect.n - 1))
+  return _one_sided_p(gap, known_error(effect), effect.n)
 
 
 def p_below(effect: Effect, threshold: float) -> float:
   """One-sided p that the quantity is at least `threshold`; see `p_above`."""
-  mirrored = dataclasses.replace(effect, estimate=-effect.estimate)
-  return p_above(mirrored, -threshold)
+  gap = threshold - effect.estimate
+  return _one_sided_p(gap, known_error(effect), effect.n)
 
 
 def student_interval(
@@ -207,7 +203,7 @@ def student_interval(
     interval="Student t interval",
     standard_error=error,
     test="Student t over seeds",
-    p_value=_two_sided(mean, error, n),
+    p_value=two_sided_p(mean, error, n),
   )
 
 
@@ -216,14 +212,11 @@ def mean_interval(
 ) -> Effect:
   """The mean over seeds, its bootstrap interval, and the test that it is 0.
 
-  Args:
-    x: One finite value per seed, at least two.
-    seed: The seed of the resampling; equal seeds give equal intervals.
-    confidence: The wanted coverage, in (0, 1).
+  The seed is that of the resampling: equal seeds give equal intervals.
 
   Raises:
-    InputError: values not finite, fewer than two, or a
-      confidence outside (0, 1).
+    InputError: values not finite, fewer than two, or a confidence outside
+      (0, 1).
   """
   check_probability("confidence", confidence)
   x = finite("x", x)
@@ -247,12 +240,8 @@ def differences(
   Raises:
     InputError: values not finite, fewer than two, or arms of other lengths.
   """
-  eps = max(
-    float(np.finfo(x.dtype).eps)
-    if np.issubdtype(np.asarray(x).dtype, np.floating)
-    else 0.0
-    for x in (np.asarray(a), np.asarray(b))
-  )
+  types = [np.asarray(x).dtype for x in (a, b)]
+  eps = max((np.finfo(t).eps for t in types if t.kind == "f"), default=0.0)
   a, b = finite("a", a), finite("b", b)
   if a.shape != b.shape:
     raise InputError(
@@ -274,12 +263,7 @@ def paired_difference(
   seed: int,
   confidence: float = 0.95,
 ) -> Effect:
-  """mean(a - b) over seeds that both arms share, interval and test.
-
-  Args:
-    a, b: One finite value per seed, the same seeds in the same order.
-    seed: The seed of the resampling.
-    confidence: The wanted coverage, in (0, 1).
+  """`mean_interval` of a - b over seeds that both arms share, in one order.
 
   Raises:
     InputError: as `mean_interval`, or arms of different length.
@@ -297,20 +281,14 @@ def paired_log_ratio(
   Raises:
     InputError: as `paired_difference`, or a value that is not above 0.
   """
-  a, b = finite("a", a), finite("b", b)
-  for name, x in (("a", a), ("b", b)):
-    if (x <= 0.0).any():
-      raise InputError(
-        f"{name} has a value of {x.min()}, expected all above 0 for a ratio"
-      )
-  return paired_difference(np.log(a), np.log(b), seed=seed)
+  return paired_difference(logs("a", a), logs("b", b), seed=seed)
 
 
 def geometric_mean(
   values: Real[np.ndarray, " S"],
 ) -> tuple[float, float, float]:
   """The geometric mean of positive numbers, and its 95 % interval."""
-  return as_ratio(mean_interval(np.log(values), seed=0))
+  return as_ratio(mean_interval(logs("values", values), seed=0))
 
 
 def as_ratio(effect: Effect) -> tuple[float, float, float]:

@@ -16,8 +16,8 @@ class GridMinimum(NamedTuple):
   """Where each seed's loss is least.
 
   Attributes:
-    at: The place [S], in the units of the grid and within its ends.
-    edge: A mark [S]: -1 where the least loss is at the grid's lowest point, 1
+    at: The place, in the units of the grid and within its ends.
+    edge: A mark: -1 where the least loss is at the grid's lowest point, 1
       where it is at the highest (the minimum is there or beyond it, that is,
       censored), else 0.
   """
@@ -45,12 +45,8 @@ def _vertex(x: Float[np.ndarray, " 3"], y: Float[np.ndarray, " 3"]) -> float:
   Where a neighbour's y is infinite, the limit as it grows: the middle between
   the two others; where both are, the middle point.
   """
-  if np.isinf(y[0]) and np.isinf(y[2]):
-    return float(x[1])
-  if np.isinf(y[2]):
-    return float(x[:2].mean())
-  if np.isinf(y[0]):
-    return float(x[1:].mean())
+  if np.isinf(y).any():
+    return float(x[np.isfinite(y)].mean())
   left, right = x[1] - x[0], x[2] - x[1]
   down, up = (y[0] - y[1]) * right, (y[2] - y[1]) * left
   if down + up == 0:
@@ -70,7 +66,7 @@ def minimum(
 
   Args:
     grid: At least 3 points, rising, above 0.
-    losses: The losses [S, K], above 0; infinite or NaN for a lost run.
+    losses: Above 0; infinite or NaN for a lost run.
 
   Raises:
     InputError: a grid or losses that are not so, or a seed with no finite loss.
@@ -115,8 +111,7 @@ def open_ends(
   `share` of the seeds have their least loss there.
 
   Args:
-    losses: The losses [S, K], above 0, along the rising grid; infinite or NaN
-      for a lost run.
+    losses: Above 0, along the rising grid; infinite or NaN for a lost run.
     share: A fraction in [0, 1]; at 1 the mean alone decides.
   """
   last = losses.shape[1] - 1
@@ -131,14 +126,9 @@ def open_ends(
 def largest_stable(
   rates: Real[np.ndarray, " K"], stable: Bool[np.ndarray, "S _"]
 ) -> Float[np.ndarray, " S"]:
-  """The largest rate such that it and all below it are stable, seed by seed.
+  """The largest of the rising rates such that it and all below are stable.
 
-  Args:
-    rates: The K rates, rising.
-    stable: Whether the run of each seed at each rate is stable.
-
-  Returns:
-    [S]; NaN where the lowest rate is not stable.
+  By seed; NaN where the lowest rate is not stable.
   """
   count = np.cumprod(stable, axis=1).sum(axis=1)
   padded = np.concatenate([[np.nan], np.asarray(rates, np.float64)])

@@ -4,12 +4,13 @@ Equivalence within a margin, Holm's correction, and power, all built on the
 estimate, standard error and n of an `Effect`.
 """
 
+import bisect
+import functools
 import math
 from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
 from scipy import stats
 
 from mnist_jax.runtime.errors import InputError
@@ -69,24 +70,19 @@ def holm(
   if len(groups) != len(p):
     raise InputError(f"{len(groups)} groups, expected one per p: {len(p)}")
   order = np.argsort(p, kind="stable")
+  standing = [len({groups[j] for j in order[i:]}) for i in range(len(p))]
   adjusted = np.empty_like(p)
-  largest = 0.0
-  for rank, i in enumerate(order):
-    standing = len({groups[j] for j in order[rank:]})
-    largest = max(largest, min(1.0, standing * float(p[i])))
-    adjusted[i] = largest
-  return [float(q) for q in adjusted]
+  adjusted[order] = np.maximum.accumulate(np.minimum(1, standing * p[order]))
+  return adjusted.tolist()
 
 
-def _power(
-  gap: float, sd: float, n: Int[np.ndarray, " M"], alpha: float
-) -> Float[np.ndarray, " M"]:
+def _power(gap: float, sd: float, n: int, alpha: float) -> float:
   """Chance that a one-sided t test at alpha sees a true gap, over n seeds."""
   if gap <= 0.0:
-    return np.full(len(n), alpha)
+    return alpha
   # Beyond 37 the power is 1 to rounding and some SciPys return NaN.
-  shift = np.minimum(np.sqrt(n) * gap / sd, 37.0)
-  return stats.nct.sf(stats.t.isf(alpha, n - 1), n - 1, shift)
+  shift = min(math.sqrt(n) * gap / sd, 37.0)
+  return float(stats.nct.sf(stats.t.isf(alpha, n - 1), n - 1, shift))
 
 
 def _chance(
@@ -94,9 +90,9 @@ def _chance(
   gap: float,
   margin: float | None,
   sd: float,
-  n: Int[np.ndarray, " M"],
+  n: int,
   alpha: float,
-) -> Float[np.ndarray, " M"]:
+) -> float:
   """The chance of the likelier of the two ways to decide."""
   if margin is None:
     return _power(abs(gap), sd, n, alpha / 2.0)
@@ -106,9 +102,9 @@ def _chance(
     inside = _power(margin - gap, sd, n, alpha)
     inside = inside + _power(margin + gap, sd, n, alpha) - 1.0
     beyond = _power(abs(gap) - margin, sd, n, alpha / 2.0)
-    return np.maximum(inside, beyond)
+    return max(inside, beyond)
   different = _power(abs(gap), sd, n, alpha / 2.0)
-  return np.maximum(different, _power(margin - gap, sd, n, alpha))
+  return max(different, _power(margin - gap, sd, n, alpha))
 
 
 def seeds_to_decide(
@@ -127,14 +123,13 @@ def seeds_to_decide(
   itself uncertain, and its number of seeds more so (it goes like 1/effect^2).
 
   Args:
-    effect: An effect with a standard error; its sd is standard_error * sqrt(n).
+    effect: Its sd is standard_error * sqrt(n).
     kind: What is to be decided. "greater" and "less" tell the effect from
       target in either direction, or, with a margin, rule out one as large as
       the margin; "same" shows it within the margin of target, or outside.
     target, margin: Numbers in the units of the effect; "same" needs a margin.
     alpha: The level; divide it by the number of tests where there are several.
     power: The chance to decide that is asked for, in (0, 1).
-    cap: The largest number worth naming.
 
   Returns:
     The smallest n from 2 to cap, or None: an effect next to 0 (or, for
@@ -152,14 +147,7 @@ def seeds_to_decide(
   gap = (effect.estimate - target) * (-1.0 if kind == "less" else 1.0)
   # Seeds that all agree: as good as no spread, but not a division by zero.
   sd = max(sd, 1e-12 * max(abs(gap), margin or 0.0), 1e-300)
-  # The chance rises with n: bracket it, then try every n in the bracket.
-  n = np.unique(np.geomspace(2, cap, 64).astype(np.int64))
-  while True:
-    reached = _chance(kind, gap, margin, sd, n, alpha) >= power
-    if not reached[-1]:
-      return None
-    first = int(reached.argmax())
-    if first == 0 or n[first] - n[first - 1] == 1:
-      return int(n[first])
-    low, high = n[first - 1 : first + 1]
-    n = np.unique(np.linspace(low, high, 64).astype(np.int64))
+  # The chance rises with n.
+  chance = functools.partial(_chance, kind, gap, margin, sd, alpha=alpha)
+  n = 2 + bisect.bisect_left(range(2, cap + 1), power, key=chance)
+  return n if n <= cap else None

@@ -12,13 +12,14 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
-from scipy import stats
 
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.effects import (
   Effect,
-  finite,
+  as_ratio,
+  logs,
   mean_interval,
+  two_sided_p,
   widened_level,
 )
 
@@ -29,37 +30,26 @@ _NAMES = ("line", "one break", "two breaks")
 
 @dataclasses.dataclass(frozen=True)
 class Segments:
-  """A continuous fit of straight pieces in log-log coordinates.
+  """A continuous fit of straight pieces in log-log coordinates."""
 
-  Attributes:
-    name: The name: "line", "one break" or "two breaks".
-    bic: The criterion: lower is better; comparable within one call only.
-    breakpoints: The places in the units of x, with percentile intervals over
-      seeds.
-    slopes: The exponents from left to right, one more than breakpoints.
-  """
-
-  name: str
-  bic: float
-  breakpoints: tuple[Effect, ...]
-  slopes: tuple[Effect, ...]
+  name: str  # "line", "one break" or "two breaks"
+  bic: float  # lower is better; comparable within one call only
+  breakpoints: tuple[Effect, ...]  # in the units of x
+  slopes: tuple[Effect, ...]  # the exponents, from left to right
 
 
 @dataclasses.dataclass(frozen=True)
 class PiecewiseFit:
   """All fits of one call, by number of breaks.
 
-  Attributes:
-    best: The name of the fit with the lowest BIC.
-    bic_difference: How much worse the next best is; above 10 is very strong,
-      below 2 not worth mentioning (Kass & Raftery 1995, section 3.2).
-    n: The number of seeds.
+  A difference in BIC above 10 is very strong, one below 2 not worth mentioning
+  (Kass & Raftery 1995, section 3.2).
   """
 
   fits: tuple[Segments, ...]
-  best: str
-  bic_difference: float
-  n: int
+  best: str  # the name of the fit with the lowest BIC
+  bic_difference: float  # how much worse the next best is
+  n: int  # seeds
 
   def fit(self, name: str) -> Segments:
     """The fit of that name; KeyError if it was not made."""
@@ -69,21 +59,15 @@ class PiecewiseFit:
 def _logs(
   x: Real[np.ndarray, " K"], y: Real[np.ndarray, "S _"], fewest: int
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "S K"]]:
-  x = finite("x", x, fewest=0)
-  y = finite("y", y, ndim=2)
+  log_x, log_y = logs("x", x, fewest=0), logs("y", y, ndim=2)
   if y.shape[1] != len(x) or len(x) < fewest:
     raise InputError(
       f"x has {len(x)} points and y {y.shape[1]} columns, expected the same "
       f"number, at least {fewest}"
     )
-  for name, values in (("x", x), ("y", y)):
-    if (values <= 0.0).any():
-      raise InputError(
-        f"{name} has a value of {values.min()}, expected all above 0 for a log"
-      )
   if (np.diff(x) <= 0.0).any():
     raise InputError(f"x is {x.tolist()}, expected it to rise at each point")
-  return np.log(x), np.log(y)
+  return log_x, log_y
 
 
 def seed_slopes(
@@ -95,7 +79,7 @@ def seed_slopes(
 
   Args:
     x: At least two points, rising, above 0.
-    y: The values [S, K], above 0, of at least two seeds.
+    y: Above 0, of at least two seeds.
 
   Raises:
     InputError: a value not finite or not above 0, x that does not rise, or
@@ -118,10 +102,6 @@ def loglog_slope(
 
   With the same x for each seed the slope of the averaged logs is the average
   of the seeds' slopes, so resampling seeds is resampling those S numbers.
-
-  Args:
-    x, y: The arguments of `seed_slopes`.
-    seed: The seed of the resampling.
 
   Raises:
     InputError: as `seed_slopes`.
@@ -228,10 +208,6 @@ def _percentile(draws: Float[np.ndarray, " R"], n: int) -> Effect:
   low, high = np.quantile(draws, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
   # A bootstrap sd divides by n; the one that t expects by n - 1.
   error = float(draws.std()) * math.sqrt(n / (n - 1))
-  if error > 0.0:
-    p = float(2.0 * stats.t.sf(abs(estimate) / error, n - 1))
-  else:
-    p = 2.0 * 0.5**n if estimate else 1.0
   return Effect(
     estimate=estimate,
     low=min(float(low), estimate),
@@ -241,21 +217,13 @@ def _percentile(draws: Float[np.ndarray, " R"], n: int) -> Effect:
     interval="percentile bootstrap interval over seeds",
     standard_error=error,
     test="Student t on the bootstrap standard error",
-    p_value=p,
+    p_value=two_sided_p(estimate, error, n),
   )
 
 
 def _on_x(place: Effect) -> Effect:
   """A breakpoint found on log x, back in the units of x; it has no test."""
-  return dataclasses.replace(
-    place,
-    estimate=math.exp(place.estimate),
-    low=math.exp(place.low),
-    high=math.exp(place.high),
-    standard_error=None,
-    test=None,
-    p_value=None,
-  )
+  return Effect(*as_ratio(place), place.n, place.confidence, place.interval)
 
 
 def _fit(
@@ -302,9 +270,7 @@ def piecewise_slopes(
   Args:
     x: At least 5 points, rising, above 0. Two breaks have as many parameters
       as 6 points, so they are tried from 7 points on.
-    y: The values [S, K], above 0, of at least two seeds.
-    seed: The seed of the resampling.
-    n_resamples: How often the seeds are drawn anew.
+    y: Above 0, of at least two seeds.
 
   Raises:
     InputError: as `loglog_slope`, or fewer than 5 points.

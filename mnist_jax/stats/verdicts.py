@@ -24,7 +24,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats.effects import Effect, check_probability, p_above, p_below
+from mnist_jax.stats.effects import (
+  Effect,
+  check_probability,
+  known_error,
+  p_above,
+  p_below,
+  two_sided_p,
+)
 from mnist_jax.stats.hypothesis_tests import (
   Kind,
   check_margin,
@@ -49,25 +56,18 @@ class Question:
   """One part of a claim, put so that numbers can answer it.
 
   Attributes:
-    claim: The claim's id in the list of claims, "L4".
-    name: The part's name, short and unique in the claim: "accuracy at epoch
-      10".
-    text: The question in words.
-    effect: What was measured.
     kind: What is claimed: the effect is above target ("greater"), below it
       ("less") or within +-margin of it ("same"). So "the slope is in [0.9,
       1.1]" is "same", target 1, margin 0.1.
-    target, margin: Numbers in the units of the effect, fixed before the run.
-    note: What is added to the part's note.
   """
 
-  claim: str
-  name: str
+  claim: str  # its id in the list of claims, "L4"
+  name: str  # short and unique in the claim: "accuracy at epoch 10"
   text: str
   effect: Effect
   kind: Kind = "greater"
-  target: float = 0.0
-  margin: float | None = None
+  target: float = 0.0  # in the units of the effect, fixed before the run
+  margin: float | None = None  # likewise
   note: str = ""
 
   def __post_init__(self) -> None:
@@ -80,7 +80,6 @@ class Part:
   """One part of a claim, judged.
 
   Attributes:
-    test: The test in words; None for a part that was derived, not measured.
     p_holds, p_fails: The Holm-adjusted p for and against; 1 where the effect
       points the other way; None where nothing was tested.
     seeds_needed: An estimate of how many would decide; None where decided, or
@@ -95,7 +94,7 @@ class Part:
   effect: Effect | None = None
   target: float = 0.0
   margin: float | None = None
-  test: str | None = None
+  test: str | None = None  # in words; None if derived, not measured
   p_holds: float | None = None
   p_fails: float | None = None
   seeds_needed: int | None = None
@@ -113,19 +112,16 @@ class Part:
 
   def to_dict(self) -> dict[str, Any]:
     """For verdict.json: numbers, strings, lists and None only."""
-    record = {
-      field.name: getattr(self, field.name)
-      for field in dataclasses.fields(self)
-    }
-    record["verdict"] = self.verdict.value
     effect = self.effect
-    record["effect"] = effect.estimate if effect else None
-    record["interval"] = list(self.interval) if self.interval else None
-    record["interval_kind"] = effect.interval if effect else None
-    record["confidence"] = effect.confidence if effect else None
-    record["p_value"] = effect.p_value if effect else None
-    record["n"] = self.n
-    return record
+    return vars(self) | {
+      "verdict": self.verdict.value,
+      "effect": effect.estimate if effect else None,
+      "interval": list(self.interval) if self.interval else None,
+      "interval_kind": effect.interval if effect else None,
+      "confidence": effect.confidence if effect else None,
+      "p_value": effect.p_value if effect else None,
+      "n": self.n,
+    }
 
 
 def derived(
@@ -134,15 +130,6 @@ def derived(
   """A part settled by computing, not by sampling: B9's numbers, L2's table."""
   verdict = Verdict.HOLDS if truth else Verdict.FAILS
   return Part(claim, name, text, verdict, "derived", note=note)
-
-
-def _p_no_difference(question: Question) -> float:
-  """Two-sided p of effect = target: the effect's own test where it fits."""
-  effect = question.effect
-  if question.target == 0.0 and effect.p_value is not None:
-    return effect.p_value
-  lower = p_above(effect, question.target)
-  return min(1.0, 2.0 * min(lower, p_below(effect, question.target)))
 
 
 def _tests(question: Question) -> tuple[float, float | None]:
@@ -157,7 +144,10 @@ def _tests(question: Question) -> tuple[float, float | None]:
     above = p_above(effect, target + margin)
     beyond = min(above, p_below(effect, target - margin))
     return tost(effect, margin, target=target), min(1.0, 2.0 * beyond)
-  p = _p_no_difference(question)
+  if target == 0.0 and effect.p_value is not None:
+    p = effect.p_value  # the effect's own test, where it fits
+  else:
+    p = two_sided_p(effect.estimate - target, known_error(effect), effect.n)
   if margin is None:
     return p, None
   if question.kind == "less":
@@ -166,8 +156,7 @@ def _tests(question: Question) -> tuple[float, float | None]:
 
 
 def _test_name(question: Question) -> str:
-  same = question.kind == "same"
-  if same:
+  if question.kind == "same":
     return "two one-sided t tests, Holm"
   name = f"{question.effect.test or 'Student t'}, Holm"
   if question.margin is None:
@@ -189,9 +178,7 @@ def _sides(question: Question) -> tuple[bool, bool]:
   return for_it, against or question.margin is not None
 
 
-def _adjusted(
-  questions: Sequence[Question],
-) -> list[tuple[float, float]]:
+def _adjusted(questions: Sequence[Question]) -> list[tuple[float, float]]:
   """Holm-adjusted (p for, p against) of each, over all tests of all."""
   raw = [_tests(question) for question in questions]
   flat = [(i, p) for i, pair in enumerate(raw) for p in pair if p is not None]
@@ -230,29 +217,6 @@ def _decide(
   if alone < alpha:
     return Verdict.UNDECIDED, "significant alone, not after Holm"
   return Verdict.UNDECIDED, "the interval admits both"
-
-
-def _part(
-  question: Question,
-  verdict: Verdict,
-  why: str,
-  p_holds: float | None,
-  p_fails: float | None,
-) -> Part:
-  return Part(
-    claim=question.claim,
-    name=question.name,
-    text=question.text,
-    verdict=verdict,
-    kind=question.kind,
-    effect=question.effect,
-    target=question.target,
-    margin=question.margin,
-    test=_test_name(question),
-    p_holds=p_holds,
-    p_fails=p_fails,
-    note="; ".join(note for note in (why, question.note) if note),
-  )
 
 
 def _needed(
@@ -308,11 +272,19 @@ def judge(
       n = question.effect.n
       verdict = Verdict.UNDECIDED
       why = f"{n} seeds, at least {min_seeds} needed for a verdict"
-    part = _part(question, verdict, why, *pairs.get(name, (None, None)))
+    seeds = None
     if verdict is Verdict.UNDECIDED:
       seeds = _needed(question, len(questions), alpha, min_seeds)
-      part = dataclasses.replace(part, seeds_needed=seeds)
-    parts.append(part)
+    p_holds, p_fails = pairs.get(name, (None, None))
+    found = {
+      "verdict": verdict,
+      "test": _test_name(question),
+      "p_holds": p_holds,
+      "p_fails": p_fails,
+      "seeds_needed": seeds,
+      "note": "; ".join(note for note in (why, question.note) if note),
+    }
+    parts.append(Part(**vars(question) | found))
   return parts
 
 
@@ -325,11 +297,8 @@ def combine(parts: Iterable[Part]) -> Verdict:
   verdicts = [part.verdict for part in parts]
   if not verdicts:
     raise InputError("no parts to combine, expected at least one")
-  if Verdict.FAILS in verdicts:
-    return Verdict.FAILS
-  if Verdict.UNDECIDED in verdicts:
-    return Verdict.UNDECIDED
-  return Verdict.HOLDS
+  worst_first = (Verdict.FAILS, Verdict.UNDECIDED, Verdict.HOLDS)
+  return next(verdict for verdict in worst_first if verdict in verdicts)
 
 
 def claim_records(parts: Sequence[Part]) -> list[dict[str, Any]]:

@@ -31,38 +31,25 @@ OnShare = Callable[[float], None]
 
 @dataclasses.dataclass(frozen=True)
 class BlockResult:
-  """What a block came to.
+  """What a block came to."""
 
-  Attributes:
-    rows: The rows of each cell, one for an evaluation.
-    epochs: The epochs made by each member, the most where they differ.
-    seconds: The time of training and evaluating, compiling left in.
-    cpu_seconds: The processor time of this process over the same time.
-  """
-
-  rows: dict[Settings, list[Row]]
-  epochs: float
-  seconds: float
-  cpu_seconds: float
+  rows: dict[Settings, list[Row]]  # of each cell, one for an evaluation
+  epochs: float  # made by each member, the most where they differ
+  seconds: float  # of training and evaluating, compiling left in
+  cpu_seconds: float  # the processor time of this process meanwhile
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Setup:
-  """What stays the same while a block is trained.
-
-  Attributes:
-    splits: The data on the devices, by name.
-    orders: The seed of the order of examples of each row.
-    rates: The rate of every update of every member.
-  """
+  """What stays the same while a block is trained."""
 
   block: Block
   mesh: Mesh
-  splits: Mapping[str, data.Split]
+  splits: Mapping[str, data.Split]  # on the devices
   programs: _program.Programs
   hparams: loop.HParams
   clock: Clock
-  orders: tuple[int, ...]
+  orders: tuple[int, ...]  # the seed of each row's order of examples
   rates: Float[np.ndarray, "S R T"]
 
   def put(self, arrays: Any) -> Any:
@@ -71,16 +58,11 @@ class _Setup:
 
 
 class _State(NamedTuple):
-  """All that changes while a block is trained.
-
-  Attributes:
-    step: The updates made by members that neither diverged nor are done.
-    epoch: The epoch that `plan` is of; -1 before the first.
-  """
+  """All that changes while a block is trained."""
 
   members: _program.BlockState
-  step: int
-  epoch: int = -1
+  step: int  # made by members that neither diverged nor are done
+  epoch: int = -1  # that `plan` is of; -1 before the first
   plan: _program.BlockPlan | None = None
 
 
@@ -119,11 +101,10 @@ def _begin(
 
 def _load_plan(setup: _Setup, epoch: int) -> _program.BlockPlan:
   some, num_train = setup.block.cells[0], len(setup.splits["train"].labels)
+  size = some.batches.size_at(epoch)
   batches = {
     order: data.batch_indices(
-      data.epoch_order(order, epoch, num_train),
-      some.batches.size_at(epoch),
-      some.drop_last,
+      data.epoch_order(order, epoch, num_train), size, some.drop_last
     )
     for order in set(setup.orders)
   }
@@ -282,10 +263,8 @@ def run(
   What a cell's rows say does not depend on the other cells of the block.
 
   Args:
-    splits: The group's data, a copy on each device: "train", and what the
-      budget evaluates.
-    on_share: Called as training goes on with the share of the budget's epochs
-      that is made, in [0, 1].
+    splits: A copy on each device of "train" and of what the budget evaluates.
+    on_share: Called at times with the share of the epochs that is made.
   """
   begun, cpu_begun = time.perf_counter(), time.process_time()
   setup, state = _begin(block, budget, splits, mesh)

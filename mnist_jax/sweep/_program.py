@@ -101,28 +101,6 @@ def _update(
   )
 
 
-def _advance_row(
-  config: loop.TrainConfig,
-  split: data.Split,
-  row: BlockState,
-  plan: BlockPlan,
-  hparams: loop.HParams,
-  stop: Int[Array, " R"],
-  first: Int[Array, ""],
-  last: Int[Array, ""],
-) -> BlockState:
-  """`Programs.advance` of one row; the arrays have no axis S."""
-
-  def body(t: Int[Array, ""], members: BlockState) -> BlockState:
-    batch = loop.gather_batch(split, plan.indices[t], plan.weights[t])
-    step = functools.partial(_update, config)
-    return jax.vmap(step, in_axes=(0, None, 0, 0, 0))(
-      members, batch, plan.learning_rates[:, t], hparams, stop
-    )
-
-  return jax.lax.fori_loop(first, last, body, row)
-
-
 def _advance_rows(
   config: loop.TrainConfig,
   one_by_one: bool,
@@ -135,30 +113,28 @@ def _advance_rows(
   last: Int[Array, ""],
 ) -> BlockState:
   """The rows of one device."""
+  step = jax.vmap(
+    functools.partial(_update, config), in_axes=(0, None, 0, 0, 0)
+  )
 
-  def one(
-    row: BlockState,
-    row_plan: BlockPlan,
-    row_hparams: loop.HParams,
-    row_stop: Int[Array, " R"],
-  ) -> BlockState:
+  def one(of_row: tuple[Any, ...]) -> BlockState:
+    row, plan, hparams, stop = of_row  # without the axis S
+
+    def body(t: Int[Array, ""], members: BlockState) -> BlockState:
+      batch = loop.gather_batch(split, plan.indices[t], plan.weights[t])
+      return step(members, batch, plan.learning_rates[:, t], hparams, stop)
+
     end = last
     if one_by_one:
-      end = jnp.where(_alive(row, row_stop).any(), last, first)
-    return _advance_row(
-      config, split, row, row_plan, row_hparams, row_stop, first, end
-    )
+      end = jnp.where(_alive(row, stop).any(), last, first)
+    return jax.lax.fori_loop(first, end, body, row)
 
   rows = (state, plan, hparams, stop)
-  if one_by_one:
-    return jax.lax.map(lambda row: one(*row), rows)
-  return jax.vmap(one)(*rows)
+  return jax.lax.map(one, rows) if one_by_one else jax.vmap(one)(rows)
 
 
 def _evaluate_rows(
-  config: loop.TrainConfig,
-  params: Any,
-  split: data.Split,
+  config: loop.TrainConfig, params: Any, split: data.Split
 ) -> tuple[Float[Array, "S R"], Float[Array, "S R"]]:
   def one(member: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
     result = loop.evaluate_params(
@@ -197,24 +173,19 @@ def programs(config: loop.TrainConfig, mesh: Mesh) -> Programs:
   """
   rows, whole = PartitionSpec(devices.AXIS), PartitionSpec()
   one_by_one = mesh.devices.flat[0].platform == "cpu"
-  advance = jax.shard_map(
+  shard = functools.partial(
+    jax.shard_map, mesh=mesh, out_specs=rows, check_vma=False
+  )
+  advance = shard(
     functools.partial(_advance_rows, config, one_by_one),
-    mesh=mesh,
     in_specs=(rows, whole, rows, rows, rows, whole, whole),
-    out_specs=rows,
-    check_vma=False,
   )
-  evaluate = jax.shard_map(
-    functools.partial(_evaluate_rows, config),
-    mesh=mesh,
-    in_specs=(rows, whole),
-    out_specs=rows,
-    check_vma=False,
+  evaluate = shard(
+    functools.partial(_evaluate_rows, config), in_specs=(rows, whole)
   )
+  init = functools.partial(_init, config)
   return Programs(
-    jax.jit(
-      functools.partial(_init, config), out_shardings=devices.spread(mesh)
-    ),
+    jax.jit(init, out_shardings=devices.spread(mesh)),
     jax.jit(advance),
     jax.jit(evaluate),
   )

@@ -42,19 +42,13 @@ _UPDATE_COST = 24  # what an update costs beside its examples, in examples
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """How far a sweep is.
+  """How far a sweep is."""
 
-  Attributes:
-    done, total: Work in arbitrary units, of the cells not done before.
-    cells_done, cells: The number of cells done, of all that were asked for.
-    doing: The group at work, in words.
-  """
-
-  done: float
-  total: float
+  done: float  # work in arbitrary units, of `total`
+  total: float  # that of the cells not done before
   cells_done: int
-  cells: int
-  doing: str
+  cells: int  # all that were asked for
+  doing: str  # the group at work, in words
 
 
 OnProgress = Callable[[Progress], None]
@@ -81,8 +75,7 @@ def run(
 
   Args:
     cells: What `product` returns, or any list of `Settings`.
-    budget: The length of every cell and its evaluations.
-    dataset: The data; the bundled MNIST by default.
+    dataset: The bundled MNIST by default.
     data_flags: The flags by which `experiments.replay` loads other data, such
       as "--data_source=idx"; they become part of the commands. So does the
       data's digest: a command that would load other data refuses.
@@ -204,11 +197,11 @@ def _frame(
 
 def _ordered(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
   """The rows of the cells with these keys, in that order."""
-  table = table[table["cell"].isin(keys)]
-  place = table["cell"].map({key: i for i, key in enumerate(keys)})
-  order = pd.DataFrame({"at": place, "step": table["step"]})
-  index = order.sort_values(["at", "step"]).index
-  return table.loc[index].reset_index(drop=True)
+  place = {key: i for i, key in enumerate(keys)}
+  own = table[table["cell"].isin(place)]
+  order = own.assign(place=own["cell"].map(place))
+  index = order.sort_values(["place", "step"]).index
+  return own.loc[index].reset_index(drop=True)
 
 
 def _notes(

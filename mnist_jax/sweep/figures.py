@@ -1,4 +1,4 @@
-"""The figures that studies have in common."""
+"""The figures that studies, which draw in our style, have in common."""
 
 from collections.abc import Callable, Sequence
 
@@ -37,24 +37,16 @@ def draw_curves(
 ) -> None:
   """One line with a band per arm: mean over seeds, 95 % interval of the mean.
 
-  Args:
-    name: of an arm, for the legend.
-    since: the first point drawn.
+  `name` gives an arm's in the legend; `since` is the first point drawn.
   """
   shown = curves.points >= since
   for i, arm in enumerate(curves.arms):
-    plotting.bands(
-      ax,
-      curves.points[shown],
-      curves.values[i][:, shown],
-      name(arm),
-      index=i,
-    )
+    values = curves.values[i][:, shown]
+    plotting.bands(ax, curves.points[shown], values, name(arm), index=i)
   metric_axis(ax, metric)
   ax.set_xlabel("epoch")
   plotting.integer_ticks(ax.xaxis)
-  with plotting.style():
-    ax.legend()
+  ax.legend()
 
 
 def draw_differences(
@@ -67,16 +59,10 @@ def draw_differences(
   margin: float | int | None = None,
 ) -> None:
   """Paired differences over seeds at each point, with 95 % intervals."""
-  effects = [statistics.student_interval(d) for d in differences.T]
+  effects = map(statistics.student_interval, differences.T)
+  ends = np.array([(e.estimate, e.low, e.high) for e in effects]).T
   plotting.differences(
-    ax,
-    points,
-    np.array([e.estimate for e in effects]),
-    np.array([e.low for e in effects]),
-    np.array([e.high for e in effects]),
-    label=label,
-    index=index,
-    margin=margin,
+    ax, points, *ends, label=label, index=index, margin=margin
   )
 
 
@@ -88,35 +74,15 @@ def draw_effects(
   scale: float | int = 1,
   margin: float | int | None = None,
 ) -> None:
-  """Named effects, one below the other, with their intervals.
-
-  Args:
-    scale: by which the effects are multiplied (100 for points).
-  """
-  look = plotting.series(0)
-  with plotting.style():
-    ax.axvline(0, color="black", linewidth=1)
-    if margin is not None:
-      ax.axvspan(
-        -margin * scale,
-        margin * scale,
-        color="#888888",
-        alpha=0.2,
-        linewidth=0,
-        label=f"within the margin ±{margin * scale:g}",
-      )
-      ax.legend()
-    for y, effect in enumerate(effects):
-      hollow = effect.low <= 0 <= effect.high
-      ax.plot(
-        [effect.low * scale, effect.high * scale], [y, y], color=look["color"]
-      )
-      ax.plot(
-        [effect.estimate * scale],
-        [y],
-        marker="o",
-        color=look["color"],
-        markerfacecolor="white" if hollow else look["color"],
-      )
-    ax.set_yticks(range(len(names)), list(names))
-    ax.set_ylim(len(names) - 0.5, -0.5)
+  """Named effects times `scale`, one below the other, with their intervals."""
+  ax.axvline(0, color="black", linewidth=1)
+  if margin is not None:
+    name = f"within the margin ±{margin * scale:g}"
+    ax.axvspan(-margin * scale, margin * scale, label=name, **plotting.SHADE)
+    ax.legend()
+  for y, effect in enumerate(effects):
+    ends = [scale * x for x in (effect.estimate, effect.low, effect.high)]
+    hollow = plotting.HOLLOW if effect.low <= 0 <= effect.high else {}
+    plotting.error_bars(ax, y, *ends, across=True, **hollow)
+  ax.set_yticks(range(len(names)), list(names))
+  ax.set_ylim(len(names) - 0.5, -0.5)

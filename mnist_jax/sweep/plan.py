@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import numbers
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -76,9 +77,7 @@ def _is_number(value: Any) -> bool:
 class Target:
   """A goal on the dev set.
 
-  Attributes:
-    metric: "dev_loss", which is reached at or below `value`, or
-      "dev_accuracy", which is reached at or above it.
+  A "dev_loss" is reached at or below its value, a "dev_accuracy" at or above.
   """
 
   metric: str
@@ -94,38 +93,27 @@ class Target:
 
   def reached(self, row: Mapping[str, Any]) -> bool:
     """Whether a row of the table has it."""
-    found = row[self.metric]
-    if self.metric == "dev_loss":
-      return bool(found <= self.value)
-    return bool(found >= self.value)
+    reaches = operator.le if self.metric == "dev_loss" else operator.ge
+    return bool(reaches(row[self.metric], self.value))
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
   """How long each cell is trained, and when it is looked at.
 
-  Attributes:
-    epochs, updates: The length, in one of the two units.
-    evaluate_every: The distance between evaluations, in the unit of the
-      length; it may be a fraction of an epoch. None for none.
-    evaluate_at: Further points, in the same unit. The untrained network
-      (point 0) and the end are always evaluated.
-    splits: What is evaluated at each point, of "train" and "dev".
-    final_splits: What is evaluated at the end beside those: "train" or "test".
-    target: The goal at which a cell ends, at the first evaluation that
-      reaches it.
+  The untrained network (point 0) and the end are always evaluated.
 
   Raises:
     InputError: There is no length or two, or a value is out of range.
   """
 
-  epochs: Number | None = None
+  epochs: Number | None = None  # the length, in one of the two units
   updates: int | None = None
-  evaluate_every: Number | None = None
-  evaluate_at: tuple[Number, ...] = ()
-  splits: tuple[str, ...] = ("dev",)
-  final_splits: tuple[str, ...] = ()
-  target: Target | None = None
+  evaluate_every: Number | None = None  # in that unit, also in fractions of it
+  evaluate_at: tuple[Number, ...] = ()  # further points
+  splits: tuple[str, ...] = ("dev",)  # what is evaluated: "train" and "dev"
+  final_splits: tuple[str, ...] = ()  # at the end beside those, "test" too
+  target: Target | None = None  # a cell ends at the first evaluation with it
 
   def __post_init__(self) -> None:
     if (self.epochs is None) == (self.updates is None):
@@ -229,35 +217,25 @@ def cell_key(cell: Settings, budget: Budget) -> str:
   Equal for settings that mean the same run: 1 and 1.0, a momentum or an
   `order_seed` that is given or the same by default.
   """
-  meant = [cell.identity(), budget.to_dict()]
-  text = json.dumps(_plain(meant), sort_keys=True)
+  text = json.dumps([cell.identity(), budget.to_dict()])
+  meant = json.loads(text, parse_float=_plain)
+  text = json.dumps(meant, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _plain(value: Any) -> Any:
-  if isinstance(value, dict):
-    return {name: _plain(item) for name, item in value.items()}
-  if isinstance(value, list | tuple):
-    return [_plain(item) for item in value]
-  if isinstance(value, float) and value.is_integer():
-    return int(value)
-  return value
+def _plain(text: str) -> float | int:
+  value = float(text)
+  return int(value) if value.is_integer() else value
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """What one compiled program trains.
-
-  Attributes:
-    num_train: The number of training examples; None for all.
-    left_out: The traced settings whose terms the program has not.
-    batches: The members' batch sizes; None for `config`'s alone.
-  """
+  """What one compiled program trains."""
 
   config: training.TrainConfig
-  num_train: int | None
-  left_out: tuple[str, ...] = ()
-  batches: BatchSchedule | None = None
+  num_train: int | None  # None for all
+  left_out: tuple[str, ...] = ()  # traced settings whose terms it has not
+  batches: BatchSchedule | None = None  # None for `config`'s size alone
 
   def __str__(self) -> str:
     sizes = "-".join(map(str, self.config.sizes))
@@ -279,9 +257,7 @@ def group_of(cell: Settings) -> Group:
 class Block:
   """Members that are trained in one go.
 
-  Attributes:
-    rows: The cells, [S][R]; those of a row share their order of examples. A
-      place without a cell is None.
+  The cells of a row share their order of examples; a place may have none.
   """
 
   group: Group
@@ -312,9 +288,6 @@ def check_cells(
   cells: Sequence[Settings], budget: Budget, num_train: int
 ) -> dict[Settings, str]:
   """The key of each cell, once it is known that all of them can be run.
-
-  Args:
-    num_train: The number of training examples that there are.
 
   Raises:
     InputError: There is no cell, one cell twice, a batch or a `num_train`
@@ -347,8 +320,8 @@ def blocks(
   All blocks of a group have the same shape.
 
   Args:
-    devices: The number of devices; that of a block's rows is a multiple of it.
-    max_members: The most members of a block on one device, at least 1.
+    devices: How many; a block has a multiple of it as rows.
+    max_members: The most of a block on one device, at least 1.
   """
   groups: dict[Group, list[Settings]] = {}
   for cell in cells:

@@ -40,17 +40,11 @@ def place(rate: float) -> int:
 
 
 class Column(NamedTuple):
-  """The runs of one batch size; S seeds, K rates, rising.
-
-  Attributes:
-    rates: The rates, above 0.
-    losses: The losses in nats, as `tables.counted_loss` gives them.
-    lost: Whether each run diverged.
-  """
+  """The runs of one batch size; S seeds, K rates, rising."""
 
   rates: Float[np.ndarray, " K"]
-  losses: Float[np.ndarray, "S K"]
-  lost: Bool[np.ndarray, "S K"]
+  losses: Float[np.ndarray, "S K"]  # nats, as `tables.counted_loss` gives them
+  lost: Bool[np.ndarray, "S K"]  # whether each run diverged
 
   @property
   def best(self) -> float:
@@ -59,13 +53,10 @@ class Column(NamedTuple):
 
 
 def column(table: pd.DataFrame, batch_size: int) -> Column:
-  """The column of a batch size.
-
-  Args:
-    table: The last rows, also those of other batch sizes.
+  """The column of a batch size, of the last rows of more.
 
   Raises:
-    InputError: As `tables.curves`: the rates have not the same seeds.
+    InputError: The rates have not the same seeds.
   """
   own = table[table["batch_size"] == batch_size]
   own = own.assign(loss=tables.counted_loss(own), lost=tables.lost(own))
@@ -97,10 +88,7 @@ def more_fresh(table: pd.DataFrame, batch_size: int, centre: int) -> list[int]:
   """The places a fresh column lacks, a factor of sqrt 2 beyond its ends.
 
   It goes on while the best rate of the mean, or of more than SHARE of the
-  seeds, is at that end.
-
-  Args:
-    centre: The place it began around.
+  seeds, is at that end. It began around the place `centre`.
   """
   rates, losses, _ = column(table, batch_size)
   low, high = grid_minimum.open_ends(losses, SHARE)
@@ -121,9 +109,7 @@ def extended(
   """The last rows of all runs; each column goes on until it lacks nothing.
 
   Args:
-    run: It trains cells within one budget and returns their table.
     begin: The first places of each batch size.
-    seeds: The seeds of every rate.
     more: (last rows so far, batch size) -> the places still lacking.
   """
   found: list[pd.DataFrame] = []
@@ -154,10 +140,8 @@ def search(
   """Coarse columns by factors of 2, then fresh ones around their best rates.
 
   Args:
-    run: It trains cells within one budget and returns their table.
     rates: Where the coarse columns begin, each twice the one before.
-    tuning_seeds: The seeds of the coarse columns; others than `seeds`.
-    seeds: The seeds of the fresh columns.
+    tuning_seeds: The seeds of the coarse columns; those of the fresh differ.
 
   Returns:
     The last rows of all runs, with the column `stage`, "coarse" or "fresh".
@@ -202,16 +186,10 @@ Score = Callable[[pd.DataFrame], pd.Series]
 
 
 class Tuned(NamedTuple):
-  """What `tune` found.
+  """What `tune` found."""
 
-  Attributes:
-    rate: The best rate.
-    runs: The last rows of all runs that were made for it, with the column
-      `score`, the lower the better.
-  """
-
-  rate: float
-  runs: pd.DataFrame
+  rate: float  # the best
+  runs: pd.DataFrame  # the last rows of all runs, with the column `score`
 
 
 def _best(runs: pd.DataFrame, score: Score) -> float:
@@ -244,9 +222,7 @@ def tune(
   is there, up to FURTHER places.
 
   Args:
-    run: It trains cells within one budget and returns their table.
     guess: A rate, > 0.
-    seeds: The seeds of every rate.
     score: last rows -> a number for each, the lower the better, finite.
     step: The grid's step in places: 1 for factors of sqrt 2, 2 for factors of
       2.

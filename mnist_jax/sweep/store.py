@@ -8,6 +8,7 @@ A block's file is replaced whole, so after a kill at any moment it is there
 with all its cells or not at all.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -22,6 +23,7 @@ import pandas as pd
 from mnist_jax import data
 from mnist_jax.runtime import code, files
 from mnist_jax.runtime.errors import InputError
+from mnist_jax.sweep import plan
 from mnist_jax.training import settings
 from mnist_jax.training.settings import Settings
 
@@ -54,12 +56,7 @@ _DTYPES: dict[str, str] = {
   "epoch": "float64",
   "rate": "float64",
   "batch_loss": "float64",
-  "train_loss": "float64",
-  "train_accuracy": "float64",
-  "dev_loss": "float64",
-  "dev_accuracy": "float64",
-  "test_loss": "float64",
-  "test_accuracy": "float64",
+  **{f"{s}_{m}": "float64" for s in plan.SPLITS for m in plan.METRICS},
   "reached": "boolean",
   "diverged_step": "Int64",
   "budget": "string",
@@ -83,8 +80,7 @@ def code_version() -> str:
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
   """Rows as a table in which every column has the same type always."""
-  given = pd.DataFrame(list(rows), columns=list(COLUMNS))
-  return given.astype(_DTYPES)
+  return pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(_DTYPES)
 
 
 def setting_columns(cell: Settings) -> dict[str, Any]:
@@ -109,6 +105,11 @@ def data_digest(dataset: data.Dataset) -> str:
   return total.hexdigest()
 
 
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+  with files.replacing(path) as temporary:
+    temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
 def _identity(manifest: Path) -> dict[str, str]:
   """The data and code of results; nothing if the file is no manifest."""
   try:
@@ -118,8 +119,8 @@ def _identity(manifest: Path) -> dict[str, str]:
     return {}
 
 
-class Store:
-  """A results directory, held by this process. A context manager."""
+class Store(contextlib.ExitStack):
+  """A results directory, held by this process until the end of its context."""
 
   def __init__(
     self,
@@ -131,31 +132,30 @@ class Store:
     """Opens a directory for results of this data and code, or makes it.
 
     Args:
-      workdir: The directory; it is new, empty, or has results.
-      data_digest: What `data_digest` gives.
       about: What else a new manifest says, for the reader.
-      overwrite: Whether to remove the results that are there, whatever they
-        are of.
+      overwrite: Whether to remove the results there, whatever they are of.
 
     Raises:
       InputError: The directory is of something else, has results of other
         data or of other code, or is in use by another process.
     """
+    super().__init__()
     self.path = workdir
     identity = {"data_digest": data_digest, "code_version": code_version()}
     try:
       self._check_kind(overwrite)
       (workdir / _CELLS).mkdir(parents=True, exist_ok=True)
       (workdir / _BLOCKS).mkdir(exist_ok=True)
-      self._lock = files.take_lock(workdir / _LOCK)
+      lock = files.take_lock(workdir / _LOCK)
     except OSError as error:
       raise InputError(
         f"workdir={workdir}: cannot be used: {error.strerror}"
       ) from None
-    if self._lock is None:
+    if lock is None:
       raise InputError(
         f"workdir={workdir}: is being written by another process"
       )
+    self.callback(os.close, lock)
     try:
       self._open(identity, about, overwrite)
     except BaseException:
@@ -204,9 +204,7 @@ class Store:
     if manifest.exists():
       self._check_identity(manifest, identity)
       return
-    with files.replacing(manifest) as temporary:
-      text = json.dumps({**identity, **about}, indent=2)
-      temporary.write_text(text + "\n", "utf-8")
+    _write_json(manifest, identity | dict(about))
 
   def _check_identity(self, manifest: Path, identity: dict[str, str]) -> None:
     found = _identity(manifest)
@@ -216,18 +214,6 @@ class Store:
           f"{self.path}: has results of {name} {found[name]:.12}, now "
           f"{now:.12}; overwrite=True begins afresh, another workdir keeps both"
         )
-
-  def __enter__(self) -> "Store":
-    return self
-
-  def __exit__(self, *exc_info: object) -> None:
-    self.close()
-
-  def close(self) -> None:
-    """Gives up the directory."""
-    if self._lock is not None:
-      os.close(self._lock)
-      self._lock = None
 
   def table(self) -> pd.DataFrame:
     """All rows there are, in no stated order.
@@ -254,8 +240,7 @@ class Store:
   ) -> None:
     """Files the rows of the cells with these keys, all at once."""
     name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
-    with files.replacing(self.path / _BLOCKS / f"{name}.json") as temporary:
-      temporary.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    _write_json(self.path / _BLOCKS / f"{name}.json", about)
     with files.replacing(self.path / _CELLS / f"{name}.parquet") as temporary:
       # Without checksums a flipped bit is read as another number.
       rows.to_parquet(temporary, index=False, write_page_checksum=True)

@@ -14,18 +14,11 @@ GUESSING = math.log(10)  # the loss of giving each digit the same chance
 
 
 class Curves(NamedTuple):
-  """A metric of several arms over shared seeds.
+  """A metric of A arms over S shared seeds."""
 
-  Attributes:
-    arms: The values that tell the arms apart, [A].
-    seeds: The seeds, [S].
-    points: Where the runs were evaluated, [K], rising.
-    values: The metric, [A, S, K].
-  """
-
-  arms: tuple[Any, ...]
+  arms: tuple[Any, ...]  # the values that tell the arms apart
   seeds: tuple[int, ...]
-  points: Float[np.ndarray, " K"]
+  points: Float[np.ndarray, " K"]  # where runs were evaluated, rising
   values: Float[np.ndarray, "A S K"]
 
   def arm(self, arm: Any) -> Float[np.ndarray, "S K"]:
@@ -53,7 +46,6 @@ def curves(
   """A metric by arm, seed and evaluation.
 
   Args:
-    table: What `sweep.run` returned.
     arm: The column that tells the arms apart, or several.
     metric: A column of numbers, such as "dev_accuracy".
     point: The column of the evaluations, "epoch" or "step".
@@ -72,9 +64,10 @@ def curves(
     )
   wide = table.pivot(index=[*names, "seed"], columns=point, values=metric)
   wide = wide.sort_index(axis=1)
-  arms = list(dict.fromkeys(_keys(table, names)))
+  rows = table[names].drop_duplicates().itertuples(index=False, name=None)
+  arms = list(rows)
   seeds = sorted(table["seed"].unique().tolist())
-  wanted = [(*_tuple(arm), seed) for arm in arms for seed in seeds]
+  wanted = [(*arm, seed) for arm in arms for seed in seeds]
   there = set(wide.index)
   for key in wanted:
     if key not in there:
@@ -84,20 +77,11 @@ def curves(
       )
   values = wide.loc[wanted].to_numpy(np.float64)
   return Curves(
-    tuple(arms),
+    tuple(arm if len(names) > 1 else arm[0] for arm in arms),
     tuple(seeds),
     wide.columns.to_numpy(np.float64),
     values.reshape(len(arms), len(seeds), -1),
   )
-
-
-def _keys(table: pd.DataFrame, names: Sequence[str]) -> list[Any]:
-  rows = table[list(names)].itertuples(index=False, name=None)
-  return [row[0] if len(names) == 1 else row for row in rows]
-
-
-def _tuple(value: Any) -> tuple[Any, ...]:
-  return value if isinstance(value, tuple) else (value,)
 
 
 def last_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -107,12 +91,9 @@ def last_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_arm(table: pd.DataFrame, arm: str | Sequence[str], metric: str) -> Any:
-  """The arm with the best mean over seeds at the end of its runs.
+  """The arm, as in `curves`, whose runs end with the best mean over seeds.
 
-  Args:
-    table: What `sweep.run` returned, on development data.
-    arm: The column that tells the arms apart, or several.
-    metric: An accuracy (the highest is best) or a loss (the lowest).
+  The highest accuracy is best, and the lowest loss, of development data.
   """
   names = [arm] if isinstance(arm, str) else list(arm)
   ends = last_rows(table).groupby(names, sort=False, dropna=False)
