@@ -154,11 +154,7 @@ def plain_table(found: Found) -> str:
     if name in found
   ]
   rows[0][1] = ""
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return "\n".join(
-    "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True))
-    for row in rows
-  )
+  return "\n".join(app.aligned(rows))
 
 
 def _part_cells(part: dict[str, Any]) -> list[str]:
@@ -274,8 +270,7 @@ def main(_: list[str]) -> None:
   print(plain_table(read(ROOT / "results")))
   if FLAGS.write:
     for path, text in written(ROOT).items():
-      with files.replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")
+      files.write_text(path, text)
 
 
 if __name__ == "__main__":

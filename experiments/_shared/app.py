@@ -26,6 +26,12 @@ def fail(message: str, code: int = 2) -> NoReturn:
   sys.exit(code)
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+  """A line for each row, its cells below those of the row before."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
 def _help_line(name: str) -> str:
   flag = FLAGS[name]
   default = flag.default

@@ -45,8 +45,11 @@ Number = int | float
 Value = Number | str | tuple[Number, ...]
 Arms = Mapping[str, Sequence[sweep.Settings]]
 Case = Callable[[], list[dict[str, Any]]]
+Values = SimpleNamespace  # of the options, by their names
+Tables = Any  # what `measure` returns and the others take
+Summary = Any  # a table, or what JSON can hold
+Figures = Mapping[str, plotting.Figure]
 ROOT = Path(__file__).parents[2]
-_TELL_EVERY = 10  # seconds between lines of progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,23 +177,16 @@ class Lab:
       path.unlink(missing_ok=True)
       self._overwrite = False
     done = _done_cases(path)
-    begun = told = time.monotonic()
+    begun = time.monotonic()
+    todo = [case for case in cases if case not in done]
     with path.open("a") as file:
-      for number, (case, run) in enumerate(cases.items(), 1):
-        if case not in done:
-          started = time.monotonic()
-          done[case] = {"case": case, "records": run()}
-          done[case]["seconds"] = time.monotonic() - started
-          # One write a case: a killed one leaves no half of it behind.
-          file.write(json.dumps(done[case]) + "\n")
-          file.flush()
-        if time.monotonic() - told > _TELL_EVERY:
-          told = time.monotonic()
-          print(
-            f"{name} {number} of {len(cases)}, {told - begun:.0f} s",
-            file=sys.stderr,
-            flush=True,
-          )
+      for case in progress.each(todo, name):
+        started = time.monotonic()
+        done[case] = {"case": case, "records": cases[case]()}
+        done[case]["seconds"] = time.monotonic() - started
+        # One write a case: a killed one leaves no half of it behind.
+        file.write(json.dumps(done[case]) + "\n")
+        file.flush()
     self.session_seconds += time.monotonic() - begun
     self.seconds += sum(done[case]["seconds"] for case in cases)
     return [record for case in cases for record in done[case]["records"]]
@@ -290,8 +286,7 @@ def _done_cases(path: Path) -> dict[str, dict[str, Any]]:
   text = path.read_text("utf-8")
   whole = text[: text.rfind("\n") + 1]
   if whole != text:
-    with files.replacing(path) as temporary:
-      temporary.write_text(whole, "utf-8")
+    files.write_text(path, whole)
   return {line["case"]: line for line in map(json.loads, whole.splitlines())}
 
 
@@ -323,19 +318,13 @@ def by_arm(
   return pd.concat(parts, ignore_index=True)
 
 
-def preset_values(study: "Study", preset: str) -> SimpleNamespace:
+def preset_values(study: "Study", preset: str) -> Values:
   """A preset's values without any flags, for a notebook.
 
   Args:
     preset: "quick" or "full".
   """
-  return SimpleNamespace(
-    **{setting.name: getattr(setting, preset) for setting in study.options}
-  )
-
-
-Tables = Any  # what `measure` returns and the others take
-Summary = Any  # a table, or what JSON can hold
+  return Values(**{each.name: getattr(each, preset) for each in study.options})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,27 +347,18 @@ class Study:
 
   name: str
   options: tuple[Option, ...]
-  measure: Callable[[Lab, SimpleNamespace], Tables]
-  judge: Callable[[Tables, SimpleNamespace], list[verdicts.Part]]
-  draw: Callable[[Tables, SimpleNamespace], Mapping[str, plotting.Figure]]
-  summarise: Callable[
-    [Tables, SimpleNamespace], pd.DataFrame | dict[str, Summary]
-  ]
-  check: Callable[[SimpleNamespace], None] = lambda values: None
+  measure: Callable[[Lab, Values], Tables]
+  judge: Callable[[Tables, Values], list[verdicts.Part]]
+  draw: Callable[[Tables, Values], Figures]
+  summarise: Callable[[Tables, Values], pd.DataFrame | dict[str, Summary]]
+  check: Callable[[Values], None] = lambda values: None
   reads_data: bool = True
-  report: Callable[[Tables, SimpleNamespace], str] | None = None
+  report: Callable[[Tables, Values], str] | None = None
 
-  def figures(
-    self, measured: Tables, values: SimpleNamespace
-  ) -> Mapping[str, plotting.Figure]:
+  def figures(self, measured: Tables, values: Values) -> Figures:
     """What `draw` gives, in the project's style."""
     with plotting.style():
       return self.draw(measured, values)
-
-
-def _write_text(path: Path, text: str) -> None:
-  with files.replacing(path) as temporary:
-    temporary.write_text(text, encoding="utf-8")
 
 
 def _program_file() -> Path:
@@ -402,30 +382,25 @@ def command() -> str:
   return shlex.join(["python", "-m", f"experiments.{_program()}", *given])
 
 
-def write_verdict(
-  path: Path,
-  parts: Sequence[verdicts.Part],
-  *,
-  preset: str,
-  values: Mapping[str, Any],
-  wall_seconds: float,
-  data_digest: str | None = None,
-) -> dict[str, Any]:
-  """Writes verdict.json, and returns what is in it."""
+def _write_verdict(
+  lab: Lab, parts: Sequence[verdicts.Part], values: Values, begun: float
+) -> None:
+  # What this session did beside its sweeps, and all sessions' sweeps.
+  beside = time.monotonic() - begun - lab.session_seconds
   record = {
     "study": _program(),
-    "preset": preset,
+    "preset": FLAGS.preset,
     "command": command(),
-    "values": dict(values),
+    "values": vars(values),
     "claims": verdicts.claim_records(parts),
-    "wall_seconds": round(wall_seconds, 1),
+    "wall_seconds": round(lab.seconds + beside, 1),
     "date": datetime.date.today().isoformat(),
-    "data_digest": data_digest,
+    "data_digest": lab.data_digest,
     "code_version": store.code_version(),
     **environment.describe(),
   }
-  _write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-  return record
+  text = json.dumps(record, indent=2, ensure_ascii=False)
+  files.write_text(lab.workdir / "verdict.json", f"{text}\n")
 
 
 def verdict_lines(parts: Sequence[verdicts.Part]) -> list[str]:
@@ -440,23 +415,7 @@ def verdict_lines(parts: Sequence[verdicts.Part]) -> list[str]:
     more = f"; {part.seeds_needed} seeds would" if part.seeds_needed else ""
     note = f" ({part.note}{more})" if part.note or more else ""
     rows.append((part.claim, part.name, part.verdict.upper(), effect + note))
-  widths = [max(len(row[i]) for row in rows) for i in range(3)]
-  return [
-    f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d}".rstrip()
-    for a, b, c, d in rows
-  ]
-
-
-def _tables(measured: Tables) -> dict[str, pd.DataFrame]:
-  if isinstance(measured, pd.DataFrame):
-    return {"table": measured}
-  if isinstance(measured, Mapping):
-    return {
-      name: table
-      for name, table in measured.items()
-      if isinstance(table, pd.DataFrame)
-    }
-  return {}
+  return app.aligned(rows)
 
 
 def _text(content: Summary) -> str:
@@ -466,33 +425,22 @@ def _text(content: Summary) -> str:
 
 
 def _write(
-  study: Study,
-  lab: Lab,
-  values: SimpleNamespace,
-  measured: Tables,
-  begun: float,
+  study: Study, lab: Lab, values: Values, measured: Tables, begun: float
 ) -> list[verdicts.Part]:
   parts = study.judge(measured, values)
-  for name, table in _tables(measured).items():
-    with files.replacing(lab.workdir / f"{name}.parquet") as temporary:
-      table.to_parquet(temporary, index=False)
+  every = measured if isinstance(measured, Mapping) else {"table": measured}
+  for name, table in every.items():
+    if isinstance(table, pd.DataFrame):
+      with files.replacing(lab.workdir / f"{name}.parquet") as temporary:
+        table.to_parquet(temporary, index=False)
   summary = study.summarise(measured, values)
   if isinstance(summary, pd.DataFrame):
     summary = {"summary.csv": summary}
   for name, content in summary.items():
-    _write_text(lab.workdir / name, _text(content))
+    files.write_text(lab.workdir / name, _text(content))
   for name, figure in study.figures(measured, values).items():
     plotting.save(figure, lab.workdir / f"{name}.png")
-  # What this session did beside its sweeps, and all sessions' sweeps.
-  beside = time.monotonic() - begun - lab.session_seconds
-  write_verdict(
-    lab.workdir / "verdict.json",
-    parts,
-    preset=FLAGS.preset,
-    values=vars(values),
-    wall_seconds=lab.seconds + beside,
-    data_digest=lab.data_digest,
-  )
+  _write_verdict(lab, parts, values, begun)
   return parts
 
 
@@ -509,9 +457,7 @@ def _main(study: Study) -> None:
   begun = time.monotonic()
   signal.signal(signal.SIGINT, _stop)
   runtime.use_all_cores()
-  values = SimpleNamespace(
-    **{s.name: s.value(FLAGS.preset) for s in study.options}
-  )
+  values = Values(**{s.name: s.value(FLAGS.preset) for s in study.options})
   study.check(values)
   workdir = Path(FLAGS.workdir or f"runs/{study.name}/{FLAGS.preset}")
   if study.reads_data:
