@@ -73,6 +73,7 @@ COLOURS = (
 LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LOST_COLOUR = "#B00020"
+_HOLLOW: dict[str, Any] = {"markerfacecolor": "white"}
 
 # Dates and versions would make equal figures differ in their bytes.
 _METADATA: dict[str, dict[str, None]] = {
@@ -265,6 +266,32 @@ def bands(
   return line
 
 
+def error_bars(
+  ax: Axes,
+  x: Real[np.ndarray, " K"] | float,
+  estimates: Float[np.ndarray, " K"] | float,
+  lows: Float[np.ndarray, " K"] | float,
+  highs: Float[np.ndarray, " K"] | float,
+  *,
+  index: int = 0,
+  **look: Any,
+) -> None:
+  """Estimates, one or many, with the intervals from lows to highs.
+
+  Args:
+    index: The number of the series, which gives colour and marker.
+    look: Arguments of `Axes.errorbar`, above those of the series.
+  """
+  # Lists: matplotlib 3.9 takes an array of one for a deprecated scalar.
+  below, above = (
+    np.atleast_1d(length).tolist()
+    for length in (np.subtract(estimates, lows), np.subtract(highs, estimates))
+  )
+  own = series(index) | {"linestyle": "none", "capsize": 3}
+  with style():
+    ax.errorbar(x, estimates, yerr=[below, above], **own | look)
+
+
 def differences(
   ax: Axes,
   x: Real[np.ndarray, " K"],
@@ -283,7 +310,6 @@ def differences(
       that contains 0 is drawn with a hollow marker.
     margin: The margin of equivalence; [-margin, margin] is shaded.
   """
-  look = series(index)
   good = np.isfinite(estimates) & np.isfinite(lows) & np.isfinite(highs)
   undecided = good & (lows <= 0) & (highs >= 0)
   if label is not None and undecided.any():
@@ -299,25 +325,12 @@ def differences(
         linewidth=0,
         label=f"within the margin ±{margin:g}",
       )
-    for chosen, fill in ((good & ~undecided, None), (undecided, "white")):
+    for chosen, fill in ((good & ~undecided, {}), (undecided, _HOLLOW)):
       if chosen.any():
-        ax.errorbar(
-          x[chosen],
-          estimates[chosen],
-          # Lists: matplotlib 3.9 takes an array of one for a deprecated scalar.
-          yerr=[
-            (estimates - lows)[chosen].tolist(),
-            (highs - estimates)[chosen].tolist(),
-          ],
-          linestyle="none",
-          marker=look["marker"],
-          color=look["color"],
-          markerfacecolor=fill or look["color"],
-          capsize=3,
-          label=label,
-        )
+        ends = (estimates[chosen], lows[chosen], highs[chosen])
+        error_bars(ax, x[chosen], *ends, index=index, label=label, **fill)
         label = None
-    mark_not_finite(ax, x[~good], look["color"])
+    mark_not_finite(ax, x[~good], series(index)["color"])
 
 
 def _edges(centres: Real[np.ndarray, " K"]) -> Float[np.ndarray, " _"]:
