@@ -21,7 +21,6 @@ farther out lower them.
 """
 
 from fractions import Fraction
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import pandas as pd
@@ -82,7 +81,7 @@ def fit(xs: tuple[int, ...], w: Fraction = SLOPE) -> Fit:
   )
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
+def measure(lab: study.Lab, values: study.Values) -> pd.DataFrame:
   return pd.DataFrame(
     [
       {"batch": name, "points": len(xs)}
@@ -100,7 +99,7 @@ def _rate_note(batch: Fit) -> str:
   )
 
 
-def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
+def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
   three, five, again = (
     fit(BATCHES[name])
     for name in ("three points", "five points", "the three points twice")
@@ -148,7 +147,7 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
   ]
 
 
-def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, values: study.Values) -> pd.DataFrame:
   """The table's fractions as they are, which the decimals would round."""
   return table
 
@@ -199,9 +198,7 @@ def _draw_batch(ax: plotting.Axes, name: str) -> None:
   ax.legend(loc="upper left")
 
 
-def draw(
-  table: pd.DataFrame, values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 2, (11, 4.6))
   for ax, name in zip(axes[0], ("three points", "five points"), strict=True):
     _draw_batch(ax, name)

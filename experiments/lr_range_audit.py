@@ -24,7 +24,6 @@ minutes.
 """
 
 import dataclasses
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,12 +59,12 @@ OPTIONS = (
 )
 
 
-def _seeds(values: SimpleNamespace) -> range:
+def _seeds(values: study.Values) -> range:
   return range(FIRST_SEED, FIRST_SEED + values.seeds)
 
 
 def _suggestions(
-  lab: study.Lab, batch_size: int, values: SimpleNamespace
+  lab: study.Lab, batch_size: int, values: study.Values
 ) -> dict[str, tuple[float | None, ...]]:
   """By rule, every seed's rate to two digits."""
   settings = sweep.Settings(batch_size=batch_size)
@@ -88,7 +87,7 @@ def _near(rates: tuple[float, ...], best: float) -> tuple[float, ...]:
 
 
 def _audit(
-  lab: study.Lab, batch_size: int, values: SimpleNamespace
+  lab: study.Lab, batch_size: int, values: study.Values
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
   """The runs of a batch size with an arm for each, and the grid's runs."""
   budget = sweep.Budget(epochs=values.epochs)
@@ -125,7 +124,7 @@ def _audit(
 
 
 def _too_small_to_too_large(
-  lab: study.Lab, values: SimpleNamespace
+  lab: study.Lab, values: study.Values
 ) -> pd.DataFrame:
   """L1's runs: one epoch at batch 128, rates up to 100."""
   count = 2 * values.decades + 1
@@ -142,7 +141,7 @@ def _too_small_to_too_large(
   return lab.sweep(cells, budget)
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
+def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
   runs, grids = zip(
     *(_audit(lab, size, values) for size in values.batch_sizes), strict=True
   )
@@ -172,9 +171,7 @@ def _median_text(points: np.ndarray) -> str:
   return f"median {median.estimate:.2g} point ({low:.2g} to {high:.2g})"
 
 
-def _l3(
-  table: pd.DataFrame, values: SimpleNamespace
-) -> list[verdicts.Question]:
+def _l3(table: pd.DataFrame, values: study.Values) -> list[verdicts.Question]:
   by_size = {size: regrets(table, size) for size in values.batch_sizes}
 
   def below(
@@ -251,15 +248,11 @@ def _l1(table: pd.DataFrame) -> list[verdicts.Question]:
   ]
 
 
-def judge(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> list[verdicts.Part]:
+def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   return verdicts.judge(_l3(measured["table"], values) + _l1(measured["rates"]))
 
 
-def summarise(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> pd.DataFrame:
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """By batch size and rule: rates, refusals, regret in points."""
   rows = []
   for size in values.batch_sizes:
@@ -366,9 +359,7 @@ def _draw_rates(measured: dict[str, Any]) -> plotting.Figure:
   return figure
 
 
-def draw(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   return {
     "regret": _draw_regret(measured, values),
     "rates": _draw_rates(measured),

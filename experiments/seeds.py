@@ -17,8 +17,7 @@ Test: t and two one-sided t tests over seeds, Holm, 95 % bootstrap intervals.
 Cost on two cores: full (30 seeds, 40 epochs) about 8 minutes.
 """
 
-from types import SimpleNamespace
-
+import numpy as np
 import pandas as pd
 
 from experiments._shared import study
@@ -39,7 +38,7 @@ OPTIONS = (
 )
 
 
-def check(values: SimpleNamespace) -> None:
+def check(values: study.Values) -> None:
   if len(values.widths) != 2:
     raise InputError(
       f"--widths={','.join(map(str, values.widths))}: expected two, the book's "
@@ -47,7 +46,7 @@ def check(values: SimpleNamespace) -> None:
     )
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
+def measure(lab: study.Lab, values: study.Values) -> pd.DataFrame:
   cells = sweep.product(
     hidden_sizes=[(width, 16) for width in values.widths],
     seed=range(values.seeds),
@@ -58,19 +57,21 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
   return lab.sweep(cells, budget)
 
 
-def _book_interval(metric: str) -> stats.Effect | None:
+def _book_interval(metric: str) -> stats.Effect:
   """Wilson's interval of the book's one number, of an accuracy."""
-  if metric not in BOOK_EXAMPLES:
-    return None
   n = BOOK_EXAMPLES[metric]
   return stats.wilson_interval(round(BOOK[metric] * n), n)
 
 
 def _margin(metric: str) -> float:
-  interval = _book_interval(metric)
-  if interval is None:
+  if metric not in BOOK_EXAMPLES:
     return LOSS_MARGIN
+  interval = _book_interval(metric)
   return (interval.high - interval.low) / 2
+
+
+def _width(sizes: object) -> str:
+  return str(sizes).split(",")[0]
 
 
 def _ends(table: pd.DataFrame, metric: str) -> tables.Curves:
@@ -79,7 +80,7 @@ def _ends(table: pd.DataFrame, metric: str) -> tables.Curves:
   )
 
 
-def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
+def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
   questions = [
     verdicts.Question(
       "N1",
@@ -107,7 +108,7 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
   return verdicts.judge(questions)
 
 
-def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, values: study.Values) -> pd.DataFrame:
   """Mean and sd over seeds by width, at the last epoch."""
   return spread(
     sweep.last_rows(table).sort_values("hidden_sizes", kind="stable"),
@@ -117,18 +118,12 @@ def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
   )
 
 
-def draw(
-  table: pd.DataFrame, values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 3, (14, 4.4))
   for ax, metric in zip(axes[0], ("dev_loss", "dev_accuracy"), strict=False):
     curves = tables.curves(table, "hidden_sizes", metric)
     figures.draw_curves(
-      ax,
-      curves,
-      metric,
-      lambda sizes: f"{str(sizes).split(',')[0]} hidden units",
-      since=1,
+      ax, curves, metric, lambda a: f"{_width(a)} hidden units", since=1
     )
   _draw_tests(axes[0, 2], _ends(table, "test_accuracy"))
   figure.suptitle(
@@ -141,7 +136,6 @@ def draw(
 def _draw_tests(ax: plotting.Axes, ends: tables.Curves) -> None:
   """Every seed's test accuracy beside the book's one number."""
   interval = _book_interval("test_accuracy")
-  assert interval is not None
   ax.axhspan(
     interval.low,
     interval.high,
@@ -153,23 +147,21 @@ def _draw_tests(ax: plotting.Axes, ends: tables.Curves) -> None:
   ax.axhline(interval.estimate, color="black", linewidth=1)
   for i, values in enumerate(ends.values[:, :, 0]):
     look = plotting.series(i) | {"linestyle": "none"}
-    spread = [i + (s / len(values) - 0.5) / 2 for s in range(len(values))]
-    ax.plot(spread, values, **look, label=None, alpha=0.6)
-    effect = stats.mean_interval(values, seed=0)
-    ax.errorbar(
-      [i + 0.35],
-      [effect.estimate],
-      yerr=[
-        [effect.estimate - effect.low],
-        [effect.high - effect.estimate],
-      ],
+    places = i + np.linspace(-0.25, 0.25, len(values), endpoint=False)
+    ax.plot(places, values, **look, alpha=0.6)
+    mean = stats.mean_interval(values, seed=0)
+    plotting.error_bars(
+      ax,
+      i + 0.35,
+      mean.estimate,
+      mean.low,
+      mean.high,
       color="black",
       marker="_",
       capsize=4,
       label="mean, 95 % interval" if i == 0 else None,
     )
-  names = [str(arm).split(",")[0] for arm in ends.arms]
-  ax.set_xticks(range(len(names)), names)
+  ax.set_xticks(range(len(ends.arms)), [*map(_width, ends.arms)])
   ax.set_xlabel("hidden units of the first layer (each point a seed)")
   figures.metric_axis(ax, "test_accuracy")
   ax.legend()

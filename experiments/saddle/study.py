@@ -25,7 +25,6 @@ Cost on two cores: full (100 seeds) ten seconds.
 """
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -113,7 +112,7 @@ def _rows(
   ]
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
+def measure(lab: study.Lab, values: study.Values) -> pd.DataFrame:
   near = near_starts(values.seeds)
   on_it = near.at[:, 1].set(0)
   arms = [(arm, kind, near, CURVATURE, 0.0) for arm, kind in KINDS.items()]
@@ -180,7 +179,7 @@ def _derived(table: pd.DataFrame, most: int) -> list[verdicts.Part]:
   ]
 
 
-def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
+def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
   plain = _steps(table, "plain")
   lost = table[
     (table["arm"] != "stands still") & (table["left"] == values.most)
@@ -233,7 +232,7 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
   return _derived(table, values.most) + verdicts.judge(questions)
 
 
-def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, values: study.Values) -> pd.DataFrame:
   """Mean and sd of the steps by arm, and how many never left."""
   by = ["arm", "curvature", "noise"]
   never = table.assign(never_left=table["left"] == values.most)
@@ -364,9 +363,7 @@ def _draw_arms(ax: plotting.Axes, table: pd.DataFrame) -> None:
   plotting.log_axis(ax, "y")
 
 
-def draw(
-  table: pd.DataFrame, values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 3, (15, 4.4))
   _draw_by_noise(axes[0, 0], _by(table, "noise"))
   _draw_by_curvature(axes[0, 1], _by(table, "curvature"))
