@@ -26,7 +26,6 @@ Cost on two cores: full (100 seeds) ten seconds.
 
 import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -275,23 +274,13 @@ def _draw_trend(
   ax: plotting.Axes,
   curves: tables.Curves,
   label: str,
-  expected: Callable[[np.ndarray, np.ndarray], np.ndarray],
+  expected: Float[np.ndarray, " K"],
   expected_label: str,
 ) -> None:
-  """Steps to leave at each point, and what is expected of their means."""
-  x, mean = curves.points, curves.values[0].mean(axis=0)
-  plotting.bands(ax, x, curves.values[0], label)
-  ax.plot(x, expected(x, mean), "k-", linewidth=1, label=expected_label)
+  """Steps to leave at each point, and the line that is expected of them."""
+  plotting.bands(ax, curves.points, curves.values[0], label)
+  ax.plot(curves.points, expected, "k-", linewidth=1, label=expected_label)
   ax.legend()
-
-
-def _as_growth_says(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
-  gone = np.log(x).mean() - np.log(x)
-  return mean.mean() + gone / math.log(surface.growth(CURVATURE, RATE))
-
-
-def _as_one_over(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
-  return stats.geometric_mean(mean * x)[0] / x
 
 
 def _draw_arms(ax: plotting.Axes, table: pd.DataFrame) -> None:
@@ -308,19 +297,16 @@ def _draw_arms(ax: plotting.Axes, table: pd.DataFrame) -> None:
 def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 3, (15, 4.4))
   by_noise, by_curvature, arms = axes[0]
-  _draw_trend(
-    by_noise,
-    _by(table, "noise"),
-    "plain with noise",
-    _as_growth_says,
-    "slope 1 / log(1 + rate c)",
-  )
+  noisy, flat = _by(table, "noise"), _by(table, "curvature")
+  gone = np.log(noisy.points).mean() - np.log(noisy.points)
+  line = noisy.values.mean() + gone / math.log(surface.growth(CURVATURE, RATE))
+  label = "slope 1 / log(1 + rate c)"
+  _draw_trend(by_noise, noisy, "plain with noise", line, label)
   by_noise.set_xlabel("sd of the gradient's noise")
   plotting.log_axis(by_noise, "x")
-  flat = _by(table, "curvature")
-  _draw_trend(
-    by_curvature, flat, f"noise {FLAT_NOISE:g}", _as_one_over, "slope −1"
-  )
+  scale = np.exp(np.log(flat.values[0].mean(axis=0) * flat.points).mean())
+  line, label = scale / flat.points, f"noise {FLAT_NOISE:g}"
+  _draw_trend(by_curvature, flat, label, line, "slope −1")
   by_curvature.set_xlabel("curvature c of the saddle (flat to the left)")
   plotting.log_axis(by_curvature, "x", flat.points)
   _draw_arms(arms, table)
