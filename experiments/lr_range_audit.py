@@ -65,20 +65,16 @@ def _seeds(values: study.Values) -> range:
 
 def _suggestions(
   lab: study.Lab, batch_size: int, values: study.Values
-) -> dict[str, tuple[float | None, ...]]:
-  """By rule, every seed's rate to two digits."""
-  settings = sweep.Settings(batch_size=batch_size)
+) -> pd.DataFrame:
+  """Rates to two digits, [seed x rule], NaN where a rule refuses."""
+  settings, seeds = sweep.Settings(batch_size=batch_size), _seeds(values)
   recording = range_test.network(
-    settings.train_config(), settings.hparams(), lab.dataset, _seeds(values)
+    settings.train_config(), settings.hparams(), lab.dataset, seeds
   )
   found = range_rules.judge(recording)
-  return {
-    rule: tuple(
-      None if rate is None else float(f"{rate:.2g}")
-      for rate in found.suggestion(rule).per_seed
-    )
-    for rule in range_rules.RULES
-  }
+  rates = {rule: found.suggestion(rule).per_seed for rule in range_rules.RULES}
+  table = pd.DataFrame(rates, seeds, dtype=float)
+  return table.map(lambda rate: float(f"{rate:.2g}"))
 
 
 def _near(rates: tuple[float, ...], best: float) -> tuple[float, ...]:
@@ -91,7 +87,6 @@ def _audit(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
   """The runs of a batch size with an arm for each, and the grid's runs."""
   budget = sweep.Budget(epochs=values.epochs)
-  seeds = _seeds(values)
   base = sweep.Settings(batch_size=batch_size)
   tuned = lab.tune(
     {"grid": sweep.product(base, learning_rate=values.rates)},
@@ -101,25 +96,20 @@ def _audit(
   best = float(tuned.best["grid"].learning_rate)
   suggested = _suggestions(lab, batch_size, values)
   arms = {
-    f"grid {rate:g}": sweep.product(base, learning_rate=rate, seed=seeds)
-    for rate in _near(values.rates, best)
+    f"grid {r:g}": sweep.product(base, learning_rate=r, seed=_seeds(values))
+    for r in _near(values.rates, best)
   } | {
     rule: [
-      dataclasses.replace(base, learning_rate=rate or REFUSED, seed=seed)
-      for rate, seed in zip(rates, seeds, strict=True)
+      dataclasses.replace(base, learning_rate=rate, seed=seed)
+      for seed, rate in rates.fillna(REFUSED).items()
     ]
     for rule, rates in suggested.items()
   }
   table = lab.sweep(arms, budget)
   ends = table[table["step"] == table["step"].max()]
-  refused = {
-    (rule, seed)
-    for rule, rates in suggested.items()
-    for rate, seed in zip(rates, seeds, strict=True)
-    if rate is None
-  }
-  pairs = zip(ends["arm"], ends["seed"], strict=True)
-  ends = ends.assign(refused=[p in refused for p in pairs], grid_best=best)
+  refused = suggested.isna().unstack()
+  pairs = pd.MultiIndex.from_frame(ends[["arm", "seed"]])
+  ends = ends.assign(refused=pairs.isin(refused.index[refused]), grid_best=best)
   return ends, tuned.table.drop(columns="arm")
 
 
@@ -173,36 +163,28 @@ def _median_text(points: np.ndarray) -> str:
 
 def _l3(table: pd.DataFrame, values: study.Values) -> list[verdicts.Question]:
   by_size = {size: regrets(table, size) for size in values.batch_sizes}
-
-  def below(
-    name: str, what: str, regret: np.ndarray, note: str = ""
-  ) -> verdicts.Question:
-    return verdicts.Question(
+  asked = []
+  for rule in range_rules.RULES:
+    pooled = np.mean([r[rule].to_numpy() for r in by_size.values()], axis=0)
+    refused = table[table["arm"] == rule]["refused"]
+    note = f"{_median_text(ACCURACY.scale * pooled)}, "
+    note += f"refused {int(refused.sum())} of {len(refused)}"
+    asked.append((f"rule {rule}", f"rule {rule}", pooled, note))
+  rule = range_rules.DEFAULT_RULE
+  for size, found in by_size.items():
+    what = f"default rule at batch {size}"
+    asked.append((f"rule {rule}, batch {size}", what, found[rule], ""))
+  return [
+    verdicts.Question(
       "L3",
       name,
       f"regret of the {what} is below {ACCURACY.scale * MARGIN:g} point",
-      stats.mean_interval(regret, seed=0),
+      stats.mean_interval(np.asarray(regret), seed=0),
       "less",
       target=MARGIN,
       note=note,
     )
-
-  questions = []
-  for rule in range_rules.RULES:
-    pooled = np.mean([r[rule].to_numpy() for r in by_size.values()], axis=0)
-    refused = table[table["arm"] == rule]["refused"]
-    note = f"{_median_text(100 * pooled)}, refused {int(refused.sum())} of "
-    questions.append(
-      below(f"rule {rule}", f"rule {rule}", pooled, f"{note}{len(refused)}")
-    )
-  default = range_rules.DEFAULT_RULE
-  return questions + [
-    below(
-      f"rule {default}, batch {size}",
-      f"default rule at batch {size}",
-      found[default].to_numpy(),
-    )
-    for size, found in by_size.items()
+    for name, what, regret, note in asked
   ]
 
 
@@ -260,7 +242,7 @@ def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
     found = regrets(measured["table"], size)
     for rule in range_rules.RULES:
       arm = own[own["arm"] == rule]
-      regret = 100 * found[rule].to_numpy()
+      regret = ACCURACY.scale * found[rule].to_numpy()
       mean = stats.mean_interval(regret, seed=0)
       rows.append(
         {
@@ -285,26 +267,16 @@ def _draw_regret(measured: dict[str, Any], values: Any) -> plotting.Figure:
   figure, axes = plotting.panels(1, 2, (12, 4.8))
   rates, regret = axes[0]
   table = summarise(measured, values)
+  shown = (
+    (rates, ["rate_median", "rate_low", "rate_high"]),
+    (regret, ["regret_mean", "regret_mean_low", "regret_mean_high"]),
+  )
   for i, rule in enumerate(range_rules.RULES):
     own = table[table["rule"] == rule]
     x = own["batch_size"].to_numpy() * 1.06 ** (i - 2)
-    look = plotting.series(i)
-    for ax, middle, low, high in (
-      (rates, "rate_median", "rate_low", "rate_high"),
-      (regret, "regret_mean", "regret_mean_low", "regret_mean_high"),
-    ):
-      values_ = own[middle].to_numpy()
-      ax.errorbar(
-        x,
-        values_,
-        yerr=[
-          (values_ - own[low].to_numpy()).tolist(),
-          (own[high].to_numpy() - values_).tolist(),
-        ],
-        label=rule,
-        capsize=2,
-        **look,
-      )
+    look = plotting.series(i) | {"capsize": 2, "label": rule}
+    for ax, columns in shown:
+      plotting.error_bars(ax, x, *own[columns].to_numpy().T, **look)
   best = table.drop_duplicates("batch_size")
   rates.plot(
     best["batch_size"],
@@ -315,7 +287,8 @@ def _draw_regret(measured: dict[str, Any], values: Any) -> plotting.Figure:
   )
   plotting.log_axis(rates, "y")
   rates.set_ylabel("suggested rate (median, least to largest seed)")
-  regret.axhline(100 * MARGIN, color="black", linestyle=":", label="0.15 point")
+  margin = ACCURACY.scale * MARGIN
+  regret.axhline(margin, color="black", linestyle=":", label="0.15 point")
   regret.axhline(0, color="black", linewidth=1)
   regret.set_yscale("symlog", linthresh=0.2)
   regret.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
