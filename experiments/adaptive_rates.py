@@ -59,11 +59,7 @@ def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
   }
   tuned, fresh = [], []
   for name, (dataset, data_flags) in sets.items():
-    where: dict[str, Any] = {
-      "dataset": dataset,
-      "data_flags": data_flags,
-      "name": name,
-    }
+    where = dict[str, Any](dataset=dataset, data_flags=data_flags, name=name)
     budget = sweep.Budget(epochs=values.epochs)
     found = lab.tune(candidates, values.tuning_seeds, budget, **where)
     tuned.append(found.table.assign(data=name))

@@ -116,11 +116,7 @@ def _stamp(study: str, digest: str) -> dict[str, str]:
 
 
 def is_done(study: str, digest: str) -> bool:
-  """Whether its verdict there is of this code and these data.
-
-  Args:
-    digest: of the data set.
-  """
+  """Whether its verdict there is of this code, and of data of this digest."""
   folder = directory(study)
   there = (folder / "verdict.json").is_file()
   return there and _read(folder / _STAMP) == _stamp(study, digest)

@@ -90,27 +90,21 @@ class SweepProgress:
   def __exit__(self, *exc_info: object) -> None:
     self._bar.close()
 
-  def _left(self, progress: sweep.Progress) -> str:
-    seconds = time.monotonic() - self._begun
-    if not progress.done:
-      return "unknown"
-    left = seconds * (progress.total - progress.done) / progress.done
-    minutes, rest = divmod(round(left), 60)
-    return f"{minutes}:{rest:02d}"
-
   def show(self, progress: sweep.Progress) -> None:
     """Shows the state of the sweep, if it is time to."""
+    now = time.monotonic()
     share = progress.done / progress.total if progress.total else 1.0
-    text = (
-      f"{progress.cells_done}/{progress.cells} runs, {progress.doing}, "
-      f"{self._left(progress)} left"
-    )
+    left = "unknown"
+    if share:
+      seconds = (now - self._begun) * (1 / share - 1)
+      left = "{}:{:02d}".format(*divmod(round(seconds), 60))
+    done = f"{progress.cells_done}/{progress.cells} runs"
+    text = f"{done}, {progress.doing}, {left} left"
     if not self._bar.disable:
       self._bar.set_postfix_str(text, refresh=False)
       self._bar.n = share
       self._bar.refresh()
       return
-    now = time.monotonic()
     if now - self._said >= self.SECONDS_BETWEEN_LINES or (
       progress.cells_done == progress.cells and now - self._begun > 1
     ):
@@ -119,11 +113,7 @@ class SweepProgress:
 
 
 def each(runs: Sequence[T], doing: str) -> Iterator[T]:
-  """The runs, with how many are done and the time left shown on stderr.
-
-  Args:
-    doing: what is done with each.
-  """
+  """The runs; how many are done is shown on stderr, with the time left."""
   total = len(runs)
   with SweepProgress() as shown:
     for done, run in enumerate(runs, 1):

@@ -142,7 +142,6 @@ class Lab:
     self.session_seconds = 0.0
     self._overwrite = overwrite
     self._data_flags = data_flags  # that load the data set, for the replays
-    self._mesh = runtime.mesh()
     self._code_key = code_key
 
   @property
@@ -200,11 +199,9 @@ class Lab:
     metric: str = "dev_accuracy",
     **where: Any,
   ) -> "Tuned":
-    """The best candidate of each family at the end of its runs.
+    """The candidate of each family with the best mean at the end of its runs.
 
     Args:
-      families: The candidates of each; the best mean over seeds is taken, the
-        first of equals.
       seeds: How many, from TUNING_SEED on, so that no fresh run has them.
       metric: A column of development data.
       where: As in `sweep`: dataset, data_flags, name.
@@ -264,7 +261,6 @@ class Lab:
         data_flags=(*self._data_flags, *data_flags),
         workdir=self.workdir / name,
         overwrite=self._overwrite,
-        mesh=self._mesh,
         on_progress=shown.show,
       )
     self._overwrite = False  # a second sweep adds to the first
@@ -319,11 +315,7 @@ def by_arm(
 
 
 def preset_values(study: "Study", preset: str) -> Values:
-  """A preset's values without any flags, for a notebook.
-
-  Args:
-    preset: "quick" or "full".
-  """
+  """The values of "quick" or "full" without any flags, for a notebook."""
   return Values(**{each.name: getattr(each, preset) for each in study.options})
 
 
@@ -361,36 +353,26 @@ class Study:
       return self.draw(measured, values)
 
 
-def _program_file() -> Path:
-  """The file that this process was started with."""
-  return Path(sys.argv[0]).resolve()
-
-
-def _program() -> str:
-  """The name of the experiment that runs, a module or a package."""
-  path = _program_file()
-  return path.parent.name if path.stem == "__main__" else path.stem
-
-
-def command() -> str:
-  """The command line of this process, as one would type it.
-
-  Without the flags that only say where the results go.
-  """
+def _command(name: str) -> str:
+  """This process, as one would type it, but for where the results go."""
   places = ("--workdir", "--overwrite")
   given = [arg for arg in sys.argv[1:] if not arg.startswith(places)]
-  return shlex.join(["python", "-m", f"experiments.{_program()}", *given])
+  return shlex.join(["python", "-m", f"experiments.{name}", *given])
 
 
 def _write_verdict(
-  lab: Lab, parts: Sequence[verdicts.Part], values: Values, begun: float
+  name: str,
+  lab: Lab,
+  parts: Sequence[verdicts.Part],
+  values: Values,
+  begun: float,
 ) -> None:
   # What this session did beside its sweeps, and all sessions' sweeps.
   beside = time.monotonic() - begun - lab.session_seconds
   record = {
-    "study": _program(),
+    "study": name,
     "preset": FLAGS.preset,
-    "command": command(),
+    "command": _command(name),
     "values": vars(values),
     "claims": verdicts.claim_records(parts),
     "wall_seconds": round(lab.seconds + beside, 1),
@@ -440,7 +422,7 @@ def _write(
     files.write_text(lab.workdir / name, _text(content))
   for name, figure in study.figures(measured, values).items():
     plotting.save(figure, lab.workdir / f"{name}.png")
-  _write_verdict(lab, parts, values, begun)
+  _write_verdict(study.name, lab, parts, values, begun)
   return parts
 
 
@@ -466,7 +448,7 @@ def _main(study: Study) -> None:
       workdir,
       FLAGS.overwrite,
       shared.data_flags(),
-      code.digest(code.rests_on(_program_file(), ROOT)),
+      code.digest(code.rests_on(Path(sys.argv[0]).resolve(), ROOT)),
     )
   else:
     lab = Lab(None, workdir, overwrite=False)
