@@ -104,27 +104,27 @@ def summarise(table: pd.DataFrame, values: study.Values) -> pd.DataFrame:
 def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   book, axes = plotting.panels(1, 2, (11, 4.4))
   paired, below = plotting.panels(1, 2, (11, 4.4))
-  for i, metric in enumerate((LOSS, ACCURACY)):
+  for ax, gap, metric in zip(axes[0], below[0], (LOSS, ACCURACY), strict=True):
     curves = sweep.curves(table, "learning_rate", metric.column)
-    ax = axes[0, i]
     figures.draw_curves(
       ax, curves, metric.column, lambda rate: f"rate {rate:g}", since=1
     )
     if not metric.is_accuracy:
       plotting.log_axis(ax, "y")
-    ax = below[0, i]
     figures.draw_differences(
-      ax,
+      gap,
       curves.points[1:],
       metric.scale * (curves.arm(BOOK) - curves.arm(FAST))[:, 1:],
       f"rate {BOOK:g} less rate {FAST:g}",
       margin=metric.scale * metric.margin,
     )
-    ax.axvline(values.crossing, color="black", linestyle=":", linewidth=1)
+    gap.axvline(values.crossing, color="black", linestyle=":", linewidth=1)
     side = "above" if metric.is_accuracy else "below"
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(f"paired difference ({metric.unit})\n{side} 0: 0.5 is better")
-    ax.legend()
+    gap.set_xlabel("epoch")
+    gap.set_ylabel(
+      f"paired difference ({metric.unit})\n{side} 0: 0.5 is better"
+    )
+    gap.legend()
   n = values.seeds
   book.suptitle(f"Learning rates at batch 128, {n} seeds, mean and 95 % band")
   paired.suptitle(

@@ -77,11 +77,6 @@ def _suggestions(
   return table.map(lambda rate: float(f"{rate:.2g}"))
 
 
-def _near(rates: tuple[float, ...], best: float) -> tuple[float, ...]:
-  i = rates.index(best)
-  return rates[max(0, i - 1) : i + 2]
-
-
 def _audit(
   lab: study.Lab, batch_size: int, values: study.Values
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -94,10 +89,11 @@ def _audit(
     budget,
   )
   best = float(tuned.best["grid"].learning_rate)
+  number = values.rates.index(best)
   suggested = _suggestions(lab, batch_size, values)
   arms = {
     f"grid {r:g}": sweep.product(base, learning_rate=r, seed=_seeds(values))
-    for r in _near(values.rates, best)
+    for r in values.rates[max(0, number - 1) : number + 2]
   } | {
     rule: [
       dataclasses.replace(base, learning_rate=rate, seed=seed)
@@ -113,18 +109,14 @@ def _audit(
   return ends, tuned.table.drop(columns="arm")
 
 
-def _too_small_to_too_large(
-  lab: study.Lab, values: study.Values
-) -> pd.DataFrame:
-  """L1's runs: one epoch at batch 128, rates up to 100."""
+def _l1_runs(lab: study.Lab, values: study.Values) -> pd.DataFrame:
+  """Of one epoch at batch 128, from rates too small up to 100."""
   count = 2 * values.decades + 1
   rates = [float(f"{r:.2g}") for r in 100 / 10 ** (np.arange(count) / 2)]
   settings = sweep.Settings(batch_size=L1_BATCH)
   updates = settings.updates_per_epoch(len(lab.dataset.train.labels))
-  points = tuple(updates - 10 * i for i in range(L1_EVALUATIONS))
-  budget = sweep.Budget(
-    updates=updates, evaluate_at=tuple(p for p in points if p > 0)
-  )
+  points = tuple(range(updates, 0, -10)[:L1_EVALUATIONS])
+  budget = sweep.Budget(updates=updates, evaluate_at=points)
   cells = sweep.product(
     settings, learning_rate=rates[::-1], seed=_seeds(values)
   )
@@ -138,12 +130,12 @@ def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
   return {
     "table": pd.concat(runs, ignore_index=True),
     "grid": pd.concat(grids, ignore_index=True),
-    "rates": _too_small_to_too_large(lab, values),
+    "rates": _l1_runs(lab, values),
   }
 
 
 def regrets(table: pd.DataFrame, batch_size: int) -> pd.DataFrame:
-  """Of every rule and seed, [seed x rule]; and "reference", its rate's name."""
+  """Of every rule and seed, [seed x rule], in accuracy."""
   own = table[table["batch_size"] == batch_size]
   wide = own.pivot(index="seed", columns="arm", values="dev_accuracy")
   grid = [arm for arm in wide.columns if str(arm).startswith("grid ")]
@@ -188,45 +180,37 @@ def _l3(table: pd.DataFrame, values: study.Values) -> list[verdicts.Question]:
   ]
 
 
-def _l1_curves(table: pd.DataFrame) -> tuple[tables.Curves, int]:
-  """The runs, and the index of the rate of least mean loss."""
-  curves = tables.curves(table, "learning_rate", "dev_loss", point="step")
-  return curves, int(curves.values[:, :, -1].mean(axis=1).argmin())
-
-
 def _l1(table: pd.DataFrame) -> list[verdicts.Question]:
-  curves, best = _l1_curves(table)
-  ends = curves.values[:, :, -1]
-  late = curves.values[:, :, -L1_EVALUATIONS:].std(axis=2)
-  rates = curves.arms
+  curves = tables.curves(table, "learning_rate", "dev_loss", point="step")
+  rates, ends = curves.arms, curves.values[:, :, -1]
+  late = np.log(curves.values[:, :, -L1_EVALUATIONS:].std(axis=2))
+  best = int(ends.mean(axis=1).argmin())
   # Half a decade apart: two steps are a factor of 10.
-  small, large = max(0, best - 2), min(len(rates) - 1, best + 2)
-  beyond = min(len(rates) - 1, best + 1)
+  near = np.clip(best + np.array([-2, 1, 2]), 0, len(rates) - 1)
+  small, beyond, large = near.tolist()
+  asked = [
+    (
+      name,
+      f"rate {rates[at]:g} has a higher loss than {rates[best]:g}",
+      ends[at] - ends[best],
+    )
+    for name, at in (("too small", small), ("too large", large))
+  ] + [
+    (
+      "worse than guessing",
+      f"rate {rates[-1]:g} ends above ln 10",
+      ends[-1] - tables.GUESSING,
+    ),
+    (
+      "fluctuates",
+      f"the loss varies more at rate {rates[beyond]:g} than at "
+      f"{rates[best]:g} (log of the ratio of sds)",
+      late[beyond] - late[best],
+    ),
+  ]
   return [
     verdicts.Question("L1", name, text, stats.mean_interval(values, seed=0))
-    for name, text, values in (
-      (
-        "too small",
-        f"rate {rates[small]:g} has a higher loss than {rates[best]:g}",
-        ends[small] - ends[best],
-      ),
-      (
-        "too large",
-        f"rate {rates[large]:g} has a higher loss than {rates[best]:g}",
-        ends[large] - ends[best],
-      ),
-      (
-        "worse than guessing",
-        f"rate {rates[-1]:g} ends above ln 10",
-        ends[-1] - tables.GUESSING,
-      ),
-      (
-        "fluctuates",
-        f"the loss varies more at rate {rates[beyond]:g} than at "
-        f"{rates[best]:g} (log of the ratio of sds)",
-        np.log(late[beyond]) - np.log(late[best]),
-      ),
-    )
+    for name, text, values in asked
   ]
 
 
@@ -306,9 +290,10 @@ def _draw_regret(measured: dict[str, Any], values: Any) -> plotting.Figure:
 
 def _draw_rates(measured: dict[str, Any]) -> plotting.Figure:
   figure, axes = plotting.panels(1, 2, (11, 4.4))
-  curves, _ = _l1_curves(measured["rates"])
+  runs = measured["rates"]
+  curves = tables.curves(runs, "learning_rate", "dev_loss", point="step")
   ends = curves.values[:, :, -1]
-  broken = measured["rates"].groupby(["learning_rate", "seed"])
+  broken = runs.groupby(["learning_rate", "seed"])
   stopped = broken["diverged_step"].max().notna().unstack().to_numpy()
   start = curves.values[:, :, 0]
   lost = (

@@ -19,13 +19,14 @@ Cost on two cores: full (30 seeds, 40 epochs) about 8 minutes.
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from experiments._shared import study
 from experiments._shared.metric import BOTH, spread
 from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
-from mnist_jax.sweep import figures, tables
+from mnist_jax.sweep import figures
 
 BOOK = {"test_accuracy": 0.9749, "dev_accuracy": 0.9710, "dev_loss": 0.098}
 BOOK_EXAMPLES = {"test_accuracy": 10_000, "dev_accuracy": 5_000}
@@ -74,10 +75,8 @@ def _width(sizes: object) -> str:
   return str(sizes).split(",")[0]
 
 
-def _ends(table: pd.DataFrame, metric: str) -> tables.Curves:
-  return tables.curves(
-    tables.last_rows(table), "hidden_sizes", metric, point="step"
-  )
+def _ends(table: pd.DataFrame, metric: str) -> Float[np.ndarray, "A S"]:
+  return sweep.curves(table, "hidden_sizes", metric).values[:, :, -1]
 
 
 def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
@@ -86,7 +85,7 @@ def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
       "N1",
       metric.replace("_", " "),
       f"the mean {metric.replace('_', ' ')} over seeds is the book's",
-      stats.mean_interval(_ends(table, metric).values[0, :, 0], seed=0),
+      stats.mean_interval(_ends(table, metric)[0], seed=0),
       "same",
       target=target,
       margin=_margin(metric),
@@ -94,7 +93,7 @@ def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
     for metric, target in BOOK.items()
   ]
   for metric in BOTH:
-    narrow, wide = _ends(table, metric.column).values[:, :, 0]
+    narrow, wide = _ends(table, metric.column)
     questions.append(
       verdicts.Question(
         "N2",
@@ -121,11 +120,12 @@ def summarise(table: pd.DataFrame, values: study.Values) -> pd.DataFrame:
 def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 3, (14, 4.4))
   for ax, metric in zip(axes[0], ("dev_loss", "dev_accuracy"), strict=False):
-    curves = tables.curves(table, "hidden_sizes", metric)
+    curves = sweep.curves(table, "hidden_sizes", metric)
     figures.draw_curves(
       ax, curves, metric, lambda a: f"{_width(a)} hidden units", since=1
     )
   _draw_tests(axes[0, 2], _ends(table, "test_accuracy"))
+  axes[0, 2].set_xticks(range(len(curves.arms)), [*map(_width, curves.arms)])
   figure.suptitle(
     f"The book's run over {values.seeds} seeds (rate 0.2, batch 128, "
     f"{values.epochs} epochs)"
@@ -133,7 +133,7 @@ def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   return {"seeds": figure}
 
 
-def _draw_tests(ax: plotting.Axes, ends: tables.Curves) -> None:
+def _draw_tests(ax: plotting.Axes, ends: Float[np.ndarray, "A S"]) -> None:
   """Every seed's test accuracy beside the book's one number."""
   interval = _book_interval("test_accuracy")
   ax.axhspan(
@@ -145,7 +145,7 @@ def _draw_tests(ax: plotting.Axes, ends: tables.Curves) -> None:
     label="the book's 0.9749, Wilson 95 %",
   )
   ax.axhline(interval.estimate, color="black", linewidth=1)
-  for i, values in enumerate(ends.values[:, :, 0]):
+  for i, values in enumerate(ends):
     look = plotting.series(i) | {"linestyle": "none"}
     places = i + np.linspace(-0.25, 0.25, len(values), endpoint=False)
     ax.plot(places, values, **look, alpha=0.6)
@@ -161,7 +161,6 @@ def _draw_tests(ax: plotting.Axes, ends: tables.Curves) -> None:
       capsize=4,
       label="mean, 95 % interval" if i == 0 else None,
     )
-  ax.set_xticks(range(len(ends.arms)), [*map(_width, ends.arms)])
   ax.set_xlabel("hidden units of the first layer (each point a seed)")
   figures.metric_axis(ax, "test_accuracy")
   ax.legend()

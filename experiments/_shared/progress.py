@@ -38,9 +38,7 @@ class EpochProgress:
 
   def resume(self, epoch: int) -> None:
     """Counts earlier epochs as done; they took no time here."""
-    self._bar.update(epoch)
-    self._bar.reset(self._epochs)
-    self._bar.update(epoch)
+    self._bar.initial = self._bar.n = epoch
 
   def show(self, row: dict[str, Any]) -> None:
     """Shows the metrics row of one epoch."""
@@ -56,9 +54,8 @@ class EpochProgress:
     if row["epoch"]:
       figures += f", {speed:,.0f} examples/s"
     if not self._bar.disable:
-      self._bar.set_postfix_str(figures, refresh=False)
-      self._bar.update(row["epoch"] > 0)
-      self._bar.refresh()
+      self._bar.n = row["epoch"]
+      self._bar.set_postfix_str(figures)
       return
     line = f"epoch {row['epoch']}/{self._epochs}: {figures}"
     if self._done:
@@ -101,9 +98,8 @@ class SweepProgress:
     done = f"{progress.cells_done}/{progress.cells} runs"
     text = f"{done}, {progress.doing}, {left} left"
     if not self._bar.disable:
-      self._bar.set_postfix_str(text, refresh=False)
       self._bar.n = share
-      self._bar.refresh()
+      self._bar.set_postfix_str(text)
       return
     if now - self._said >= self.SECONDS_BETWEEN_LINES or (
       progress.cells_done == progress.cells and now - self._begun > 1

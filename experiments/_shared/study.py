@@ -42,7 +42,7 @@ PRESETS = ("quick", "full")
 TUNING_SEED = 1000
 
 Number = int | float
-Value = Number | str | tuple[Number, ...]
+Value = Number | tuple[Number, ...]
 Arms = Mapping[str, Sequence[sweep.Settings]]
 Case = Callable[[], list[dict[str, Any]]]
 Values = SimpleNamespace  # of the options, by their names
@@ -54,7 +54,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-  """A number, a word or a list of numbers that the presets fix.
+  """A number or a list of numbers that the presets fix.
 
   Each is a flag as well, which overrides the preset's value.
 
@@ -104,8 +104,6 @@ class Option:
     text = f"{self.help} (quick {_shown(self.quick)}, full {_shown(self.full)})"
     if isinstance(self.full, tuple):
       flags.DEFINE_list(self.name, None, text)
-    elif isinstance(self.full, str):
-      flags.DEFINE_string(self.name, None, text)
     elif isinstance(self.full, int):
       least = min(1, self.quick, self.full)
       flags.DEFINE_integer(self.name, None, text, lower_bound=least)
@@ -206,24 +204,19 @@ class Lab:
       metric: A column of development data.
       where: As in `sweep`: dataset, data_flags, name.
     """
-    cells = {
-      family: [
-        cell
-        for candidate in some
-        for cell in sweep.product(candidate, seed=tuning_seeds(seeds))
-      ]
-      for family, some in families.items()
-    }
-    table = self.sweep(cells, budget, **where)
-    best = {}
+    cells: dict[str, list[sweep.Settings]] = {name: [] for name in families}
+    candidates = {}
     for family, some in families.items():
-      numbers = {
-        sweep.cell_key(cell, budget): at // seeds
-        for at, cell in enumerate(cells[family])
-      }
-      own = table[table["arm"] == family]
-      own = own.assign(candidate=own["cell"].map(numbers))
-      best[family] = some[sweep.best_arm(own, "candidate", metric)]
+      for candidate in some:
+        runs = sweep.product(candidate, seed=tuning_seeds(seeds))
+        cells[family] += runs
+        candidates |= {sweep.cell_key(run, budget): candidate for run in runs}
+    table = self.sweep(cells, budget, **where)
+    ends = table.assign(candidate=table["cell"].map(candidates))
+    best = {
+      family: sweep.best_arm(own, "candidate", metric)
+      for family, own in ends.groupby("arm", sort=False)
+    }
     return Tuned(best, table)
 
   def sweep(

@@ -40,7 +40,8 @@ from mnist_jax import plotting, stats
 from mnist_jax.stats import slopes, verdicts
 from mnist_jax.sweep import tables
 
-RATE, ADAM_RATE = 0.1, 0.01
+RATE = 0.1
+RATES = {"sgd": RATE, "momentum": RATE, "adam": 0.01}
 CURVATURE = 0.1
 NEAR = 1e-6
 NOISE = 1e-2  # of the arm "noisy"
@@ -79,10 +80,6 @@ def near_starts(seeds: int) -> Float[Array, "S 2"]:
   return jnp.stack([jnp.ones(seeds), offsets], axis=1)
 
 
-def _rate(kind: str) -> float:
-  return ADAM_RATE if kind == "adam" else RATE
-
-
 def measure(lab: study.Lab, values: study.Values) -> pd.DataFrame:
   near = near_starts(values.seeds)
   on_it = near.at[:, 1].set(0)
@@ -100,7 +97,7 @@ def measure(lab: study.Lab, values: study.Values) -> pd.DataFrame:
   for number, (arm, kind, starts, curvature, noise) in enumerate(arms):
     found = surface.escape(
       kind,
-      _rate(kind),
+      RATES[kind],
       starts,
       jnp.full(values.seeds, curvature),
       jnp.full(values.seeds, noise),
@@ -247,7 +244,7 @@ def draw_paths() -> plotting.Figure:
   for i, (label, kind, y0, noise, steps) in enumerate(PATHS):
     start, key = jnp.array([1.0, y0]), jax.random.key(i)
     points = np.asarray(
-      surface.path(kind, _rate(kind), start, CURVATURE, noise, key, steps=steps)
+      surface.path(kind, RATES[kind], start, CURVATURE, noise, key, steps=steps)
     )
     look = plotting.series(i) | {"marker": None}
     left.plot(*points.T, **look)
