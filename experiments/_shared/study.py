@@ -205,7 +205,7 @@ class Lab:
       where: As in `sweep`: dataset, data_flags, name.
     """
     cells: dict[str, list[sweep.Settings]] = {name: [] for name in families}
-    candidates = {}
+    candidates: dict[str, sweep.Settings] = {}
     for family, some in families.items():
       for candidate in some:
         runs = sweep.product(candidate, seed=tuning_seeds(seeds))
