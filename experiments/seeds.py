@@ -124,8 +124,8 @@ def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
     figures.draw_curves(
       ax, curves, metric, lambda a: f"{_width(a)} hidden units", since=1
     )
-  _draw_tests(axes[0, 2], _ends(table, "test_accuracy"))
-  axes[0, 2].set_xticks(range(len(curves.arms)), [*map(_width, curves.arms)])
+  ends = zip(curves.arms, _ends(table, "test_accuracy"), strict=True)
+  _draw_tests(axes[0, 2], {_width(arm): values for arm, values in ends})
   figure.suptitle(
     f"The book's run over {values.seeds} seeds (rate 0.2, batch 128, "
     f"{values.epochs} epochs)"
@@ -133,7 +133,9 @@ def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   return {"seeds": figure}
 
 
-def _draw_tests(ax: plotting.Axes, ends: Float[np.ndarray, "A S"]) -> None:
+def _draw_tests(
+  ax: plotting.Axes, ends: dict[str, Float[np.ndarray, " S"]]
+) -> None:
   """Every seed's test accuracy beside the book's one number."""
   interval = _book_interval("test_accuracy")
   ax.axhspan(
@@ -145,10 +147,8 @@ def _draw_tests(ax: plotting.Axes, ends: Float[np.ndarray, "A S"]) -> None:
     label="the book's 0.9749, Wilson 95 %",
   )
   ax.axhline(interval.estimate, color="black", linewidth=1)
-  for i, values in enumerate(ends):
-    look = plotting.series(i) | {"linestyle": "none"}
-    places = i + np.linspace(-0.25, 0.25, len(values), endpoint=False)
-    ax.plot(places, values, **look, alpha=0.6)
+  figures.draw_arms(ax, ends)
+  for i, values in enumerate(ends.values()):
     mean = stats.mean_interval(values, seed=0)
     plotting.error_bars(
       ax,

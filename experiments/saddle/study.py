@@ -38,7 +38,7 @@ from experiments._shared.metric import spread
 from experiments.saddle import surface
 from mnist_jax import plotting, stats
 from mnist_jax.stats import slopes, verdicts
-from mnist_jax.sweep import tables
+from mnist_jax.sweep import figures, tables
 
 RATE = 0.1
 RATES = {"sgd": RATE, "momentum": RATE, "adam": 0.01}
@@ -280,17 +280,6 @@ def _draw_trend(
   ax.legend()
 
 
-def _draw_arms(ax: plotting.Axes, table: pd.DataFrame) -> None:
-  names = ("plain", "noisy", "momentum", "adam")
-  for i, name in enumerate(names):
-    steps = _steps(table, name)
-    places = i + np.linspace(-0.25, 0.25, len(steps), endpoint=False)
-    look = plotting.series(i) | {"linestyle": "none"}
-    ax.plot(places, steps, **look, alpha=0.5)
-  ax.set_xticks(range(len(names)), names)
-  ax.set_xlabel("each point a seed")
-
-
 def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 3, (15, 4.4))
   by_noise, by_curvature, arms = axes[0]
@@ -306,7 +295,9 @@ def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   _draw_trend(by_curvature, flat, label, line, "slope −1")
   by_curvature.set_xlabel("curvature c of the saddle (flat to the left)")
   plotting.log_axis(by_curvature, "x", flat.points)
-  _draw_arms(arms, table)
+  names = ("plain", "noisy", "momentum", "adam")
+  figures.draw_arms(arms, {name: _steps(table, name) for name in names})
+  arms.set_xlabel("each point a seed")
   for ax in axes[0]:
     ax.set_ylabel("steps to leave")
   for ax in (by_curvature, arms):

@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-  """Replaces a file by this text, whole."""
+  """Replaces a file by this text, in UTF-8."""
   with replacing(path) as temporary:
     temporary.write_text(text, "utf-8")
 

@@ -1,6 +1,6 @@
 """The figures that studies have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -120,3 +120,14 @@ def draw_effects(
       )
     ax.set_yticks(range(len(names)), list(names))
     ax.set_ylim(len(names) - 0.5, -0.5)
+
+
+def draw_arms(
+  ax: plotting.Axes, arms: Mapping[str, Float[np.ndarray, " S"]]
+) -> None:
+  """A point for each seed, the arms side by side."""
+  for i, values in enumerate(arms.values()):
+    places = i + np.linspace(-0.25, 0.25, len(values), endpoint=False)
+    look = plotting.series(i) | {"linestyle": "none"}
+    ax.plot(places, values, **look, alpha=0.5)
+  ax.set_xticks(range(len(arms)), list(arms))
