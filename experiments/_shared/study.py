@@ -38,7 +38,6 @@ from mnist_jax.sweep import store
 from mnist_jax.training import run_directory
 
 FLAGS = flags.FLAGS
-PRESETS = ("quick", "full")
 TUNING_SEED = 1000
 
 Number = int | float
@@ -118,29 +117,25 @@ def _shown(value: Value) -> str:
   return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+@dataclasses.dataclass
 class Lab:
-  """Where a study measures: its data, its directory, its devices.
+  """Where a study measures: its data and its directory.
 
   Attributes:
+    overwrite: Whether the next sweep or collection begins afresh.
+    data_flags: Those that load the data set, for the replays.
+    code_key: Of the code on which what `collect` files rests.
     seconds: The time spent in sweeps, over all sessions of the study.
     session_seconds: The same of this session alone.
   """
 
-  def __init__(
-    self,
-    dataset: data.Dataset | None,
-    workdir: Path,
-    overwrite: bool,
-    data_flags: Sequence[str] = (),
-    code_key: str = "any",  # of what `collect` files
-  ):
-    self._dataset = dataset
-    self.workdir = workdir
-    self.seconds = 0.0
-    self.session_seconds = 0.0
-    self._overwrite = overwrite
-    self._data_flags = data_flags  # that load the data set, for the replays
-    self._code_key = code_key
+  _dataset: data.Dataset | None
+  workdir: Path
+  overwrite: bool
+  data_flags: Sequence[str] = ()
+  code_key: str = "any"
+  seconds: float = 0.0
+  session_seconds: float = 0.0
 
   @property
   def dataset(self) -> data.Dataset:
@@ -169,10 +164,10 @@ class Lab:
       cases: By a key, a function without arguments that returns its records,
         as JSON has them.
     """
-    path = self.workdir / f"{name}-{self._code_key}.jsonl"
-    if self._overwrite:
+    path = self.workdir / f"{name}-{self.code_key}.jsonl"
+    if self.overwrite:
       path.unlink(missing_ok=True)
-      self._overwrite = False
+      self.overwrite = False
     done = _done_cases(path)
     begun = time.monotonic()
     todo = [case for case in cases if case not in done]
@@ -251,12 +246,12 @@ class Lab:
         every,
         budget,
         dataset=dataset or self.dataset,
-        data_flags=(*self._data_flags, *data_flags),
+        data_flags=(*self.data_flags, *data_flags),
         workdir=self.workdir / name,
-        overwrite=self._overwrite,
+        overwrite=self.overwrite,
         on_progress=shown.show,
       )
-    self._overwrite = False  # a second sweep adds to the first
+    self.overwrite = False  # a second sweep adds to the first
     self.session_seconds += time.monotonic() - begun
     self.seconds = sum(
       block["seconds"]
