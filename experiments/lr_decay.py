@@ -86,7 +86,12 @@ def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
 
 
 def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
-  questions = []
+  choice, questions = measured["choice"], []
+  large, factor = choice["learning_rate"], choice["gamma"]
+  note = (
+    f"rate {large:g}, from epoch {choice['boundaries'][0]:g} on "
+    f"{large * factor:g}; best fixed {choice['fixed']:g}"
+  )
   for metric in BOTH:
     curves = sweep.curves(measured["table"], "arm", metric.column)
     decayed, *others = curves.values[:, :, -1]
@@ -96,19 +101,11 @@ def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
         f"against {arm}",
         f"large then small does better than the {arm}",
         metric.gain(decayed, other),
-        note=_choice_text(measured["choice"]),
+        note=note,
       )
       for arm, other in zip(ARMS[1:], others, strict=True)
     ]
   return verdicts.judge(questions)
-
-
-def _choice_text(choice: dict[str, Any]) -> str:
-  large, factor = choice["learning_rate"], choice["gamma"]
-  return (
-    f"rate {large:g}, from epoch {choice['boundaries'][0]:g} on "
-    f"{large * factor:g}; best fixed {choice['fixed']:g}"
-  )
 
 
 def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
@@ -131,9 +128,8 @@ def draw(measured: study.Tables, values: study.Values) -> study.Figures:
     "large alone": f"large alone, {large:g}",
     "small alone": f"small alone, {large * choice['gamma']:g}",
   }
-  for i, metric in enumerate((LOSS, ACCURACY)):
+  for (above, below), metric in zip(axes.T, (LOSS, ACCURACY), strict=True):
     curves = sweep.curves(measured["table"], "arm", metric.column)
-    above, below = axes[:, i]
     figures.draw_curves(
       above, curves, metric.column, lambda arm: names[str(arm)], since=1
     )

@@ -341,13 +341,6 @@ class Study:
       return self.draw(measured, values)
 
 
-def _command(name: str) -> str:
-  """This process, as one would type it, but for where the results go."""
-  places = ("--workdir", "--overwrite")
-  given = [arg for arg in sys.argv[1:] if not arg.startswith(places)]
-  return shlex.join(["python", "-m", f"experiments.{name}", *given])
-
-
 def _write_verdict(
   name: str,
   lab: Lab,
@@ -357,10 +350,12 @@ def _write_verdict(
 ) -> None:
   # What this session did beside its sweeps, and all sessions' sweeps.
   beside = time.monotonic() - begun - lab.session_seconds
+  places = ("--workdir", "--overwrite")
+  given = [arg for arg in sys.argv[1:] if not arg.startswith(places)]
   record = {
     "study": name,
     "preset": FLAGS.preset,
-    "command": _command(name),
+    "command": shlex.join(["python", "-m", f"experiments.{name}", *given]),
     "values": vars(values),
     "claims": verdicts.claim_records(parts),
     "wall_seconds": round(lab.seconds + beside, 1),
