@@ -128,13 +128,7 @@ def _line(name: str, found: Found) -> dict[str, str]:
 def table(
   found: Found, columns: Sequence[str] = _COLUMNS, page: str = ""
 ) -> str:
-  """Every claim of the chapter, in Markdown.
-
-  Args:
-    found: What `read` found.
-    columns: The columns shown.
-    page: The page with a section for each claim, to which its name leads.
-  """
+  """Every claim of the chapter, in Markdown; its name leads to `page`."""
   rows = []
   for name in CLAIMS:
     line = _line(name, found)

@@ -79,9 +79,7 @@ def run(
 ) -> NoReturn:
   """Parses flags, runs `main(argv)`, and turns a user's mistake into one line.
 
-  Args:
-    doc: the experiment's docstring, shown by --help.
-    arguments: whether it takes arguments that are not flags.
+  --help shows `doc`. Only with `arguments` are there any that are no flags.
   """
 
   def guarded(argv: list[str]) -> None:

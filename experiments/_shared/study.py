@@ -158,11 +158,8 @@ class Lab:
   ) -> list[dict[str, Any]]:
     """The records of all cases, each filed in NAME.jsonl when it is done.
 
-    A study that stops goes on with the cases that its code has not done.
-
-    Args:
-      cases: By a key, a function without arguments that returns its records,
-        as JSON has them.
+    A study that stops goes on with the cases that its code has not done. A
+    case returns its records as JSON has them.
     """
     path = self.workdir / f"{name}-{self.code_key}.jsonl"
     if self.overwrite:
@@ -226,15 +223,12 @@ class Lab:
     """`sweep.run` with its progress shown and its results filed.
 
     Args:
-      cells: The cells, or those of each arm by its name. A cell of two arms is
-        run once.
+      cells: The cells, or those of each arm by its name, which the table then
+        has in a column `arm`. A cell of two arms is run once.
       dataset: The study's by default; another needs another `name`.
       data_flags: The flags with which `experiments.replay` makes it from the
         study's.
       name: The directory's inside the study's.
-
-    Returns:
-      The table, with the column `arm` where arms are given.
     """
     if isinstance(cells, Mapping):
       every = list(dict.fromkeys(itertools.chain(*cells.values())))

@@ -159,9 +159,7 @@ def _derived(table: pd.DataFrame, most: int) -> list[verdicts.Part]:
 
 def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
   plain = _steps(table, "plain")
-  lost = table[
-    (table["arm"] != "stands still") & (table["left"] == values.most)
-  ]
+  lost = table.query(f"arm != 'stands still' and left == {values.most}")
   note = f"{len(lost)} runs did not leave" if len(lost) else ""
   flat = _by(table, "curvature")
   ask = functools.partial(verdicts.Question, "S2", note=note)
