@@ -27,6 +27,17 @@ def metric_axis(ax: plotting.Axes, metric: str) -> None:
     ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.5g}")
 
 
+def draw_arms(
+  ax: plotting.Axes, arms: Mapping[str, Float[np.ndarray, " S"]]
+) -> None:
+  """A point for each seed, the arms side by side."""
+  for i, values in enumerate(arms.values()):
+    places = i + np.linspace(-0.25, 0.25, len(values), endpoint=False)
+    look = plotting.series(i) | {"linestyle": "none"}
+    ax.plot(places, values, **look, alpha=0.5)
+  ax.set_xticks(range(len(arms)), list(arms))
+
+
 def draw_curves(
   ax: plotting.Axes,
   curves: Curves,
@@ -120,14 +131,3 @@ def draw_effects(
       )
     ax.set_yticks(range(len(names)), list(names))
     ax.set_ylim(len(names) - 0.5, -0.5)
-
-
-def draw_arms(
-  ax: plotting.Axes, arms: Mapping[str, Float[np.ndarray, " S"]]
-) -> None:
-  """A point for each seed, the arms side by side."""
-  for i, values in enumerate(arms.values()):
-    places = i + np.linspace(-0.25, 0.25, len(values), endpoint=False)
-    look = plotting.series(i) | {"linestyle": "none"}
-    ax.plot(places, values, **look, alpha=0.5)
-  ax.set_xticks(range(len(arms)), list(arms))
