@@ -21,8 +21,6 @@ Cost on two cores: full (30 seeds and 3 to tune with, 10 epochs) about 6
 minutes.
 """
 
-import functools
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -51,7 +49,7 @@ OPTIONS = (
 )
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
+def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
   sparse = sparse_features.sparsify(lab.dataset, values.lowest, SPARSE_SEED)
   flags = (f"--sparse_lowest={values.lowest}", f"--sparse_seed={SPARSE_SEED}")
   sets = {"sparse": (sparse, flags), "control": (lab.dataset, ())}
@@ -61,17 +59,9 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
   }
   tuned, fresh = [], []
   for name, (dataset, data_flags) in sets.items():
-    where: dict[str, Any] = {
-      "dataset": dataset,
-      "data_flags": data_flags,
-      "name": name,
-    }
-    found = lab.tune(
-      candidates,
-      values.tuning_seeds,
-      sweep.Budget(epochs=values.epochs),
-      **where,
-    )
+    where = dict[str, Any](dataset=dataset, data_flags=data_flags, name=name)
+    budget = sweep.Budget(epochs=values.epochs)
+    found = lab.tune(candidates, values.tuning_seeds, budget, **where)
     tuned.append(found.table.assign(data=name))
     table = lab.sweep(
       {
@@ -92,13 +82,18 @@ def _curves(table: pd.DataFrame, name: str, metric: str) -> tables.Curves:
   return tables.curves(table[table["data"] == name], "optimizer", metric)
 
 
+def _rates(table: pd.DataFrame) -> pd.Series:
+  """The tuned rate, by data and optimiser."""
+  return table.groupby(["data", "optimizer"])["learning_rate"].first()
+
+
 def _note(table: pd.DataFrame, kind: str) -> str:
   """The tuned rates of a method and of SGD, and which lie on an edge."""
+  rates = _rates(table)
   texts = []
   for name in ("sparse", "control"):
     for method in (kind, "sgd"):
-      own = table[(table["data"] == name) & (table["optimizer"] == method)]
-      rate = float(own["learning_rate"].iloc[0])
+      rate = float(rates[name, method])
       edge = rate in (GRIDS[method][0], GRIDS[method][-1])
       texts.append(
         f"{method} {rate:g} on {name}{' (edge of the grid)' if edge else ''}"
@@ -106,9 +101,7 @@ def _note(table: pd.DataFrame, kind: str) -> str:
   return ", ".join(texts)
 
 
-def judge(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> list[verdicts.Part]:
+def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   table = measured["table"]
   questions = []
   for metric in BOTH:
@@ -137,9 +130,7 @@ def judge(
   return verdicts.judge(questions)
 
 
-def summarise(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> pd.DataFrame:
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """Mean and sd over seeds by data, method and rate: tuning, then fresh."""
   parts = []
   for stage in ("tuning", "table"):
@@ -152,24 +143,14 @@ def summarise(
   return pd.concat(parts, ignore_index=True)
 
 
-def _label(rates: pd.Series, kind: object) -> str:
-  return f"{kind}, rate {rates[kind]:g}"
-
-
-def draw(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(2, 2, (11, 8.4))
   table = measured["table"]
-  for row, name in enumerate(("sparse", "control")):
-    for column, metric in enumerate(("dev_loss", "dev_accuracy")):
-      ax = axes[row, column]
+  for row, name in zip(axes, ("sparse", "control"), strict=True):
+    labels = {k: f"{k}, rate {r:g}" for k, r in _rates(table)[name].items()}
+    for ax, metric in zip(row, ("dev_loss", "dev_accuracy"), strict=True):
       curves = _curves(table, name, metric)
-      own = table[table["data"] == name]
-      rates = own.groupby("optimizer")["learning_rate"].first()
-      figures.draw_curves(
-        ax, curves, metric, functools.partial(_label, rates), since=1
-      )
+      figures.draw_curves(ax, curves, metric, labels.__getitem__, since=1)
       ax.set_title(
         f"pixels shown in {100 * values.lowest:g} to 100 % of examples"
         if name == "sparse"

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -101,35 +102,31 @@ def directory(study: str) -> Path:
   return base() / f"{study}-{key}"
 
 
+def _read(path: Path) -> dict[str, Any]:
+  """What a file of JSON holds; nothing if it cannot be read."""
+  try:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+  except (OSError, ValueError):
+    return {}
+  return found
+
+
 def _stamp(study: str, digest: str) -> dict[str, str]:
   return {"code": code_key(study), "data": digest}
 
 
 def is_done(study: str, digest: str) -> bool:
-  """Whether its verdict there is of this code and these data.
-
-  Args:
-    digest: of the data set.
-  """
+  """Whether its verdict there is of this code, and of data of this digest."""
   folder = directory(study)
-  try:
-    found = json.loads((folder / _STAMP).read_text("utf-8"))
-  except (OSError, ValueError):
-    return False
   there = (folder / "verdict.json").is_file()
-  return there and bool(found == _stamp(study, digest))
+  return there and _read(folder / _STAMP) == _stamp(study, digest)
 
 
 def seconds_before(study: str) -> float | None:
   """What the study took when its results were committed, if it was so run."""
-  try:
-    path = ROOT / "results" / study / "verdict.json"
-    found = json.loads(path.read_text("utf-8"))
-  except (OSError, ValueError):
-    return None
-  return (
-    float(found["wall_seconds"]) if found["preset"] == FLAGS.preset else None
-  )
+  found = _read(ROOT / "results" / study / "verdict.json")
+  same = found.get("preset") == FLAGS.preset
+  return float(found["wall_seconds"]) if same else None
 
 
 def run_study(study: str, digest: str) -> bool:
@@ -149,13 +146,8 @@ def run_study(study: str, digest: str) -> bool:
   if code:
     print(f"{study} failed with exit code {code}", file=sys.stderr)
     return False
-  with files.replacing(folder / _STAMP) as path:
-    path.write_text(json.dumps(_stamp(study, digest)), "utf-8")
+  files.write_text(folder / _STAMP, json.dumps(_stamp(study, digest)))
   return True
-
-
-def _minutes(seconds: float) -> str:
-  return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _announce(
@@ -167,9 +159,9 @@ def _announce(
   known = [seconds for seconds in expected if seconds is not None]
   text = f"[{place}] {study} ({', '.join(STUDIES[study])})"
   if expected[0] is not None:
-    text += f", about {_minutes(expected[0])}"
+    text += f", about {claims.in_words(expected[0])}"
   if len(known) == len(todo):
-    text += f"; all that is left, about {_minutes(sum(known))}"
+    text += f"; all that is left, about {claims.in_words(sum(known))}"
   print(text, file=sys.stderr, flush=True)
 
 
@@ -215,21 +207,13 @@ def chosen() -> list[str]:
   return [name for name in STUDIES if not FLAGS.only or name in FLAGS.only]
 
 
-def verdicts_of(studies: Sequence[str]) -> claims.Found:
-  """As `claims.read`, of the studies' directories."""
-  found: claims.Found = {}
-  for study in studies:
-    found |= claims.read(directory(study), "verdict.json")
-  return found
-
-
 def main(_: list[str]) -> None:
   studies = chosen()
   if FLAGS.publish and FLAGS.preset != "full":
     raise InputError(f"--publish: --preset={FLAGS.preset}, expected full")
   failed = run_all(studies, data.load().digest)
   done = [name for name in studies if name not in failed]
-  print(claims.plain_table(verdicts_of(done)))
+  print(claims.plain_table(claims.read(*map(directory, done))))
   print(f"in {base()}: figures, tables and verdicts of each study")
   if FLAGS.publish:
     for study in done:

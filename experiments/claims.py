@@ -8,6 +8,7 @@ Reads results/*/verdict.json, which the studies wrote; a claim without one is
 listed as not judged yet.
 """
 
+import collections
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from absl import flags
 from experiments._shared import app
 from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
+from mnist_jax.stats.verdicts import Verdict
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).parent.parent
@@ -61,14 +63,14 @@ def define_flags() -> None:
 Found = dict[str, tuple[dict[str, Any], dict[str, Any]]]
 
 
-def read(folder: Path, pattern: str = "*/verdict.json") -> Found:
-  """The verdicts in a folder: of each claim its record and its study's.
+def read(*folders: Path) -> Found:
+  """The verdicts in folders: of each claim its record and its study's.
 
   Raises:
     InputError: A file that is no verdict, or a claim judged by two studies.
   """
   found: Found = {}
-  for path in sorted(folder.glob(pattern)):
+  for path in sorted(p for f in folders for p in f.rglob("verdict.json")):
     try:
       study = json.loads(path.read_text("utf-8"))
       claims = {claim["claim"]: claim for claim in study["claims"]}
@@ -87,7 +89,8 @@ def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
   return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
-def _time(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+  """A time, in seconds or minutes."""
   return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
@@ -109,19 +112,15 @@ def _line(name: str, found: Found) -> dict[str, str]:
   if name not in found:
     return line
   claim, study = found[name]
-  verdicts = [part["verdict"] for part in claim["parts"]]
-  counts = {
-    verdict: verdicts.count(verdict)
-    for verdict in ("holds", "does not hold", "undecided")
-  }
+  counts = collections.Counter(part["verdict"] for part in claim["parts"])
   part = _leading_part(claim)
   value = part["note"] if part["effect"] is None else _effect(part)
   return line | {
     "verdict": claim["verdict"],
-    "its parts": ", ".join(f"{n} {v}" for v, n in counts.items() if n),
+    "its parts": ", ".join(f"{counts[v]} {v}" for v in Verdict if counts[v]),
     "effect": f"{part['name']}: {value or 'derived'}",
     "n": str(claim["n"] or "derived"),
-    "time": _time(study["wall_seconds"]),
+    "time": in_words(study["wall_seconds"]),
     "command": f"`{study['command']}`",
   }
 
@@ -129,13 +128,7 @@ def _line(name: str, found: Found) -> dict[str, str]:
 def table(
   found: Found, columns: Sequence[str] = _COLUMNS, page: str = ""
 ) -> str:
-  """Every claim of the chapter, in Markdown.
-
-  Args:
-    found: What `read` found.
-    columns: The columns shown.
-    page: The page with a section for each claim, to which its name leads.
-  """
+  """Every claim of the chapter, in Markdown; its name leads to `page`."""
   rows = []
   for name in CLAIMS:
     line = _line(name, found)
@@ -154,11 +147,7 @@ def plain_table(found: Found) -> str:
     if name in found
   ]
   rows[0][1] = ""
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return "\n".join(
-    "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True))
-    for row in rows
-  )
+  return "\n".join(app.aligned(rows))
 
 
 def _part_cells(part: dict[str, Any]) -> list[str]:
@@ -198,7 +187,7 @@ def details(found: Found) -> str:
       *([study["date"]] if "date" in study else []),
       f"{device['count']} x {device['kind']}",
       f"jax {study['versions']['jax']}",
-      _time(study["wall_seconds"]),
+      in_words(study["wall_seconds"]),
     ]
     columns = ("part", "in words", "claimed", "effect", "n", "verdict", "note")
     text += [
@@ -218,12 +207,10 @@ def regret_table(folder: Path) -> str:
     InputError: As `read`.
   """
   by_size = pd.read_csv(folder / "lr_range_audit" / "summary.csv")
-  (parts,) = (
-    claim["parts"] for name, (claim, _) in read(folder).items() if name == "L3"
-  )
+  parts = {part["name"]: part for part in read(folder)["L3"][0]["parts"]}
   rows = []
   for rule, own in by_size.groupby("rule", sort=False):
-    (part,) = (p for p in parts if p["name"] == f"rule {rule}")
+    part = parts[f"rule {rule}"]
     low, high = (100 * limit for limit in part["interval"])
     medians = ", ".join(f"{value:.2f}" for value in own["regret_median"])
     mean = f"{100 * part['effect']:.2f} ({low:.2f} to {high:.2f})"
@@ -274,8 +261,7 @@ def main(_: list[str]) -> None:
   print(plain_table(read(ROOT / "results")))
   if FLAGS.write:
     for path, text in written(ROOT).items():
-      with files.replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")
+      files.write_text(path, text)
 
 
 if __name__ == "__main__":

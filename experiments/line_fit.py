@@ -21,9 +21,9 @@ farther out lower them.
 """
 
 from fractions import Fraction
-from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from experiments._shared import study
@@ -71,18 +71,17 @@ def fit(xs: tuple[int, ...], w: Fraction = SLOPE) -> Fit:
   """The exact numbers of a batch; w and some x must not be 0."""
   value = loss(tuple(w * x for x in xs))
   curvature = Fraction(sum(x * x for x in xs), len(xs))
-  gradient = w * curvature
   return Fit(
-    value,
-    gradient,
-    w / value,
-    w / gradient,
-    2 / curvature,
-    w - w / value * gradient,
+    loss=value,
+    gradient=w * curvature,
+    text_rate=w / value,
+    descent_rate=1 / curvature,
+    stable_below=2 / curvature,
+    text_step=w - w / value * w * curvature,
   )
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
+def measure(lab: study.Lab, values: study.Values) -> pd.DataFrame:
   return pd.DataFrame(
     [
       {"batch": name, "points": len(xs)}
@@ -92,116 +91,90 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
   )
 
 
-def _rate_note(batch: Fit) -> str:
-  return (
-    "J stands where the gradient belongs: by the gradient the rate is "
-    f"{batch.descent_rate}, and at {batch.text_rate} a step goes from "
-    f"{SLOPE} to {batch.text_step}"
-  )
-
-
-def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
+def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
   three, five, again = (
     fit(BATCHES[name])
     for name in ("three points", "five points", "the three points twice")
   )
   slip = loss(PRINTED)
-  wanted = (
-    (
-      "J, three points",
-      "J = 0.333",
-      three.loss == Fraction(1, 3),
-      f"J = {three.loss}",
-    ),
-    (
-      "eta, three points",
-      "w - eta J = 0 at eta = 1.5",
-      three.text_rate == Fraction(3, 2),
-      _rate_note(three),
-    ),
-    (
-      "J, five points",
-      "J = 0.25",
-      five.loss == Fraction(1, 4),
-      f"J = {five.loss} with 0.5 squared, as the line misses there; the "
-      f"printed 0.25 squared would give {slip} = {float(slip)}",
-    ),
-    (
-      "eta, five points",
-      "w - eta J = 0 at eta = 2",
-      five.text_rate == 2,
-      _rate_note(five),
-    ),
-    (
-      "larger batch, larger rate",
-      "the rate of the five points is the larger",
-      five.text_rate > three.text_rate
-      and five.descent_rate > three.descent_rate,
-      f"by {five.text_rate / three.text_rate}, by the gradient too; but the "
-      f"three points twice have {again.text_rate} again: it is where the new "
-      "points lie, not how many they are",
-    ),
+  more = (
+    " with 0.5 squared, as the line misses there; the printed 0.25 squared "
+    f"would give {slip} = {float(slip)}"
   )
-  return [
-    verdicts.derived("B9", name, text, truth, note)
-    for name, text, truth, note in wanted
-  ]
+  parts = []
+  for name, found, shown, j, eta, note in (
+    ("three points", three, "0.333", Fraction(1, 3), Fraction(3, 2), ""),
+    ("five points", five, "0.25", Fraction(1, 4), Fraction(2), more),
+  ):
+    parts += [
+      verdicts.derived(
+        "B9",
+        f"J, {name}",
+        f"J = {shown}",
+        found.loss == j,
+        f"J = {found.loss}{note}",
+      ),
+      verdicts.derived(
+        "B9",
+        f"eta, {name}",
+        f"w - eta J = 0 at eta = {float(eta):g}",
+        found.text_rate == eta,
+        "J stands where the gradient belongs: by the gradient the rate is "
+        f"{found.descent_rate}, and at {found.text_rate} a step goes from "
+        f"{SLOPE} to {found.text_step}",
+      ),
+    ]
+  larger = verdicts.derived(
+    "B9",
+    "larger batch, larger rate",
+    "the rate of the five points is the larger",
+    five.text_rate > three.text_rate and five.descent_rate > three.descent_rate,
+    f"by {five.text_rate / three.text_rate}, by the gradient too; but the "
+    f"three points twice have {again.text_rate} again: it is where the new "
+    "points lie, not how many they are",
+  )
+  return [*parts, larger]
 
 
-def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, values: study.Values) -> pd.DataFrame:
   """The table's fractions as they are, which the decimals would round."""
   return table
 
 
 def _draw_batch(ax: plotting.Axes, name: str) -> None:
-  xs, batch = BATCHES[name], fit(BATCHES[name])
-  reach = [-2.6, 2.6]
+  xs, batch, slope = BATCHES[name], fit(BATCHES[name]), float(SLOPE)
+  reach = np.array([-2.6, 2.6])
   ax.axhline(0, color="#888888", linewidth=1, label="best line, w = 0")
   ax.plot(
-    reach,
-    [float(SLOPE) * x for x in reach],
-    color="#B00020",
-    label=f"line at work, w = {float(SLOPE)}",
+    reach, slope * reach, color="#B00020", label=f"line at work, w = {slope}"
   )
   for group, colour, label in (
     (THREE, plotting.COLOURS[0], "three points"),
     (sorted(set(xs) - set(THREE)), plotting.COLOURS[4], "two points more"),
   ):
     if group:
-      ax.plot(
-        list(group),
-        [0] * len(group),
-        linestyle="none",
-        marker="o",
-        markersize=9,
-        color=colour,
-        label=label,
-        zorder=3,
-      )
-  for x in xs:
-    end = float(SLOPE * x)
-    if x:
-      ax.plot([x, x], [0, end], color="black", linestyle=":", linewidth=1.2)
-      ax.annotate(
-        f"{abs(end):g}",
-        (x, end / 2),
-        textcoords="offset points",
-        xytext=(7, 0),
-        va="center",
-      )
-  ax.set_title(
-    f"m = {len(xs)}: J = {batch.loss}, w / J = {float(batch.text_rate):g}\n"
-    f"by the gradient: 1 / mean(x²) = {float(batch.descent_rate):g}"
+      ax.scatter(group, [0] * len(group), 81, colour, label=label, zorder=3)
+  for x in filter(None, xs):
+    ax.plot([x, x], [0, slope * x], "k:", linewidth=1.2)
+    ax.annotate(
+      f"{abs(slope * x):g}",
+      (x, slope * x / 2),
+      textcoords="offset points",
+      xytext=(7, 0),
+      va="center",
+    )
+  ax.set(
+    title=f"m = {len(xs)}: J = {batch.loss}, w / J = "
+    f"{float(batch.text_rate):g}\n"
+    f"by the gradient: 1 / mean(x²) = {float(batch.descent_rate):g}",
+    xlabel="x",
+    ylabel="y",
+    ylim=(-1.6, 1.6),
   )
-  ax.set_xlabel("x")
-  ax.set_ylabel("y")
-  ax.set_ylim(-1.6, 1.6)
   ax.legend(loc="upper left")
 
 
-def draw(
-  table: pd.DataFrame, values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 2, (11, 4.6))
   for ax, name in zip(axes[0], ("three points", "five points"), strict=True):
     _draw_batch(ax, name)

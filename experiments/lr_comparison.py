@@ -17,8 +17,6 @@ Test: Student's t over seeds, Holm over all parts, 95 % bootstrap intervals.
 Cost on two cores: full (50 seeds, 30 epochs, 200 runs) about 8 minutes.
 """
 
-from types import SimpleNamespace
-
 import pandas as pd
 
 from experiments._shared import study
@@ -40,7 +38,7 @@ OPTIONS = (
 )
 
 
-def check(values: SimpleNamespace) -> None:
+def check(values: study.Values) -> None:
   missing = {BOOK, FAST} - set(values.rates)
   if missing:
     raise InputError(
@@ -54,12 +52,12 @@ def check(values: SimpleNamespace) -> None:
     )
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
+def measure(lab: study.Lab, values: study.Values) -> pd.DataFrame:
   cells = sweep.product(learning_rate=values.rates, seed=range(values.seeds))
   return lab.sweep(cells, sweep.Budget(epochs=values.epochs, evaluate_every=1))
 
 
-def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
+def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
   questions = []
   for metric in BOTH:
     curves = sweep.curves(table, "learning_rate", metric.column)
@@ -96,39 +94,37 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
   return verdicts.judge(questions)
 
 
-def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, values: study.Values) -> pd.DataFrame:
   """Mean and sd over seeds by rate and epoch."""
   return spread(
     table.sort_values(["learning_rate", "epoch"]), ["learning_rate", "epoch"]
   )
 
 
-def draw(
-  table: pd.DataFrame, values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   book, axes = plotting.panels(1, 2, (11, 4.4))
   paired, below = plotting.panels(1, 2, (11, 4.4))
-  for i, metric in enumerate((LOSS, ACCURACY)):
+  for ax, gap, metric in zip(axes[0], below[0], (LOSS, ACCURACY), strict=True):
     curves = sweep.curves(table, "learning_rate", metric.column)
-    ax = axes[0, i]
     figures.draw_curves(
       ax, curves, metric.column, lambda rate: f"rate {rate:g}", since=1
     )
     if not metric.is_accuracy:
       plotting.log_axis(ax, "y")
-    ax = below[0, i]
     figures.draw_differences(
-      ax,
+      gap,
       curves.points[1:],
       metric.scale * (curves.arm(BOOK) - curves.arm(FAST))[:, 1:],
       f"rate {BOOK:g} less rate {FAST:g}",
       margin=metric.scale * metric.margin,
     )
-    ax.axvline(values.crossing, color="black", linestyle=":", linewidth=1)
+    gap.axvline(values.crossing, color="black", linestyle=":", linewidth=1)
     side = "above" if metric.is_accuracy else "below"
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(f"paired difference ({metric.unit})\n{side} 0: 0.5 is better")
-    ax.legend()
+    gap.set_xlabel("epoch")
+    gap.set_ylabel(
+      f"paired difference ({metric.unit})\n{side} 0: 0.5 is better"
+    )
+    gap.legend()
   n = values.seeds
   book.suptitle(f"Learning rates at batch 128, {n} seeds, mean and 95 % band")
   paired.suptitle(

@@ -17,8 +17,6 @@ Cost on two cores: full (40 seeds and 5 to tune with, 30 epochs) about 10
 minutes.
 """
 
-import itertools
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,25 +44,15 @@ OPTIONS = (
 )
 
 
-def _two_rates(large: float, factor: float, epoch: float) -> sweep.Settings:
-  """A rate, and from an epoch on so many times it."""
-  return sweep.Settings(
-    learning_rate=large,
-    gamma=factor,
-    boundaries=(epoch,),
-    schedule="multistep",
-    schedule_unit="epochs",
-  )
-
-
-def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
-  drops = [round(share * values.epochs, 3) for share in values.drops]
+def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
   families = {
     "fixed": sweep.product(learning_rate=values.rates),
-    "decayed": list(
-      itertools.starmap(
-        _two_rates, itertools.product(values.first_rates, values.factors, drops)
-      )
+    "decayed": sweep.product(
+      schedule="multistep",
+      schedule_unit="epochs",
+      learning_rate=values.first_rates,
+      gamma=values.factors,
+      boundaries=[(round(s * values.epochs, 3),) for s in values.drops],
     ),
   }
   tuned = lab.tune(
@@ -97,10 +85,13 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
   }
 
 
-def judge(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> list[verdicts.Part]:
-  questions = []
+def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
+  choice, questions = measured["choice"], []
+  large, factor = choice["learning_rate"], choice["gamma"]
+  note = (
+    f"rate {large:g}, from epoch {choice['boundaries'][0]:g} on "
+    f"{large * factor:g}; best fixed {choice['fixed']:g}"
+  )
   for metric in BOTH:
     curves = sweep.curves(measured["table"], "arm", metric.column)
     decayed, *others = curves.values[:, :, -1]
@@ -110,24 +101,14 @@ def judge(
         f"against {arm}",
         f"large then small does better than the {arm}",
         metric.gain(decayed, other),
-        note=_choice_text(measured["choice"]),
+        note=note,
       )
       for arm, other in zip(ARMS[1:], others, strict=True)
     ]
   return verdicts.judge(questions)
 
 
-def _choice_text(choice: dict[str, Any]) -> str:
-  large, factor = choice["learning_rate"], choice["gamma"]
-  return (
-    f"rate {large:g}, from epoch {choice['boundaries'][0]:g} on "
-    f"{large * factor:g}; best fixed {choice['fixed']:g}"
-  )
-
-
-def summarise(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> pd.DataFrame:
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """Mean and sd over seeds of each arm at the last epoch, and of the tuning."""
   ends = tables.last_rows(measured["tuning"]).assign(arm="tuning")
   table = measured["table"]
@@ -137,9 +118,7 @@ def summarise(
   return spread(both, ["arm", *CHOICE])
 
 
-def draw(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(2, 2, (11, 8.4))
   choice = measured["choice"]
   large = choice["learning_rate"]
@@ -149,9 +128,8 @@ def draw(
     "large alone": f"large alone, {large:g}",
     "small alone": f"small alone, {large * choice['gamma']:g}",
   }
-  for i, metric in enumerate((LOSS, ACCURACY)):
+  for (above, below), metric in zip(axes.T, (LOSS, ACCURACY), strict=True):
     curves = sweep.curves(measured["table"], "arm", metric.column)
-    above, below = axes[:, i]
     figures.draw_curves(
       above, curves, metric.column, lambda arm: names[str(arm)], since=1
     )

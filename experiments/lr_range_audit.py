@@ -24,7 +24,6 @@ minutes.
 """
 
 import dataclasses
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,39 +59,29 @@ OPTIONS = (
 )
 
 
-def _seeds(values: SimpleNamespace) -> range:
+def _seeds(values: study.Values) -> range:
   return range(FIRST_SEED, FIRST_SEED + values.seeds)
 
 
 def _suggestions(
-  lab: study.Lab, batch_size: int, values: SimpleNamespace
-) -> dict[str, tuple[float | None, ...]]:
-  """By rule, every seed's rate to two digits."""
-  settings = sweep.Settings(batch_size=batch_size)
+  lab: study.Lab, batch_size: int, values: study.Values
+) -> pd.DataFrame:
+  """Rates to two digits, [seed x rule], NaN where a rule refuses."""
+  settings, seeds = sweep.Settings(batch_size=batch_size), _seeds(values)
   recording = range_test.network(
-    settings.train_config(), settings.hparams(), lab.dataset, _seeds(values)
+    settings.train_config(), settings.hparams(), lab.dataset, seeds
   )
   found = range_rules.judge(recording)
-  return {
-    rule: tuple(
-      None if rate is None else float(f"{rate:.2g}")
-      for rate in found.suggestion(rule).per_seed
-    )
-    for rule in range_rules.RULES
-  }
-
-
-def _near(rates: tuple[float, ...], best: float) -> tuple[float, ...]:
-  i = rates.index(best)
-  return rates[max(0, i - 1) : i + 2]
+  rates = {rule: found.suggestion(rule).per_seed for rule in range_rules.RULES}
+  table = pd.DataFrame(rates, seeds, dtype=float)
+  return table.map(lambda rate: float(f"{rate:.2g}"))
 
 
 def _audit(
-  lab: study.Lab, batch_size: int, values: SimpleNamespace
+  lab: study.Lab, batch_size: int, values: study.Values
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
   """The runs of a batch size with an arm for each, and the grid's runs."""
   budget = sweep.Budget(epochs=values.epochs)
-  seeds = _seeds(values)
   base = sweep.Settings(batch_size=batch_size)
   tuned = lab.tune(
     {"grid": sweep.product(base, learning_rate=values.rates)},
@@ -100,61 +89,53 @@ def _audit(
     budget,
   )
   best = float(tuned.best["grid"].learning_rate)
+  number = values.rates.index(best)
   suggested = _suggestions(lab, batch_size, values)
   arms = {
-    f"grid {rate:g}": sweep.product(base, learning_rate=rate, seed=seeds)
-    for rate in _near(values.rates, best)
+    f"grid {r:g}": sweep.product(base, learning_rate=r, seed=_seeds(values))
+    for r in values.rates[max(0, number - 1) : number + 2]
   } | {
     rule: [
-      dataclasses.replace(base, learning_rate=rate or REFUSED, seed=seed)
-      for rate, seed in zip(rates, seeds, strict=True)
+      dataclasses.replace(base, learning_rate=rate, seed=seed)
+      for seed, rate in rates.fillna(REFUSED).items()
     ]
     for rule, rates in suggested.items()
   }
   table = lab.sweep(arms, budget)
   ends = table[table["step"] == table["step"].max()]
-  refused = {
-    (rule, seed)
-    for rule, rates in suggested.items()
-    for rate, seed in zip(rates, seeds, strict=True)
-    if rate is None
-  }
-  pairs = zip(ends["arm"], ends["seed"], strict=True)
-  ends = ends.assign(refused=[p in refused for p in pairs], grid_best=best)
+  refused = suggested.isna().unstack()
+  pairs = pd.MultiIndex.from_frame(ends[["arm", "seed"]])
+  ends = ends.assign(refused=pairs.isin(refused.index[refused]), grid_best=best)
   return ends, tuned.table.drop(columns="arm")
 
 
-def _too_small_to_too_large(
-  lab: study.Lab, values: SimpleNamespace
-) -> pd.DataFrame:
-  """L1's runs: one epoch at batch 128, rates up to 100."""
+def _l1_runs(lab: study.Lab, values: study.Values) -> pd.DataFrame:
+  """Of one epoch at batch 128, from rates too small up to 100."""
   count = 2 * values.decades + 1
   rates = [float(f"{r:.2g}") for r in 100 / 10 ** (np.arange(count) / 2)]
   settings = sweep.Settings(batch_size=L1_BATCH)
   updates = settings.updates_per_epoch(len(lab.dataset.train.labels))
-  points = tuple(updates - 10 * i for i in range(L1_EVALUATIONS))
-  budget = sweep.Budget(
-    updates=updates, evaluate_at=tuple(p for p in points if p > 0)
-  )
+  points = tuple(range(updates, 0, -10)[:L1_EVALUATIONS])
+  budget = sweep.Budget(updates=updates, evaluate_at=points)
   cells = sweep.product(
     settings, learning_rate=rates[::-1], seed=_seeds(values)
   )
   return lab.sweep(cells, budget)
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
+def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
   runs, grids = zip(
     *(_audit(lab, size, values) for size in values.batch_sizes), strict=True
   )
   return {
     "table": pd.concat(runs, ignore_index=True),
     "grid": pd.concat(grids, ignore_index=True),
-    "rates": _too_small_to_too_large(lab, values),
+    "rates": _l1_runs(lab, values),
   }
 
 
 def regrets(table: pd.DataFrame, batch_size: int) -> pd.DataFrame:
-  """Of every rule and seed, [seed x rule]; and "reference", its rate's name."""
+  """Of every rule and seed, [seed x rule], in accuracy."""
   own = table[table["batch_size"] == batch_size]
   wide = own.pivot(index="seed", columns="arm", values="dev_accuracy")
   grid = [arm for arm in wide.columns if str(arm).startswith("grid ")]
@@ -172,94 +153,72 @@ def _median_text(points: np.ndarray) -> str:
   return f"median {median.estimate:.2g} point ({low:.2g} to {high:.2g})"
 
 
-def _l3(
-  table: pd.DataFrame, values: SimpleNamespace
-) -> list[verdicts.Question]:
+def _l3(table: pd.DataFrame, values: study.Values) -> list[verdicts.Question]:
   by_size = {size: regrets(table, size) for size in values.batch_sizes}
-
-  def below(
-    name: str, what: str, regret: np.ndarray, note: str = ""
-  ) -> verdicts.Question:
-    return verdicts.Question(
+  asked = []
+  for rule in range_rules.RULES:
+    pooled = np.mean([r[rule].to_numpy() for r in by_size.values()], axis=0)
+    refused = table[table["arm"] == rule]["refused"]
+    note = f"{_median_text(ACCURACY.scale * pooled)}, "
+    note += f"refused {int(refused.sum())} of {len(refused)}"
+    asked.append((f"rule {rule}", f"rule {rule}", pooled, note))
+  rule = range_rules.DEFAULT_RULE
+  for size, found in by_size.items():
+    what = f"default rule at batch {size}"
+    asked.append((f"rule {rule}, batch {size}", what, found[rule], ""))
+  return [
+    verdicts.Question(
       "L3",
       name,
       f"regret of the {what} is below {ACCURACY.scale * MARGIN:g} point",
-      stats.mean_interval(regret, seed=0),
+      stats.mean_interval(np.asarray(regret), seed=0),
       "less",
       target=MARGIN,
       note=note,
     )
-
-  questions = []
-  for rule in range_rules.RULES:
-    pooled = np.mean([r[rule].to_numpy() for r in by_size.values()], axis=0)
-    refused = table[table["arm"] == rule]["refused"]
-    note = f"{_median_text(100 * pooled)}, refused {int(refused.sum())} of "
-    questions.append(
-      below(f"rule {rule}", f"rule {rule}", pooled, f"{note}{len(refused)}")
-    )
-  default = range_rules.DEFAULT_RULE
-  return questions + [
-    below(
-      f"rule {default}, batch {size}",
-      f"default rule at batch {size}",
-      found[default].to_numpy(),
-    )
-    for size, found in by_size.items()
+    for name, what, regret, note in asked
   ]
-
-
-def _l1_curves(table: pd.DataFrame) -> tuple[tables.Curves, int]:
-  """The runs, and the index of the rate of least mean loss."""
-  curves = tables.curves(table, "learning_rate", "dev_loss", point="step")
-  return curves, int(curves.values[:, :, -1].mean(axis=1).argmin())
 
 
 def _l1(table: pd.DataFrame) -> list[verdicts.Question]:
-  curves, best = _l1_curves(table)
-  ends = curves.values[:, :, -1]
-  late = curves.values[:, :, -L1_EVALUATIONS:].std(axis=2)
-  rates = curves.arms
+  curves = tables.curves(table, "learning_rate", "dev_loss", point="step")
+  rates, ends = curves.arms, curves.values[:, :, -1]
+  late = np.log(curves.values[:, :, -L1_EVALUATIONS:].std(axis=2))
+  best = int(ends.mean(axis=1).argmin())
   # Half a decade apart: two steps are a factor of 10.
-  small, large = max(0, best - 2), min(len(rates) - 1, best + 2)
-  beyond = min(len(rates) - 1, best + 1)
+  near = np.clip(best + np.array([-2, 1, 2]), 0, len(rates) - 1)
+  small, beyond, large = near.tolist()
+  asked = [
+    (
+      name,
+      f"rate {rates[at]:g} has a higher loss than {rates[best]:g}",
+      ends[at] - ends[best],
+    )
+    for name, at in (("too small", small), ("too large", large))
+  ] + [
+    (
+      "worse than guessing",
+      f"rate {rates[-1]:g} ends above ln 10",
+      ends[-1] - tables.GUESSING,
+    ),
+    (
+      "fluctuates",
+      f"the loss varies more at rate {rates[beyond]:g} than at "
+      f"{rates[best]:g} (log of the ratio of sds)",
+      late[beyond] - late[best],
+    ),
+  ]
   return [
     verdicts.Question("L1", name, text, stats.mean_interval(values, seed=0))
-    for name, text, values in (
-      (
-        "too small",
-        f"rate {rates[small]:g} has a higher loss than {rates[best]:g}",
-        ends[small] - ends[best],
-      ),
-      (
-        "too large",
-        f"rate {rates[large]:g} has a higher loss than {rates[best]:g}",
-        ends[large] - ends[best],
-      ),
-      (
-        "worse than guessing",
-        f"rate {rates[-1]:g} ends above ln 10",
-        ends[-1] - tables.GUESSING,
-      ),
-      (
-        "fluctuates",
-        f"the loss varies more at rate {rates[beyond]:g} than at "
-        f"{rates[best]:g} (log of the ratio of sds)",
-        np.log(late[beyond]) - np.log(late[best]),
-      ),
-    )
+    for name, text, values in asked
   ]
 
 
-def judge(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> list[verdicts.Part]:
+def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   return verdicts.judge(_l3(measured["table"], values) + _l1(measured["rates"]))
 
 
-def summarise(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> pd.DataFrame:
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """By batch size and rule: rates, refusals, regret in points."""
   rows = []
   for size in values.batch_sizes:
@@ -267,7 +226,7 @@ def summarise(
     found = regrets(measured["table"], size)
     for rule in range_rules.RULES:
       arm = own[own["arm"] == rule]
-      regret = 100 * found[rule].to_numpy()
+      regret = ACCURACY.scale * found[rule].to_numpy()
       mean = stats.mean_interval(regret, seed=0)
       rows.append(
         {
@@ -292,26 +251,16 @@ def _draw_regret(measured: dict[str, Any], values: Any) -> plotting.Figure:
   figure, axes = plotting.panels(1, 2, (12, 4.8))
   rates, regret = axes[0]
   table = summarise(measured, values)
+  shown = (
+    (rates, ["rate_median", "rate_low", "rate_high"]),
+    (regret, ["regret_mean", "regret_mean_low", "regret_mean_high"]),
+  )
   for i, rule in enumerate(range_rules.RULES):
     own = table[table["rule"] == rule]
     x = own["batch_size"].to_numpy() * 1.06 ** (i - 2)
-    look = plotting.series(i)
-    for ax, middle, low, high in (
-      (rates, "rate_median", "rate_low", "rate_high"),
-      (regret, "regret_mean", "regret_mean_low", "regret_mean_high"),
-    ):
-      values_ = own[middle].to_numpy()
-      ax.errorbar(
-        x,
-        values_,
-        yerr=[
-          (values_ - own[low].to_numpy()).tolist(),
-          (own[high].to_numpy() - values_).tolist(),
-        ],
-        label=rule,
-        capsize=2,
-        **look,
-      )
+    look = plotting.series(i) | {"capsize": 2, "label": rule}
+    for ax, columns in shown:
+      plotting.error_bars(ax, x, *own[columns].to_numpy().T, **look)
   best = table.drop_duplicates("batch_size")
   rates.plot(
     best["batch_size"],
@@ -322,7 +271,8 @@ def _draw_regret(measured: dict[str, Any], values: Any) -> plotting.Figure:
   )
   plotting.log_axis(rates, "y")
   rates.set_ylabel("suggested rate (median, least to largest seed)")
-  regret.axhline(100 * MARGIN, color="black", linestyle=":", label="0.15 point")
+  margin = ACCURACY.scale * MARGIN
+  regret.axhline(margin, color="black", linestyle=":", label="0.15 point")
   regret.axhline(0, color="black", linewidth=1)
   regret.set_yscale("symlog", linthresh=0.2)
   regret.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
@@ -340,9 +290,10 @@ def _draw_regret(measured: dict[str, Any], values: Any) -> plotting.Figure:
 
 def _draw_rates(measured: dict[str, Any]) -> plotting.Figure:
   figure, axes = plotting.panels(1, 2, (11, 4.4))
-  curves, _ = _l1_curves(measured["rates"])
+  runs = measured["rates"]
+  curves = tables.curves(runs, "learning_rate", "dev_loss", point="step")
   ends = curves.values[:, :, -1]
-  broken = measured["rates"].groupby(["learning_rate", "seed"])
+  broken = runs.groupby(["learning_rate", "seed"])
   stopped = broken["diverged_step"].max().notna().unstack().to_numpy()
   start = curves.values[:, :, 0]
   lost = (
@@ -366,9 +317,7 @@ def _draw_rates(measured: dict[str, Any]) -> plotting.Figure:
   return figure
 
 
-def draw(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   return {
     "regret": _draw_regret(measured, values),
     "rates": _draw_rates(measured),

@@ -17,16 +17,16 @@ Test: t and two one-sided t tests over seeds, Holm, 95 % bootstrap intervals.
 Cost on two cores: full (30 seeds, 40 epochs) about 8 minutes.
 """
 
-from types import SimpleNamespace
-
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from experiments._shared import study
 from experiments._shared.metric import BOTH, spread
 from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
-from mnist_jax.sweep import figures, tables
+from mnist_jax.sweep import figures
 
 BOOK = {"test_accuracy": 0.9749, "dev_accuracy": 0.9710, "dev_loss": 0.098}
 BOOK_EXAMPLES = {"test_accuracy": 10_000, "dev_accuracy": 5_000}
@@ -39,7 +39,7 @@ OPTIONS = (
 )
 
 
-def check(values: SimpleNamespace) -> None:
+def check(values: study.Values) -> None:
   if len(values.widths) != 2:
     raise InputError(
       f"--widths={','.join(map(str, values.widths))}: expected two, the book's "
@@ -47,7 +47,7 @@ def check(values: SimpleNamespace) -> None:
     )
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
+def measure(lab: study.Lab, values: study.Values) -> pd.DataFrame:
   cells = sweep.product(
     hidden_sizes=[(width, 16) for width in values.widths],
     seed=range(values.seeds),
@@ -58,34 +58,34 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
   return lab.sweep(cells, budget)
 
 
-def _book_interval(metric: str) -> stats.Effect | None:
+def _book_interval(metric: str) -> stats.Effect:
   """Wilson's interval of the book's one number, of an accuracy."""
-  if metric not in BOOK_EXAMPLES:
-    return None
   n = BOOK_EXAMPLES[metric]
   return stats.wilson_interval(round(BOOK[metric] * n), n)
 
 
 def _margin(metric: str) -> float:
-  interval = _book_interval(metric)
-  if interval is None:
+  if metric not in BOOK_EXAMPLES:
     return LOSS_MARGIN
+  interval = _book_interval(metric)
   return (interval.high - interval.low) / 2
 
 
-def _ends(table: pd.DataFrame, metric: str) -> tables.Curves:
-  return tables.curves(
-    tables.last_rows(table), "hidden_sizes", metric, point="step"
-  )
+def _width(sizes: object) -> str:
+  return str(sizes).split(",")[0]
 
 
-def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
+def _ends(table: pd.DataFrame, metric: str) -> Float[np.ndarray, "A S"]:
+  return sweep.curves(table, "hidden_sizes", metric).values[:, :, -1]
+
+
+def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
   questions = [
     verdicts.Question(
       "N1",
       metric.replace("_", " "),
       f"the mean {metric.replace('_', ' ')} over seeds is the book's",
-      stats.mean_interval(_ends(table, metric).values[0, :, 0], seed=0),
+      stats.mean_interval(_ends(table, metric)[0], seed=0),
       "same",
       target=target,
       margin=_margin(metric),
@@ -93,7 +93,7 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
     for metric, target in BOOK.items()
   ]
   for metric in BOTH:
-    narrow, wide = _ends(table, metric.column).values[:, :, 0]
+    narrow, wide = _ends(table, metric.column)
     questions.append(
       verdicts.Question(
         "N2",
@@ -107,7 +107,7 @@ def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
   return verdicts.judge(questions)
 
 
-def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, values: study.Values) -> pd.DataFrame:
   """Mean and sd over seeds by width, at the last epoch."""
   return spread(
     sweep.last_rows(table).sort_values("hidden_sizes", kind="stable"),
@@ -117,20 +117,15 @@ def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
   )
 
 
-def draw(
-  table: pd.DataFrame, values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 3, (14, 4.4))
   for ax, metric in zip(axes[0], ("dev_loss", "dev_accuracy"), strict=False):
-    curves = tables.curves(table, "hidden_sizes", metric)
+    curves = sweep.curves(table, "hidden_sizes", metric)
     figures.draw_curves(
-      ax,
-      curves,
-      metric,
-      lambda sizes: f"{str(sizes).split(',')[0]} hidden units",
-      since=1,
+      ax, curves, metric, lambda a: f"{_width(a)} hidden units", since=1
     )
-  _draw_tests(axes[0, 2], _ends(table, "test_accuracy"))
+  ends = zip(curves.arms, _ends(table, "test_accuracy"), strict=True)
+  _draw_tests(axes[0, 2], {_width(arm): values for arm, values in ends})
   figure.suptitle(
     f"The book's run over {values.seeds} seeds (rate 0.2, batch 128, "
     f"{values.epochs} epochs)"
@@ -138,10 +133,11 @@ def draw(
   return {"seeds": figure}
 
 
-def _draw_tests(ax: plotting.Axes, ends: tables.Curves) -> None:
+def _draw_tests(
+  ax: plotting.Axes, ends: dict[str, Float[np.ndarray, " S"]]
+) -> None:
   """Every seed's test accuracy beside the book's one number."""
   interval = _book_interval("test_accuracy")
-  assert interval is not None
   ax.axhspan(
     interval.low,
     interval.high,
@@ -151,25 +147,20 @@ def _draw_tests(ax: plotting.Axes, ends: tables.Curves) -> None:
     label="the book's 0.9749, Wilson 95 %",
   )
   ax.axhline(interval.estimate, color="black", linewidth=1)
-  for i, values in enumerate(ends.values[:, :, 0]):
-    look = plotting.series(i) | {"linestyle": "none"}
-    spread = [i + (s / len(values) - 0.5) / 2 for s in range(len(values))]
-    ax.plot(spread, values, **look, label=None, alpha=0.6)
-    effect = stats.mean_interval(values, seed=0)
-    ax.errorbar(
-      [i + 0.35],
-      [effect.estimate],
-      yerr=[
-        [effect.estimate - effect.low],
-        [effect.high - effect.estimate],
-      ],
+  figures.draw_arms(ax, ends)
+  for i, values in enumerate(ends.values()):
+    mean = stats.mean_interval(values, seed=0)
+    plotting.error_bars(
+      ax,
+      i + 0.35,
+      mean.estimate,
+      mean.low,
+      mean.high,
       color="black",
       marker="_",
       capsize=4,
       label="mean, 95 % interval" if i == 0 else None,
     )
-  names = [str(arm).split(",")[0] for arm in ends.arms]
-  ax.set_xticks(range(len(names)), names)
   ax.set_xlabel("hidden units of the first layer (each point a seed)")
   figures.metric_axis(ax, "test_accuracy")
   ax.legend()

@@ -26,14 +26,16 @@ def fail(message: str, code: int = 2) -> NoReturn:
   sys.exit(code)
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+  """A line for each row, its cells below those of the row before."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
 def _help_line(name: str) -> str:
   flag = FLAGS[name]
-  default = flag.default
-  if isinstance(default, list):
-    default = ",".join(default)
-  if isinstance(default, bool):
-    default = str(default).lower()
-  shown = f"--{name}" if default is None else f"--{name}={default}"
+  default = flag.default_as_str  # in quotes
+  shown = f"--{name}" if default is None else f"--{name}={default[1:-1]}"
   choices = getattr(flag.parser, "enum_values", None)
   text = flag.help
   if choices:  # absl begins the help of a choice with <first|second|...>:
@@ -41,17 +43,15 @@ def _help_line(name: str) -> str:
   return f"  {shown:<27} {text}"
 
 
-def help_text(doc: str) -> str:
-  """The experiment's docstring, then one line for each of its flags."""
-  own = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
-  names = [*(flag.name for flag in own), *shared.shown()]
-  return "\n".join([doc.strip(), "", *map(_help_line, names)])
-
-
 def _print_help(doc: str) -> NoReturn:
-  """Prints the help and ends, in silence where the reader has gone."""
+  """Prints the docstring and a line for each flag, and ends.
+
+  It does so in silence where the reader has gone.
+  """
+  own = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+  lines = map(_help_line, [*(flag.name for flag in own), *shared.shown()])
   try:
-    print(help_text(doc), flush=True)
+    print(doc.strip(), "", *lines, sep="\n", flush=True)
   except BrokenPipeError:
     _stop_printing()
   sys.exit(0)
@@ -79,9 +79,7 @@ def run(
 ) -> NoReturn:
   """Parses flags, runs `main(argv)`, and turns a user's mistake into one line.
 
-  Args:
-    doc: the experiment's docstring, shown by --help.
-    arguments: whether it takes arguments that are not flags.
+  --help shows `doc`. Only with `arguments` are there any that are no flags.
   """
 
   def guarded(argv: list[str]) -> None:

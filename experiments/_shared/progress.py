@@ -12,6 +12,11 @@ from mnist_jax import sweep
 T = TypeVar("T")
 
 
+def _bar(total: float, **look: Any) -> tqdm.tqdm:
+  """A bar on stderr, which is disabled and says nothing off a terminal."""
+  return tqdm.tqdm(total=total, dynamic_ncols=True, disable=None, **look)
+
+
 class EpochProgress:
   """Shows the row of each epoch, with speed and the time that is left.
 
@@ -24,22 +29,16 @@ class EpochProgress:
     self._examples = examples_per_epoch
     self._begun = self._last = time.monotonic()
     self._done = 0
-    self._bar: tqdm.tqdm | None = None
-    if sys.stderr.isatty():
-      self._bar = tqdm.tqdm(
-        total=epochs,
-        unit="epoch",
-        dynamic_ncols=True,
-        bar_format="{n_fmt}/{total_fmt} epochs |{bar}| {postfix}, "
-        "{remaining} left",
-      )
+    self._bar = _bar(
+      epochs,
+      unit="epoch",
+      bar_format="{n_fmt}/{total_fmt} epochs |{bar}| {postfix}, "
+      "{remaining} left",
+    )
 
   def resume(self, epoch: int) -> None:
     """Counts earlier epochs as done; they took no time here."""
-    if self._bar is not None:
-      self._bar.update(epoch)
-      self._bar.reset(self._epochs)
-      self._bar.update(epoch)
+    self._bar.initial = self._bar.n = epoch
 
   def show(self, row: dict[str, Any]) -> None:
     """Shows the metrics row of one epoch."""
@@ -54,10 +53,9 @@ class EpochProgress:
     )
     if row["epoch"]:
       figures += f", {speed:,.0f} examples/s"
-    if self._bar is not None:
-      self._bar.set_postfix_str(figures, refresh=False)
-      self._bar.update(row["epoch"] > 0)
-      self._bar.refresh()
+    if not self._bar.disable:
+      self._bar.n = row["epoch"]
+      self._bar.set_postfix_str(figures)
       return
     line = f"epoch {row['epoch']}/{self._epochs}: {figures}"
     if self._done:
@@ -67,8 +65,7 @@ class EpochProgress:
 
   def close(self) -> None:
     """Leaves the bar as it stands."""
-    if self._bar is not None:
-      self._bar.close()
+    self._bar.close()
 
 
 class SweepProgress:
@@ -82,42 +79,28 @@ class SweepProgress:
 
   def __init__(self) -> None:
     self._begun = self._said = time.monotonic()
-    self._bar: tqdm.tqdm | None = None
-    if sys.stderr.isatty():
-      self._bar = tqdm.tqdm(
-        total=1.0,
-        dynamic_ncols=True,
-        bar_format="{percentage:3.0f}% |{bar}| {postfix}",
-      )
+    self._bar = _bar(1.0, bar_format="{percentage:3.0f}% |{bar}| {postfix}")
 
   def __enter__(self) -> "SweepProgress":
     return self
 
   def __exit__(self, *exc_info: object) -> None:
-    if self._bar is not None:
-      self._bar.close()
-
-  def _left(self, progress: sweep.Progress) -> str:
-    seconds = time.monotonic() - self._begun
-    if not progress.done:
-      return "unknown"
-    left = seconds * (progress.total - progress.done) / progress.done
-    minutes, rest = divmod(round(left), 60)
-    return f"{minutes}:{rest:02d}"
+    self._bar.close()
 
   def show(self, progress: sweep.Progress) -> None:
     """Shows the state of the sweep, if it is time to."""
-    share = progress.done / progress.total if progress.total else 1.0
-    text = (
-      f"{progress.cells_done}/{progress.cells} runs, {progress.doing}, "
-      f"{self._left(progress)} left"
-    )
-    if self._bar is not None:
-      self._bar.set_postfix_str(text, refresh=False)
-      self._bar.n = share
-      self._bar.refresh()
-      return
     now = time.monotonic()
+    share = progress.done / progress.total if progress.total else 1.0
+    left = "unknown"
+    if share:
+      seconds = (now - self._begun) * (1 / share - 1)
+      left = "{}:{:02d}".format(*divmod(round(seconds), 60))
+    done = f"{progress.cells_done}/{progress.cells} runs"
+    text = f"{done}, {progress.doing}, {left} left"
+    if not self._bar.disable:
+      self._bar.n = share
+      self._bar.set_postfix_str(text)
+      return
     if now - self._said >= self.SECONDS_BETWEEN_LINES or (
       progress.cells_done == progress.cells and now - self._begun > 1
     ):
@@ -126,11 +109,7 @@ class SweepProgress:
 
 
 def each(runs: Sequence[T], doing: str) -> Iterator[T]:
-  """The runs, with how many are done and the time left shown on stderr.
-
-  Args:
-    doing: what is done with each.
-  """
+  """The runs; how many are done is shown on stderr, with the time left."""
   total = len(runs)
   with SweepProgress() as shown:
     for done, run in enumerate(runs, 1):

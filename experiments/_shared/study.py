@@ -38,20 +38,22 @@ from mnist_jax.sweep import store
 from mnist_jax.training import run_directory
 
 FLAGS = flags.FLAGS
-PRESETS = ("quick", "full")
 TUNING_SEED = 1000
 
 Number = int | float
-Value = Number | str | tuple[Number, ...]
+Value = Number | tuple[Number, ...]
 Arms = Mapping[str, Sequence[sweep.Settings]]
 Case = Callable[[], list[dict[str, Any]]]
+Values = SimpleNamespace  # of the options, by their names
+Tables = Any  # what `measure` returns and the others take
+Summary = Any  # a table, or what JSON can hold
+Figures = Mapping[str, plotting.Figure]
 ROOT = Path(__file__).parents[2]
-_TELL_EVERY = 10  # seconds between lines of progress
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-  """A number, a word or a list of numbers that the presets fix.
+  """A number or a list of numbers that the presets fix.
 
   Each is a flag as well, which overrides the preset's value.
 
@@ -101,8 +103,6 @@ class Option:
     text = f"{self.help} (quick {_shown(self.quick)}, full {_shown(self.full)})"
     if isinstance(self.full, tuple):
       flags.DEFINE_list(self.name, None, text)
-    elif isinstance(self.full, str):
-      flags.DEFINE_string(self.name, None, text)
     elif isinstance(self.full, int):
       least = min(1, self.quick, self.full)
       flags.DEFINE_integer(self.name, None, text, lower_bound=least)
@@ -117,30 +117,25 @@ def _shown(value: Value) -> str:
   return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+@dataclasses.dataclass
 class Lab:
-  """Where a study measures: its data, its directory, its devices.
+  """Where a study measures: its data and its directory.
 
   Attributes:
+    overwrite: Whether the next sweep or collection begins afresh.
+    data_flags: Those that load the data set, for the replays.
+    code_key: Of the code on which what `collect` files rests.
     seconds: The time spent in sweeps, over all sessions of the study.
     session_seconds: The same of this session alone.
   """
 
-  def __init__(
-    self,
-    dataset: data.Dataset | None,
-    workdir: Path,
-    overwrite: bool,
-    data_flags: Sequence[str] = (),
-    code_key: str = "any",  # of what `collect` files
-  ):
-    self._dataset = dataset
-    self.workdir = workdir
-    self.seconds = 0.0
-    self.session_seconds = 0.0
-    self._overwrite = overwrite
-    self._data_flags = data_flags  # that load the data set, for the replays
-    self._mesh = runtime.mesh()
-    self._code_key = code_key
+  _dataset: data.Dataset | None
+  workdir: Path
+  overwrite: bool
+  data_flags: Sequence[str] = ()
+  code_key: str = "any"
+  seconds: float = 0.0
+  session_seconds: float = 0.0
 
   @property
   def dataset(self) -> data.Dataset:
@@ -163,34 +158,24 @@ class Lab:
   ) -> list[dict[str, Any]]:
     """The records of all cases, each filed in NAME.jsonl when it is done.
 
-    A study that stops goes on with the cases that its code has not done.
-
-    Args:
-      cases: By a key, a function without arguments that returns its records,
-        as JSON has them.
+    A study that stops goes on with the cases that its code has not done. A
+    case returns its records as JSON has them.
     """
-    path = self.workdir / f"{name}-{self._code_key}.jsonl"
-    if self._overwrite:
+    path = self.workdir / f"{name}-{self.code_key}.jsonl"
+    if self.overwrite:
       path.unlink(missing_ok=True)
-      self._overwrite = False
+      self.overwrite = False
     done = _done_cases(path)
-    begun = told = time.monotonic()
+    begun = time.monotonic()
+    todo = [case for case in cases if case not in done]
     with path.open("a") as file:
-      for number, (case, run) in enumerate(cases.items(), 1):
-        if case not in done:
-          started = time.monotonic()
-          done[case] = {"case": case, "records": run()}
-          done[case]["seconds"] = time.monotonic() - started
-          # One write a case: a killed one leaves no half of it behind.
-          file.write(json.dumps(done[case]) + "\n")
-          file.flush()
-        if time.monotonic() - told > _TELL_EVERY:
-          told = time.monotonic()
-          print(
-            f"{name} {number} of {len(cases)}, {told - begun:.0f} s",
-            file=sys.stderr,
-            flush=True,
-          )
+      for case in progress.each(todo, name):
+        started = time.monotonic()
+        done[case] = {"case": case, "records": cases[case]()}
+        done[case]["seconds"] = time.monotonic() - started
+        # One write a case: a killed one leaves no half of it behind.
+        file.write(json.dumps(done[case]) + "\n")
+        file.flush()
     self.session_seconds += time.monotonic() - begun
     self.seconds += sum(done[case]["seconds"] for case in cases)
     return [record for case in cases for record in done[case]["records"]]
@@ -204,33 +189,26 @@ class Lab:
     metric: str = "dev_accuracy",
     **where: Any,
   ) -> "Tuned":
-    """The best candidate of each family at the end of its runs.
+    """The candidate of each family with the best mean at the end of its runs.
 
     Args:
-      families: The candidates of each; the best mean over seeds is taken, the
-        first of equals.
       seeds: How many, from TUNING_SEED on, so that no fresh run has them.
       metric: A column of development data.
       where: As in `sweep`: dataset, data_flags, name.
     """
-    cells = {
-      family: [
-        cell
-        for candidate in some
-        for cell in sweep.product(candidate, seed=tuning_seeds(seeds))
-      ]
-      for family, some in families.items()
-    }
-    table = self.sweep(cells, budget, **where)
-    best = {}
+    cells: dict[str, list[sweep.Settings]] = {name: [] for name in families}
+    candidates: dict[str, sweep.Settings] = {}
     for family, some in families.items():
-      numbers = {
-        sweep.cell_key(cell, budget): at // seeds
-        for at, cell in enumerate(cells[family])
-      }
-      own = table[table["arm"] == family]
-      own = own.assign(candidate=own["cell"].map(numbers))
-      best[family] = some[sweep.best_arm(own, "candidate", metric)]
+      for candidate in some:
+        runs = sweep.product(candidate, seed=tuning_seeds(seeds))
+        cells[family] += runs
+        candidates |= {sweep.cell_key(run, budget): candidate for run in runs}
+    table = self.sweep(cells, budget, **where)
+    ends = table.assign(candidate=table["cell"].map(candidates))
+    best = {
+      family: sweep.best_arm(own, "candidate", metric)
+      for family, own in ends.groupby("arm", sort=False)
+    }
     return Tuned(best, table)
 
   def sweep(
@@ -245,15 +223,12 @@ class Lab:
     """`sweep.run` with its progress shown and its results filed.
 
     Args:
-      cells: The cells, or those of each arm by its name. A cell of two arms is
-        run once.
+      cells: The cells, or those of each arm by its name, which the table then
+        has in a column `arm`. A cell of two arms is run once.
       dataset: The study's by default; another needs another `name`.
       data_flags: The flags with which `experiments.replay` makes it from the
         study's.
       name: The directory's inside the study's.
-
-    Returns:
-      The table, with the column `arm` where arms are given.
     """
     if isinstance(cells, Mapping):
       every = list(dict.fromkeys(itertools.chain(*cells.values())))
@@ -265,13 +240,12 @@ class Lab:
         every,
         budget,
         dataset=dataset or self.dataset,
-        data_flags=(*self._data_flags, *data_flags),
+        data_flags=(*self.data_flags, *data_flags),
         workdir=self.workdir / name,
-        overwrite=self._overwrite,
-        mesh=self._mesh,
+        overwrite=self.overwrite,
         on_progress=shown.show,
       )
-    self._overwrite = False  # a second sweep adds to the first
+    self.overwrite = False  # a second sweep adds to the first
     self.session_seconds += time.monotonic() - begun
     self.seconds = sum(
       block["seconds"]
@@ -290,8 +264,7 @@ def _done_cases(path: Path) -> dict[str, dict[str, Any]]:
   text = path.read_text("utf-8")
   whole = text[: text.rfind("\n") + 1]
   if whole != text:
-    with files.replacing(path) as temporary:
-      temporary.write_text(whole, "utf-8")
+    files.write_text(path, whole)
   return {line["case"]: line for line in map(json.loads, whole.splitlines())}
 
 
@@ -323,19 +296,9 @@ def by_arm(
   return pd.concat(parts, ignore_index=True)
 
 
-def preset_values(study: "Study", preset: str) -> SimpleNamespace:
-  """A preset's values without any flags, for a notebook.
-
-  Args:
-    preset: "quick" or "full".
-  """
-  return SimpleNamespace(
-    **{setting.name: getattr(setting, preset) for setting in study.options}
-  )
-
-
-Tables = Any  # what `measure` returns and the others take
-Summary = Any  # a table, or what JSON can hold
+def preset_values(study: "Study", preset: str) -> Values:
+  """The values of "quick" or "full" without any flags, for a notebook."""
+  return Values(**{each.name: getattr(each, preset) for each in study.options})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,74 +321,45 @@ class Study:
 
   name: str
   options: tuple[Option, ...]
-  measure: Callable[[Lab, SimpleNamespace], Tables]
-  judge: Callable[[Tables, SimpleNamespace], list[verdicts.Part]]
-  draw: Callable[[Tables, SimpleNamespace], Mapping[str, plotting.Figure]]
-  summarise: Callable[
-    [Tables, SimpleNamespace], pd.DataFrame | dict[str, Summary]
-  ]
-  check: Callable[[SimpleNamespace], None] = lambda values: None
+  measure: Callable[[Lab, Values], Tables]
+  judge: Callable[[Tables, Values], list[verdicts.Part]]
+  draw: Callable[[Tables, Values], Figures]
+  summarise: Callable[[Tables, Values], pd.DataFrame | dict[str, Summary]]
+  check: Callable[[Values], None] = lambda values: None
   reads_data: bool = True
-  report: Callable[[Tables, SimpleNamespace], str] | None = None
+  report: Callable[[Tables, Values], str] | None = None
 
-  def figures(
-    self, measured: Tables, values: SimpleNamespace
-  ) -> Mapping[str, plotting.Figure]:
+  def figures(self, measured: Tables, values: Values) -> Figures:
     """What `draw` gives, in the project's style."""
     with plotting.style():
       return self.draw(measured, values)
 
 
-def _write_text(path: Path, text: str) -> None:
-  with files.replacing(path) as temporary:
-    temporary.write_text(text, encoding="utf-8")
-
-
-def _program_file() -> Path:
-  """The file that this process was started with."""
-  return Path(sys.argv[0]).resolve()
-
-
-def _program() -> str:
-  """The name of the experiment that runs, a module or a package."""
-  path = _program_file()
-  return path.parent.name if path.stem == "__main__" else path.stem
-
-
-def command() -> str:
-  """The command line of this process, as one would type it.
-
-  Without the flags that only say where the results go.
-  """
+def _write_verdict(
+  name: str,
+  lab: Lab,
+  parts: Sequence[verdicts.Part],
+  values: Values,
+  begun: float,
+) -> None:
+  # What this session did beside its sweeps, and all sessions' sweeps.
+  beside = time.monotonic() - begun - lab.session_seconds
   places = ("--workdir", "--overwrite")
   given = [arg for arg in sys.argv[1:] if not arg.startswith(places)]
-  return shlex.join(["python", "-m", f"experiments.{_program()}", *given])
-
-
-def write_verdict(
-  path: Path,
-  parts: Sequence[verdicts.Part],
-  *,
-  preset: str,
-  values: Mapping[str, Any],
-  wall_seconds: float,
-  data_digest: str | None = None,
-) -> dict[str, Any]:
-  """Writes verdict.json, and returns what is in it."""
   record = {
-    "study": _program(),
-    "preset": preset,
-    "command": command(),
-    "values": dict(values),
+    "study": name,
+    "preset": FLAGS.preset,
+    "command": shlex.join(["python", "-m", f"experiments.{name}", *given]),
+    "values": vars(values),
     "claims": verdicts.claim_records(parts),
-    "wall_seconds": round(wall_seconds, 1),
+    "wall_seconds": round(lab.seconds + beside, 1),
     "date": datetime.date.today().isoformat(),
-    "data_digest": data_digest,
+    "data_digest": lab.data_digest,
     "code_version": store.code_version(),
     **environment.describe(),
   }
-  _write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-  return record
+  text = json.dumps(record, indent=2, ensure_ascii=False)
+  files.write_text(lab.workdir / "verdict.json", f"{text}\n")
 
 
 def verdict_lines(parts: Sequence[verdicts.Part]) -> list[str]:
@@ -440,23 +374,7 @@ def verdict_lines(parts: Sequence[verdicts.Part]) -> list[str]:
     more = f"; {part.seeds_needed} seeds would" if part.seeds_needed else ""
     note = f" ({part.note}{more})" if part.note or more else ""
     rows.append((part.claim, part.name, part.verdict.upper(), effect + note))
-  widths = [max(len(row[i]) for row in rows) for i in range(3)]
-  return [
-    f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d}".rstrip()
-    for a, b, c, d in rows
-  ]
-
-
-def _tables(measured: Tables) -> dict[str, pd.DataFrame]:
-  if isinstance(measured, pd.DataFrame):
-    return {"table": measured}
-  if isinstance(measured, Mapping):
-    return {
-      name: table
-      for name, table in measured.items()
-      if isinstance(table, pd.DataFrame)
-    }
-  return {}
+  return app.aligned(rows)
 
 
 def _text(content: Summary) -> str:
@@ -466,33 +384,22 @@ def _text(content: Summary) -> str:
 
 
 def _write(
-  study: Study,
-  lab: Lab,
-  values: SimpleNamespace,
-  measured: Tables,
-  begun: float,
+  study: Study, lab: Lab, values: Values, measured: Tables, begun: float
 ) -> list[verdicts.Part]:
   parts = study.judge(measured, values)
-  for name, table in _tables(measured).items():
-    with files.replacing(lab.workdir / f"{name}.parquet") as temporary:
-      table.to_parquet(temporary, index=False)
+  every = measured if isinstance(measured, Mapping) else {"table": measured}
+  for name, table in every.items():
+    if isinstance(table, pd.DataFrame):
+      with files.replacing(lab.workdir / f"{name}.parquet") as temporary:
+        table.to_parquet(temporary, index=False)
   summary = study.summarise(measured, values)
   if isinstance(summary, pd.DataFrame):
     summary = {"summary.csv": summary}
   for name, content in summary.items():
-    _write_text(lab.workdir / name, _text(content))
+    files.write_text(lab.workdir / name, _text(content))
   for name, figure in study.figures(measured, values).items():
     plotting.save(figure, lab.workdir / f"{name}.png")
-  # What this session did beside its sweeps, and all sessions' sweeps.
-  beside = time.monotonic() - begun - lab.session_seconds
-  write_verdict(
-    lab.workdir / "verdict.json",
-    parts,
-    preset=FLAGS.preset,
-    values=vars(values),
-    wall_seconds=lab.seconds + beside,
-    data_digest=lab.data_digest,
-  )
+  _write_verdict(study.name, lab, parts, values, begun)
   return parts
 
 
@@ -509,9 +416,7 @@ def _main(study: Study) -> None:
   begun = time.monotonic()
   signal.signal(signal.SIGINT, _stop)
   runtime.use_all_cores()
-  values = SimpleNamespace(
-    **{s.name: s.value(FLAGS.preset) for s in study.options}
-  )
+  values = Values(**{s.name: s.value(FLAGS.preset) for s in study.options})
   study.check(values)
   workdir = Path(FLAGS.workdir or f"runs/{study.name}/{FLAGS.preset}")
   if study.reads_data:
@@ -520,7 +425,7 @@ def _main(study: Study) -> None:
       workdir,
       FLAGS.overwrite,
       shared.data_flags(),
-      code.digest(code.rests_on(_program_file(), ROOT)),
+      code.digest(code.rests_on(Path(sys.argv[0]).resolve(), ROOT)),
     )
   else:
     lab = Lab(None, workdir, overwrite=False)

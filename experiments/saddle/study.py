@@ -24,9 +24,8 @@ Test: Student's t over seeds, Holm, 95 % bootstrap intervals.
 Cost on two cores: full (100 seeds) ten seconds.
 """
 
+import functools
 import math
-from types import SimpleNamespace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,9 +38,10 @@ from experiments._shared.metric import spread
 from experiments.saddle import surface
 from mnist_jax import plotting, stats
 from mnist_jax.stats import slopes, verdicts
-from mnist_jax.sweep import tables
+from mnist_jax.sweep import figures, tables
 
-RATE, ADAM_RATE = 0.1, 0.01
+RATE = 0.1
+RATES = {"sgd": RATE, "momentum": RATE, "adam": 0.01}
 CURVATURE = 0.1
 NEAR = 1e-6
 NOISE = 1e-2  # of the arm "noisy"
@@ -80,40 +80,7 @@ def near_starts(seeds: int) -> Float[Array, "S 2"]:
   return jnp.stack([jnp.ones(seeds), offsets], axis=1)
 
 
-def _rate(kind: str) -> float:
-  return ADAM_RATE if kind == "adam" else RATE
-
-
-def _rows(
-  arm: str,
-  kind: str,
-  starts: Float[Array, "S 2"],
-  curvature: float,
-  noise: float,
-  number: int,
-  most: int,
-) -> list[dict[str, Any]]:
-  """A row per seed of one arm."""
-  seeds = len(starts)
-  found = surface.escape(
-    kind,
-    _rate(kind),
-    starts,
-    jnp.full(seeds, curvature),
-    jnp.full(seeds, noise),
-    _keys(seeds, _ON_IT, number),
-    most=most,
-  )
-  settings = {"arm": arm, "curvature": curvature, "noise": noise}
-  return [
-    settings | {"seed": seed, "left": left, "arrived": arrived}
-    for seed, (left, arrived) in enumerate(
-      zip(found.left.tolist(), found.arrived.tolist(), strict=True)
-    )
-  ]
-
-
-def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
+def measure(lab: study.Lab, values: study.Values) -> pd.DataFrame:
   near = near_starts(values.seeds)
   on_it = near.at[:, 1].set(0)
   arms = [(arm, kind, near, CURVATURE, 0.0) for arm, kind in KINDS.items()]
@@ -126,12 +93,22 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
     ("by curvature", "sgd", on_it, curvature, FLAT_NOISE)
     for curvature in values.curvatures
   ]
-  rows = [
-    row
-    for number, arm in enumerate(arms)
-    for row in _rows(*arm, number=number, most=values.most)
-  ]
-  return pd.DataFrame(rows)
+  parts = []
+  for number, (arm, kind, starts, curvature, noise) in enumerate(arms):
+    found = surface.escape(
+      kind,
+      RATES[kind],
+      starts,
+      jnp.full(values.seeds, curvature),
+      jnp.full(values.seeds, noise),
+      _keys(values.seeds, _ON_IT, number),
+      most=values.most,
+    )
+    settings = {"arm": arm, "curvature": curvature, "noise": noise}
+    steps = {name: each.tolist() for name, each in found._asdict().items()}
+    part = pd.DataFrame(settings | {"seed": range(values.seeds)} | steps)
+    parts.append(part)
+  return pd.concat(parts, ignore_index=True)
 
 
 def _steps(
@@ -180,60 +157,49 @@ def _derived(table: pd.DataFrame, most: int) -> list[verdicts.Part]:
   ]
 
 
-def judge(table: pd.DataFrame, values: SimpleNamespace) -> list[verdicts.Part]:
+def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
   plain = _steps(table, "plain")
-  lost = table[
-    (table["arm"] != "stands still") & (table["left"] == values.most)
-  ]
+  lost = table.query(f"arm != 'stands still' and left == {values.most}")
   note = f"{len(lost)} runs did not leave" if len(lost) else ""
   flat = _by(table, "curvature")
+  ask = functools.partial(verdicts.Question, "S2", note=note)
   questions = [
-    verdicts.Question(
-      "S2",
+    ask(
       "waits",
       "plain spends more than half of its way to a minimum at the saddle",
       stats.mean_interval(plain / _steps(table, "plain", "arrived"), seed=0),
-      "greater",
       target=0.5,
-      note=note,
     ),
     *(
-      verdicts.Question(
-        "S2",
+      ask(
         arm,
         f"{arm} leaves sooner than plain: log of the ratio of steps",
         stats.paired_log_ratio(plain, _steps(table, arm), seed=0),
-        "greater",
         margin=MARGIN,
-        note=note,
       )
       for arm in ("noisy", "momentum", "adam")
     ),
-    verdicts.Question(
-      "S2",
+    ask(
       "log of noise",
       "steps to leave ~ log(1 / noise) / log(1 + rate c)",
       stats.mean_interval(log_noise_slopes(table), seed=0),
       "same",
       target=1.0,
       margin=SLOPE_MARGIN,
-      note=note,
     ),
-    verdicts.Question(
-      "S2",
+    ask(
       "flatter",
       "steps to leave ~ 1 / c, the curvature: flatter saddles hold longer",
       slopes.loglog_slope(flat.points, flat.values[0], seed=0),
       "same",
       target=-1.0,
       margin=FLAT_MARGIN,
-      note=note,
     ),
   ]
   return _derived(table, values.most) + verdicts.judge(questions)
 
 
-def summarise(table: pd.DataFrame, values: SimpleNamespace) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, values: study.Values) -> pd.DataFrame:
   """Mean and sd of the steps by arm, and how many never left."""
   by = ["arm", "curvature", "noise"]
   never = table.assign(never_left=table["left"] == values.most)
@@ -254,28 +220,18 @@ PATHS = (  # label, kind, y0, noise, steps
 def _draw_surface(ax: plotting.Axes) -> None:
   x, y = np.meshgrid(np.linspace(-0.6, 1.1, 120), np.linspace(-1.5, 1.5, 160))
   points = np.stack([x, y], axis=-1).astype(np.float32)
-  heights = np.asarray(surface.value(jnp.asarray(points), CURVATURE))
+  levels = 0.6 * np.linspace(0, 1, 21)[1:] ** 2 - CURVATURE / 4
   ax.grid(False)
   ax.contour(
     x,
     y,
-    heights,
-    levels=0.6 * np.linspace(0, 1, 21)[1:] ** 2 - CURVATURE / 4,
+    np.asarray(surface.value(jnp.asarray(points), CURVATURE)),
+    levels,
     colors="#b0b0b0",
     linewidths=0.8,
   )
-  ax.plot(
-    [0, 0],
-    [-1, 1],
-    linestyle="none",
-    marker="*",
-    markersize=13,
-    color="black",
-    label="minima",
-  )
-  ax.plot(
-    [0], [0], linestyle="none", marker="X", color="#B00020", label="saddle"
-  )
+  ax.plot([0, 0], [-1, 1], "k*", markersize=13, label="minima")
+  ax.plot(0, 0, "X", color="#B00020", label="saddle")
 
 
 def draw_paths() -> plotting.Figure:
@@ -284,17 +240,9 @@ def draw_paths() -> plotting.Figure:
   left, right = axes[0]
   _draw_surface(left)
   for i, (label, kind, y0, noise, steps) in enumerate(PATHS):
-    start = jnp.array([1.0, y0])
+    start, key = jnp.array([1.0, y0]), jax.random.key(i)
     points = np.asarray(
-      surface.path(
-        kind,
-        _rate(kind),
-        start,
-        CURVATURE,
-        noise,
-        jax.random.key(i),
-        steps=steps,
-      )
+      surface.path(kind, RATES[kind], start, CURVATURE, noise, key, steps=steps)
     )
     look = plotting.series(i) | {"marker": None}
     left.plot(*points.T, **look)
@@ -317,62 +265,41 @@ def draw_paths() -> plotting.Figure:
   return figure
 
 
-def _draw_by_noise(ax: plotting.Axes, curves: tables.Curves) -> None:
-  plotting.bands(ax, curves.points, curves.values[0], "plain with noise")
-  mean = curves.values[0].mean(axis=0)
-  x = -np.log(curves.points)
-  growth = math.log(surface.growth(CURVATURE, RATE))
-  ax.plot(
-    curves.points,
-    mean.mean() + (x - x.mean()) / growth,
-    color="black",
-    linewidth=1,
-    label="slope 1 / log(1 + rate c)",
-  )
-  ax.set_xlabel("sd of the gradient's noise")
-  ax.set_ylabel("steps to leave")
-  plotting.log_axis(ax, "x")
+def _draw_trend(
+  ax: plotting.Axes,
+  curves: tables.Curves,
+  label: str,
+  expected: Float[np.ndarray, " K"],
+  expected_label: str,
+) -> None:
+  """Steps to leave at each point, and the line that is expected of them."""
+  plotting.bands(ax, curves.points, curves.values[0], label)
+  ax.plot(curves.points, expected, "k-", linewidth=1, label=expected_label)
+  ax.legend()
 
 
-def _draw_by_curvature(ax: plotting.Axes, curves: tables.Curves) -> None:
-  plotting.bands(ax, curves.points, curves.values[0], f"noise {FLAT_NOISE:g}")
-  mean = curves.values[0].mean(axis=0)
-  scale = math.exp(np.log(mean * curves.points).mean())
-  ax.plot(
-    curves.points,
-    scale / curves.points,
-    color="black",
-    linewidth=1,
-    label="slope −1",
-  )
-  ax.set_xlabel("curvature c of the saddle (flat to the left)")
-  ax.set_ylabel("steps to leave")
-  plotting.log_axis(ax, "x", curves.points)
-  plotting.log_axis(ax, "y")
-
-
-def _draw_arms(ax: plotting.Axes, table: pd.DataFrame) -> None:
-  names = ("plain", "noisy", "momentum", "adam")
-  for i, name in enumerate(names):
-    steps = _steps(table, name)
-    places = i + (np.arange(len(steps)) / len(steps) - 0.5) / 2
-    look = plotting.series(i) | {"linestyle": "none"}
-    ax.plot(places, steps, **look, alpha=0.5)
-  ax.set_xticks(range(len(names)), names)
-  ax.set_xlabel("each point a seed")
-  ax.set_ylabel("steps to leave")
-  plotting.log_axis(ax, "y")
-
-
-def draw(
-  table: pd.DataFrame, values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 3, (15, 4.4))
-  _draw_by_noise(axes[0, 0], _by(table, "noise"))
-  _draw_by_curvature(axes[0, 1], _by(table, "curvature"))
-  _draw_arms(axes[0, 2], table)
-  for ax in axes[0, :2]:
-    ax.legend()
+  by_noise, by_curvature, arms = axes[0]
+  noisy, flat = _by(table, "noise"), _by(table, "curvature")
+  gone = np.log(noisy.points).mean() - np.log(noisy.points)
+  line = noisy.values.mean() + gone / math.log(surface.growth(CURVATURE, RATE))
+  label = "slope 1 / log(1 + rate c)"
+  _draw_trend(by_noise, noisy, "plain with noise", line, label)
+  by_noise.set_xlabel("sd of the gradient's noise")
+  plotting.log_axis(by_noise, "x")
+  scale = np.exp(np.log(flat.values[0].mean(axis=0) * flat.points).mean())
+  line, label = scale / flat.points, f"noise {FLAT_NOISE:g}"
+  _draw_trend(by_curvature, flat, label, line, "slope −1")
+  by_curvature.set_xlabel("curvature c of the saddle (flat to the left)")
+  plotting.log_axis(by_curvature, "x", flat.points)
+  names = ("plain", "noisy", "momentum", "adam")
+  figures.draw_arms(arms, {name: _steps(table, name) for name in names})
+  arms.set_xlabel("each point a seed")
+  for ax in axes[0]:
+    ax.set_ylabel("steps to leave")
+  for ax in (by_curvature, arms):
+    plotting.log_axis(ax, "y")
   figure.suptitle(
     f"Steps to leave the saddle, {values.seeds} seeds, mean and 95 % band"
   )

@@ -39,8 +39,7 @@ class _Run(NamedTuple):
   point: Float[Array, "2"]
   opt_state: Any
   step: Int[Array, ""]
-  left: Int[Array, ""]
-  arrived: Int[Array, ""]
+  reached: Int[Array, "2"]  # the two of `Escape`
 
 
 def value(
@@ -90,15 +89,6 @@ def _update(
   return point + updates, opt_state
 
 
-def _first(
-  reached: Bool[Array, ""],
-  before: Int[Array, ""],
-  step: Int[Array, ""],
-  most: int,
-) -> Int[Array, ""]:
-  return jnp.where(reached & (before == most), step, before)
-
-
 @functools.partial(jax.jit, static_argnames=("kind", "learning_rate", "most"))
 def escape(
   kind: str,
@@ -121,7 +111,7 @@ def escape(
   Raises:
     KeyError: unknown kind.
   """
-  zero = jnp.zeros((), jnp.int32)
+  places = jnp.array([LEFT_AT, ARRIVED_AT])
 
   def one(
     start: Float[Array, "2"],
@@ -130,25 +120,21 @@ def escape(
     key: Key[Array, ""],
   ) -> Escape:
     def unfinished(run: _Run) -> Bool[Array, ""]:
-      return (run.arrived == most) & (run.step < most)
+      return (run.reached[1] == most) & (run.step < most)
 
     def body(run: _Run) -> _Run:
       point, opt_state = _update(
         kind, learning_rate, curvature, noise, key, *run[:3]
       )
-      step, out = run.step + 1, jnp.abs(point[1])
-      return _Run(
-        point,
-        opt_state,
-        step,
-        _first(out >= LEFT_AT, run.left, step, most),
-        _first(out >= ARRIVED_AT, run.arrived, step, most),
-      )
+      step = run.step + 1
+      first = (jnp.abs(point[1]) >= places) & (run.reached == most)
+      reached = jnp.where(first, step, run.reached)
+      return _Run(point, opt_state, step, reached)
 
     tx = optimizers.make(kind, learning_rate)
-    run = _Run(start, tx.init(start), zero, zero + most, zero + most)
-    run = jax.lax.while_loop(unfinished, body, run)
-    return Escape(run.left, run.arrived)
+    never = jnp.full(2, most, jnp.int32)
+    run = _Run(start, tx.init(start), jnp.zeros((), jnp.int32), never)
+    return Escape(*jax.lax.while_loop(unfinished, body, run).reached)
 
   return jax.vmap(one)(starts, curvatures, noises, keys)
 
@@ -186,10 +172,6 @@ def stationary_points(
   so there is no other. The Hessian is diag(1, curvature (3 y^2 - 1)).
   """
   return tuple(
-    (
-      y,
-      curvature * (y**4 / 4 - y**2 / 2),
-      (1.0, curvature * (3 * y**2 - 1)),
-    )
+    (y, curvature * (y**4 / 4 - y**2 / 2), (1.0, curvature * (3 * y**2 - 1)))
     for y in (-1.0, 0.0, 1.0)
   )

@@ -1,6 +1,6 @@
 """The figures that studies, which draw in our style, have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -25,6 +25,17 @@ def metric_axis(ax: plotting.Axes, metric: str) -> None:
   ax.set_ylabel(_LABELS.get(metric, metric))
   if metric.endswith("accuracy"):
     ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.5g}")
+
+
+def draw_arms(
+  ax: plotting.Axes, arms: Mapping[str, Float[np.ndarray, " S"]]
+) -> None:
+  """A point for each seed, the arms side by side."""
+  for i, values in enumerate(arms.values()):
+    places = i + np.linspace(-0.25, 0.25, len(values), endpoint=False)
+    look = plotting.series(i) | {"linestyle": "none"}
+    ax.plot(places, values, **look, alpha=0.5)
+  ax.set_xticks(range(len(arms)), list(arms))
 
 
 def draw_curves(
