@@ -27,6 +27,12 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+  """Replaces a file by this text, in UTF-8."""
+  with replacing(path) as temporary:
+    temporary.write_text(text, "utf-8")
+
+
 def flush(path: Path) -> None:
   """Brings a file, or the names in a directory, to the disk."""
   descriptor = os.open(path, os.O_RDONLY)

@@ -1,5 +1,6 @@
 """Scalars for TensorBoard, written through tensorboardX."""
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 _NAME = re.compile(r"events\.out\.tfevents\.([0-9]+).*")
 
 
-class EventWriter:
+class EventWriter(contextlib.AbstractContextManager["EventWriter"]):
   """One file of scalars; each call's points are on the disk when it returns.
 
   tensorboardX's own SummaryWriter would put the host name into the file name,
@@ -45,9 +46,6 @@ class EventWriter:
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(step=start_step, session_log=start)
     self._writer.flush()
-
-  def __enter__(self) -> "EventWriter":
-    return self
 
   def __exit__(self, *exc_info: object) -> None:
     self.close()

@@ -44,17 +44,18 @@ _OURS_INSIDE = {  # what --overwrite may remove of a subdirectory
 }
 
 
-def _encode(value: Any) -> Any:
-  """The value as strict JSON can hold it; NumPy and JAX scalars as numbers."""
+def _plain(value: Any) -> Any:
+  """NumPy and JAX arrays and scalars as lists and numbers."""
   if isinstance(value, Mapping):
-    return {str(k): _encode(v) for k, v in value.items()}
-  if isinstance(value, list | tuple):
-    return [_encode(v) for v in value]
-  if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars
-    return _encode(value.tolist())
-  if isinstance(value, float) and not math.isfinite(value):
-    return next(k for k, v in _NON_FINITE.items() if repr(v) == repr(value))
-  return value
+    return dict(value)
+  if hasattr(value, "tolist"):
+    return value.tolist()
+  raise TypeError(f"{type(value).__name__} is nothing that JSON can hold")
+
+
+def _encode(value: Any) -> Any:
+  """The value as strict JSON can hold it, its NaN and infinities as words."""
+  return json.loads(json.dumps(value, default=_plain), parse_constant=str)
 
 
 def _decode(value: Any) -> Any:
@@ -71,9 +72,7 @@ def dumps(value: Any, indent: int | None = None) -> str:
   Raises:
     TypeError: A value that JSON cannot hold.
   """
-  return json.dumps(
-    _encode(value), allow_nan=False, ensure_ascii=False, indent=indent
-  )
+  return json.dumps(_encode(value), ensure_ascii=False, indent=indent)
 
 
 def _read(path: Path) -> bytes:
@@ -128,17 +127,13 @@ def read_run(path: Path) -> Run:
   path = Path(path)
   if not path.is_dir():
     raise InputError(f"{path}: is no directory, expected a run")
-  config = _read_config(path)
-  summary = path / _SUMMARY
-  return Run(
-    path,
-    config,
-    tuple(_read_rows(path / _METRICS)),
-    _parse(_read(summary), str(summary)) if summary.exists() else None,
-  )
+  config, rows = _read_config(path), tuple(_read_rows(path / _METRICS))
+  last = path / _SUMMARY
+  summary = _parse(_read(last), str(last)) if last.exists() else None
+  return Run(path, config, rows, summary)
 
 
-class RunDirectory:
+class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
   """A run being written; from `open_run`. A context manager, or `close` it.
 
   Under several processes only the first writes; in the others the same calls
@@ -153,9 +148,6 @@ class RunDirectory:
     self.events = path / "events" if writes else None  # for events.EventWriter
     self._lock = lock
     self._rows = _read_rows(path / _METRICS)
-
-  def __enter__(self) -> "RunDirectory":
-    return self
 
   def __exit__(self, *exc_info: object) -> None:
     self.close()
@@ -189,9 +181,8 @@ class RunDirectory:
     """Notes a file as ours before it exists, so that overwriting finds it."""
     claimed = _claimed(self.path)
     if name not in [*claimed, _CONFIG, _METRICS, _SUMMARY]:
-      with files.replacing(self.path / _FILES) as temporary:
-        text = "".join(f"{n}\n" for n in [*claimed, name])
-        temporary.write_text(text, encoding="utf-8")
+      text = "".join(f"{n}\n" for n in [*claimed, name])
+      files.write_text(self.path / _FILES, text)
 
   def write_bytes(self, name: str, data: bytes) -> None:
     """Replaces a file."""
@@ -303,7 +294,9 @@ def _prepare(
   """Leaves the directory with this config.json; returns the lock."""
   _check_ours(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  lock = _take_lock(workdir)
+  lock = files.take_lock(workdir / _LOCK)
+  if lock is None:
+    raise InputError(f"workdir={workdir}: is being written by another process")
   try:
     _check_ours(workdir)  # another process may have been here in between
     for path in workdir.glob(f"{files.TEMPORARY}*"):
@@ -322,9 +315,8 @@ def _prepare(
         _check_same(workdir, recorded, config, growable)
         config = recorded | {"flags": config["flags"]}
         sessions = recorded["sessions"]
-    with files.replacing(workdir / _CONFIG) as temporary:
-      text = dumps({**config, "sessions": [*sessions, session]}, indent=2)
-      temporary.write_text(text + "\n", encoding="utf-8")
+    text = dumps({**config, "sessions": [*sessions, session]}, indent=2)
+    files.write_text(workdir / _CONFIG, text + "\n")
   except BaseException:
     os.close(lock)
     raise
@@ -340,21 +332,12 @@ def _check_ours(workdir: Path) -> None:
   if _CONFIG in names:
     _read_config(workdir)
     return
-  others = [
-    n for n in names if n != _LOCK and not n.startswith(files.TEMPORARY)
-  ]
-  if others:
-    raise InputError(
-      f"workdir={workdir}: is no run but has {others[0]!r}, expected a run, an "
-      "empty directory or a new one"
-    )
-
-
-def _take_lock(workdir: Path) -> int:
-  lock = files.take_lock(workdir / _LOCK)
-  if lock is None:
-    raise InputError(f"workdir={workdir}: is being written by another process")
-  return lock
+  for name in names:
+    if name != _LOCK and not name.startswith(files.TEMPORARY):
+      raise InputError(
+        f"workdir={workdir}: is no run but has {name!r}, expected a run, an "
+        "empty directory or a new one"
+      )
 
 
 def _check_same(
@@ -363,22 +346,18 @@ def _check_same(
   rows = _read_rows(workdir / _METRICS)
   trained = rows[-1].get("epoch", 0) if rows else 0
   free = {"flags", "sessions", *ENVIRONMENT}
-  sides = [
+  before, after = (
     side["flags"] | {k: v for k, v in side.items() if k not in free}
     for side in (recorded, config)
-  ]
-  shown = [
-    {k: v if isinstance(v, str) else dumps(v) for k, v in side.items()}
-    for side in sides
-  ]
+  )
   differences = []
-  for name in sorted(set(shown[0]) | set(shown[1])):
-    old, new = (side.get(name, "absent") for side in shown)
+  for name in sorted({*before, *after}):
+    old, new = (_shown(side, name) for side in (before, after))
     if old == new:
       continue
     if name not in growable:
       differences.append(f"{name}={old} in {workdir}, now {new}")
-    elif sides[1].get(name, 0) < trained:
+    elif after.get(name, 0) < trained:
       differences.append(f"{name}={trained} done in {workdir}, now {new}")
   if differences:
     raise InputError(
@@ -387,11 +366,16 @@ def _check_same(
     )
 
 
+def _shown(side: Row, name: str) -> str:
+  value = side.get(name, "absent")
+  return value if isinstance(value, str) else dumps(value)
+
+
 def _remove(workdir: Path) -> None:
   """Removes what a run wrote, but config.json, which is replaced last."""
   for name, ours in _OURS_INSIDE.items():
     inside = workdir / name
-    for path in inside.iterdir() if inside.is_dir() else ():
+    for path in inside.glob("*"):
       if ours.fullmatch(path.name) and path.is_dir():
         shutil.rmtree(path)
       elif ours.fullmatch(path.name):
