@@ -38,11 +38,6 @@ OnResume = Callable[[int, tuple[tuple[int, str], ...]], None]
 class Options:
   """How long a run goes on, and what it does on the way.
 
-  Attributes:
-    patience: The epochs without a better dev loss after which it stops.
-    check_gradients_every: The updates between gradient checks.
-    checkpoint_every: The epochs between checkpoints.
-
   Raises:
     InputError: A value out of range.
   """
@@ -96,9 +91,8 @@ class _Reached(NamedTuple):
 
   @property
   def tree(self) -> dict[str, Any]:
-    """What a checkpoint holds."""
-    best = {} if self.best is None else {"best": self.best}
-    return {"state": self.state, **best}
+    """What a checkpoint holds; None has no leaves in it."""
+    return {"state": self.state, "best": self.best}
 
   def outcome(self, ended: str) -> Outcome:
     params, epoch = self.state.params, self.epoch
@@ -107,15 +101,10 @@ class _Reached(NamedTuple):
     return Outcome(params, epoch, self.epoch, ended, self.seconds)
 
 
-def _better(best: Best, row: Row, params: mlp.Params) -> Best:
-  if not row["dev_loss"] < float(best.dev_loss):
-    return best
+def _best(epoch: int, dev_loss: float, params: mlp.Params) -> Best:
+  """With a copy of the weights, which training consumes."""
   copied = jax.tree.map(jnp.copy, params)
-  return Best(jnp.int32(row["epoch"]), jnp.float32(row["dev_loss"]), copied)
-
-
-def _rates_digest(rates: Float[np.ndarray, " T"]) -> str:
-  return hashlib.sha256(np.ascontiguousarray(rates).tobytes()).hexdigest()
+  return Best(jnp.int32(epoch), jnp.float32(dev_loss), copied)
 
 
 def _record(
@@ -141,7 +130,7 @@ class _Session:
   """A run while this process trains it."""
 
   settings: Settings
-  learning_rates: Float[np.ndarray, " T_run"]
+  learning_rates: loop.Rates
   options: Options
   directory: run_directory.RunDirectory
   saver: checkpoint.Checkpointer
@@ -149,10 +138,7 @@ class _Session:
   def new(self) -> _Reached:
     """Before the first update."""
     state = loop.init_state(self.settings.train_config(), self.settings.seed)
-    best = None
-    if self.options.patience:
-      params = jax.tree.map(jnp.copy, state.params)
-      best = Best(jnp.int32(0), jnp.float32(np.inf), params)
+    best = _best(0, np.inf, state.params) if self.options.patience else None
     return _Reached(state, best, 0, 0.0)
 
   def restore(self, on_resume: OnResume) -> _Reached | None:
@@ -177,11 +163,11 @@ class _Session:
     self.directory.truncate_rows(epoch)
     on_resume(epoch, restored.rejected)
     tree, seconds = restored.tree, restored.meta["wall_seconds"]
-    return _Reached(tree["state"], tree.get("best"), epoch, seconds)
+    return _Reached(**tree, epoch=epoch, seconds=seconds)
 
   def digest(self, step: int) -> str:
     """SHA-256 over the rates of the updates before `step`."""
-    return _rates_digest(self.learning_rates[:step])
+    return hashlib.sha256(self.learning_rates[:step].tobytes()).hexdigest()
 
   def epochs(
     self, at: _Reached, dataset: data.Dataset, resumed: bool
@@ -247,7 +233,7 @@ class _Session:
 
 def run(
   settings: Settings,
-  learning_rates: Float[np.ndarray, " T_run"],
+  learning_rates: loop.Rates,
   dataset: data.Dataset,
   directory: run_directory.RunDirectory,
   options: Options,
@@ -289,9 +275,11 @@ def run(
         if options.check_gradients_every and row["epoch"]:
           row["gradient_checks"] = checks
         _record(row, directory, writer)
-        best = at.best and _better(at.best, row, state.params)
+        epoch, best = row["epoch"], at.best
+        if best is not None and row["dev_loss"] < float(best.dev_loss):
+          best = _best(epoch, row["dev_loss"], state.params)
         seconds = before + time.monotonic() - begun
-        at = _Reached(state, best, row["epoch"], seconds)
+        at = _Reached(state, best, epoch, seconds)
         if session.out_of_patience(at):
           ended = "patience"
         elif at.epoch < options.epochs and should_stop():
@@ -305,27 +293,6 @@ def run(
   return at._replace(seconds=seconds).outcome(ended)
 
 
-def load_params(
-  run: run_directory.Run, config: loop.TrainConfig, patience: int | None
-) -> mlp.Params:
-  """The weights that the run came to, from its newest sound checkpoint.
-
-  Raises:
-    InputError: No checkpoint, or none that is sound and fits the config.
-  """
-  state = loop.init_state(config, 0)
-  target: dict[str, Any] = {"state": {"params": state.params}}
-  if patience:
-    target = {"best": {"params": state.params}}
-  directory = run.path / "checkpoints"
-  with checkpoint.Checkpointer(directory) as saver:
-    restored = saver.restore_newest(target, partial=True)
-  if restored is None:
-    raise InputError(f"{directory}: no checkpoint, expected one of the run")
-  (part,) = restored.tree.values()
-  return part["params"]
-
-
 def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
   """The network of a run: uint8 [N, 784] -> probabilities [N, 10].
 
@@ -335,7 +302,14 @@ def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
   run = run_directory.read_run(Path(run_dir))
   values = run.config["flags"]
   config = from_values(values).train_config()
-  params = load_params(run, config, values["patience"])
+  part = "best" if values["patience"] else "state"
+  target = {part: {"params": loop.init_state(config, 0).params}}
+  directory = run.path / "checkpoints"
+  with checkpoint.Checkpointer(directory) as saver:
+    restored = saver.restore_newest(target, partial=True)
+  if restored is None:
+    raise InputError(f"{directory}: no checkpoint, expected one of the run")
+  params = restored.tree[part]["params"]
 
   def predict(images: np.ndarray) -> np.ndarray:
     logits = mlp.apply(params, config.activations, data.to_float(images))

@@ -13,9 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Float
 
 from mnist_jax import schedules
 from mnist_jax.model import mlp, objective
@@ -34,17 +32,11 @@ class Settings(schedules.ScheduleConfig):
   """One run; the default is the book's. The schedule's fields are inherited.
 
   Attributes:
-    batch_size: The examples per update.
     hidden_sizes, activations: One of each per hidden layer.
-    l2: The factor of sum(w^2) / 2; 0 leaves the penalty out.
-    momentum: The momentum of optimizers that read it; None for 0.9.
-    num_train: The number of training examples used; None for all.
-    seed: The seed of weights and dropout, and of the order of examples unless
-      `order_seed` is given.
-    batch_schedule: The batch sizes that change at epochs, as "0:128,20:640";
-      it takes the place of `batch_size`, which stays at its default.
+    batch_schedule: It takes the place of `batch_size`, which stays at its
+      default.
     clip_norm: The Euclidean norm over all parameters to which a longer
-      gradient is scaled down before the optimizer sees it; None for no limit.
+      gradient is scaled down before the optimizer sees it.
 
   Raises:
     InputError: A value out of range, or fields that do not go together; it
@@ -175,14 +167,8 @@ class Settings(schedules.ScheduleConfig):
     """
     return self.clock(num_train).count(0)
 
-  def learning_rates(
-    self, num_train: int, updates: int
-  ) -> Float[np.ndarray, " T_run"]:
+  def learning_rates(self, num_train: int, updates: int) -> loop.Rates:
     """The table of this run's rates, by `schedules.learning_rates`.
-
-    Args:
-      num_train: The size of the training set.
-      updates: The length of the run.
 
     Raises:
       InputError: As there, a batch larger than the training set, or one that
