@@ -5,6 +5,7 @@ never stopped, bit for bit, with the same rows.
 """
 
 import dataclasses
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
 from mnist_jax import data
 from mnist_jax.model import mlp
@@ -293,6 +294,16 @@ def run(
   return at._replace(seconds=seconds).outcome(ended)
 
 
+def probabilities(
+  config: loop.TrainConfig,
+  params: mlp.Params,
+  images: UInt8[np.ndarray | Array, "N D"],
+) -> Float[np.ndarray, "N C"]:
+  """Softmax of the network's logits, without dropout."""
+  logits = mlp.apply(params, config.activations, data.to_float(images))
+  return np.asarray(jax.nn.softmax(logits, axis=1))
+
+
 def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
   """The network of a run: uint8 [N, 784] -> probabilities [N, 10].
 
@@ -310,9 +321,4 @@ def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
   if restored is None:
     raise InputError(f"{directory}: no checkpoint, expected one of the run")
   params = restored.tree[part]["params"]
-
-  def predict(images: np.ndarray) -> np.ndarray:
-    logits = mlp.apply(params, config.activations, data.to_float(images))
-    return np.asarray(jax.nn.softmax(logits, axis=1))
-
-  return predict
+  return functools.partial(probabilities, config, params)
