@@ -98,9 +98,6 @@ def tree_digest(tree: Pytree) -> str:
   little-endian as on every platform of JAX). Under several processes with
   sharded leaves all of them must call it.
 
-  Args:
-    tree: A tree of jax arrays or NumPy arrays, of any shapes.
-
   Raises:
     TypeError: a leaf that is no array of numbers, such as a Python number or a
       typed key.
@@ -201,16 +198,12 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
   """
 
   def __init__(self, directory: Path, keep: int = 3):
-    """
-    Args:
-      directory: The directory of the steps; the first save makes it.
-      keep: How many of the newest steps a save leaves, at least 1.
-    """
+    """Keeps the newest `keep` steps; the first save makes the directory."""
     if keep < 1:
       raise ValueError(f"keep is {keep}, expected at least 1")
     self.directory = Path(directory)
     self.keep = keep
-    self._damaged: tuple[int, ...] = ()
+    self._damaged: list[int] = []
     process = jax.process_index()
     # Each process is on its own: orbax then waits for no other. Plain files
     # (no OCDBT) take half the time to save at this size.
@@ -236,7 +229,6 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
 
     Args:
       step: The number of updates, larger than every step saved so far.
-      tree: A tree of jax arrays or NumPy arrays.
       meta: Anything that JSON can hold; no NaN or infinity.
 
     Raises:
@@ -259,7 +251,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         )
       self._write(step, _join(leaves), text)
       self._prune()
-    self._damaged = ()
+    self._damaged = []
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices(f"checkpoint {step}")
 
@@ -330,7 +322,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         _check_match(step_dir, record, target, partial)
         arrays, reason = self._read(step_dir, record)
       if reason is None:
-        self._damaged = tuple(s for s, _ in rejected)
+        self._damaged = [s for s, _ in rejected]
         interrupted = "its save was interrupted"
         rejected += [(s, interrupted) for s in self._unfinished() if s > step]
         newest_first = tuple(sorted(rejected, reverse=True))

@@ -22,9 +22,8 @@ class EventWriter(contextlib.AbstractContextManager["EventWriter"]):
   def __init__(self, directory: Path | None, start_step: int):
     """
     Args:
-      directory: The place where a file is begun, after those that are there;
-        None, as `RunDirectory.events` is in all processes but the first,
-        writes nothing.
+      directory: Where a file is begun, after those that are there; None, as in
+        all processes but the first, writes nothing.
       start_step: The step from which on TensorBoard drops what the earlier
         files have, so a resumed run shows no step twice.
     """
@@ -55,11 +54,9 @@ class EventWriter(contextlib.AbstractContextManager["EventWriter"]):
     self._writer.write(event.SerializeToString())
 
   def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-    """Writes one point per name; "train/loss" puts it in a group "train".
+    """A point per name after `step` updates; "train/loss" is in group "train".
 
-    Args:
-      step: The number of updates so far.
-      values: The floats, NumPy or JAX scalars; NaN and infinities are kept.
+    NaN and infinities are kept.
     """
     from tensorboardX.summary import scalar
 

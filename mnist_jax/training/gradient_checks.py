@@ -1,9 +1,8 @@
 """Gradient checks while training goes on, beside it and without a trace.
 
-Section 12.3 asks for checks repeated as the weights grow. Training itself is
-not touched: its own compiled epoch runs as ever, and the states to be checked
-are reached again, update by update, from a copy of the epoch's first one. What
-the differences give is recorded and never reaches an update.
+Section 12.3 asks for checks repeated as the weights grow. Training's own
+compiled epoch runs as ever; the states to be checked are reached again, update
+by update, from a copy of the epoch's first one.
 """
 
 from typing import Any
@@ -63,9 +62,6 @@ def check_epoch(
   Args:
     state: The state before the epoch's first update; it is left as it is.
     every: The number of updates between checks, >= 1; update 0 is checked too.
-
-  Returns:
-    `check_state` of each, in order.
   """
   begin, updates = int(state.step), len(plan.indices)
   checked = range(-begin % every, updates, every)

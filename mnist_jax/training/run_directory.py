@@ -162,10 +162,8 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
   def replacing(self, name: str) -> Iterator[Path]:
     """A path to write a file to, which then takes the place of `name`.
 
-    The path has the same suffix. If the body raises, the old file stays.
-
-    Args:
-      name: The plain file name, such as "curves.png".
+    That is a plain file name, and the path has the same suffix. If the body
+    raises, the old file stays.
     """
     if not name or Path(name).name != name or name.startswith("."):
       raise ValueError(f"{name!r} is no plain file name")
@@ -202,11 +200,7 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
     return tuple(self._rows)
 
   def append_row(self, row: Mapping[str, Any]) -> None:
-    """Adds a row to metrics.jsonl.
-
-    Args:
-      row: The values: "epoch" (an int above the last row's) and anything that
-        JSON can hold; NumPy and JAX scalars are written as Python's would be.
+    """Adds a row, with an "epoch" above the last row's, to metrics.jsonl.
 
     Raises:
       ValueError: The epoch already has a row, or a later one has.
@@ -249,13 +243,11 @@ def open_run(
 
   Args:
     workdir: The directory: new, empty, or a run.
-    config: The values of config.json: "flags" (only those that change the
-      result), "seed", "data_digest" and what else must be the same for the run
-      to go on; and what `environment.describe` gives, which may differ:
-      config.json has the first session's at its top and every session's under
-      "sessions".
-    overwrite: Whether to begin afresh, by removing what a run wrote there and
-      nothing else.
+    config: What must be the same for the run to go on: "flags" (only those
+      that change the result), "seed", "data_digest" and others; and what
+      `environment.describe` gives, which may differ: config.json has the first
+      session's at its top and every session's under "sessions".
+    overwrite: Whether to remove what a run wrote there, and nothing else.
     growable: The flags that count epochs and may change, but not to fewer than
       the run has rows for.
 
