@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Array, Int32, UInt8
 
 from mnist_jax.runtime.errors import InputError
 
@@ -35,16 +35,16 @@ _NAME = re.compile(
 )
 
 
-class Examples(NamedTuple):
-  """Images, one row of grey levels each, and their classes 0 to 9."""
+class Split(NamedTuple):
+  """Split of one purpose; NumPy arrays, or JAX's once on a device."""
 
-  images: UInt8[np.ndarray, "N 784"]
-  labels: Int32[np.ndarray, " N"]
+  images: UInt8[np.ndarray | Array, "N 784"]  # grey levels, 0 the background
+  labels: Int32[np.ndarray | Array, " N"]  # 0 to 9
 
 
 def read_directory(
   directory: str | os.PathLike[str], dataset: str
-) -> tuple[str, Examples, Examples]:
+) -> tuple[str, Split, Split]:
   """Reads the four files of a data set: train and test, images and labels.
 
   They are named as MNIST's, train-images-idx3-ubyte and so on, raw or with
@@ -54,9 +54,7 @@ def read_directory(
   are taken as they are stored (EMNIST stores them transposed).
 
   Args:
-    directory: The directory of the files.
-    dataset: The prefix to take where several are found ("/" reads as "-");
-      otherwise it is not looked at.
+    dataset: The prefix to take where several are found ("/" reads as "-").
 
   Returns:
     The prefix, or the directory's name if there is none; train; test.
@@ -123,7 +121,7 @@ def _choose_prefix(root: Path, prefixes: list[str], dataset: str) -> str:
   return wanted if wanted in prefixes else prefixes[0]
 
 
-def read_examples(images_path: Path, labels_path: Path) -> Examples:
+def read_examples(images_path: Path, labels_path: Path) -> Split:
   """Reads a pair of files, raw or gzipped, and checks that they match.
 
   Raises:
@@ -141,7 +139,7 @@ def read_examples(images_path: Path, labels_path: Path) -> Examples:
       f"expected labels 0 to {CLASSES - 1}"
     )
   images = _read(images_path, 3, (len(labels), labels_path))
-  return Examples(images.reshape(-1, PIXELS), labels.astype(np.int32))
+  return Split(images.reshape(-1, PIXELS), labels.astype(np.int32))
 
 
 _Count = tuple[int, Path] | None  # and the file that has so many, if known

@@ -1,7 +1,7 @@
 """Reading MNIST-shaped data sets through tensorflow-datasets (TFDS).
 
-Here, and nowhere else, TFDS is imported, inside the functions that need it,
-since it is slow to import. A data set prepared as array_record is read without
+TFDS is imported inside the functions that need it, since that is slow. A data
+set prepared as array_record is read without
 TensorFlow. One that is not prepared is prepared by TFDS in a process of its
 own, which needs TensorFlow and, save for MNIST, the network: TFDS's download
 retries for minutes where there is no network, and a process can be ended.
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_jax.data.idx import CLASSES, MAX_EXAMPLES, PIXELS, SIDE, Examples
+from mnist_jax.data.idx import CLASSES, MAX_EXAMPLES, PIXELS, SIDE, Split
 from mnist_jax.runtime.errors import InputError
 
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
@@ -57,14 +57,14 @@ tfds.prepare_here(*sys.argv[1:])
 
 def read(
   dataset: str, data_dir: str | os.PathLike[str] | None, own_files: Path
-) -> tuple[Examples, Examples]:
+) -> tuple[Split, Split]:
   """Reads the train and test splits of a TFDS data set, in TFDS's order.
 
   Args:
     dataset: A "name" or "name/config", either with ":version". Without a
       version the newest prepared one is taken, or TFDS's own if none is.
-    data_dir: The directory where TFDS keeps its prepared data sets; None stands
-      for DEFAULT_DATA_DIR.
+    data_dir: Where TFDS keeps its prepared data sets; None stands for
+      DEFAULT_DATA_DIR.
     own_files: The directory with MNIST's four published files, from which
       "mnist" is prepared without the network.
 
@@ -131,7 +131,7 @@ def _refusing(where: str, what: str, expected: str) -> Iterator[None]:
     ) from error
 
 
-def _read_prepared(directory: Path) -> tuple[Examples, Examples]:
+def _read_prepared(directory: Path) -> tuple[Split, Split]:
   import tensorflow_datasets as tfds
 
   with _refusing(str(directory), "metadata", "a data set prepared by TFDS"):
@@ -182,7 +182,7 @@ def _check_features(where: str, info: Any) -> Sequence[str]:
 
 def _read_split(
   directory: Path, builder: Any, split: str, keys: Sequence[str]
-) -> Examples:
+) -> Split:
   """All rows of one split, their number checked in the files themselves."""
   from array_record.python.array_record_data_source import (
     ArrayRecordDataSource,
@@ -213,7 +213,7 @@ def _read_split(
       f"{where} row {outside[0]}: found label {labels[outside[0]]}, expected 0 "
       f"to {CLASSES - 1}"
     )
-  return Examples(images, labels.astype(np.int32))
+  return Split(images, labels.astype(np.int32))
 
 
 def _brief(error: object) -> str:

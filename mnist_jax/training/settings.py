@@ -101,7 +101,25 @@ class Settings(schedules.ScheduleConfig):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    _check_together(self)
+    if self.batch_schedule is not None:
+      batch_sizes.parse(self.batch_schedule)
+      if self.batch_size != Settings.batch_size:
+        raise InputError(
+          f"batch_size={self.batch_size} and "
+          f"batch_schedule={self.batch_schedule}: expected one of the two"
+        )
+    sizes, names = self.hidden_sizes, self.activations
+    if len(sizes) != len(names):
+      raise InputError(
+        f"activations={','.join(names)}: expected one for each of the "
+        f"{len(sizes)} layers of hidden_sizes={','.join(map(str, sizes))}"
+      )
+    kind = self.optimizer
+    if self.momentum is not None and kind not in optimizers.USES_MOMENTUM:
+      raise InputError(
+        f"momentum={self.momentum}: not read by optimizer={kind}, expected "
+        f"one of {', '.join(optimizers.USES_MOMENTUM)} with it"
+      )
 
   @property
   def order(self) -> int:
@@ -253,25 +271,3 @@ def require_known(names: Iterable[str]) -> None:
       near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
       hint = f"{near[0]!r}" if near else f"one of {', '.join(FIELDS)}"
       raise InputError(f"unknown setting {name!r}, expected {hint}")
-
-
-def _check_together(settings: Settings) -> None:
-  if settings.batch_schedule is not None:
-    batch_sizes.parse(settings.batch_schedule)
-    if settings.batch_size != Settings.batch_size:
-      raise InputError(
-        f"batch_size={settings.batch_size} and "
-        f"batch_schedule={settings.batch_schedule}: expected one of the two"
-      )
-  sizes, names = settings.hidden_sizes, settings.activations
-  if len(sizes) != len(names):
-    raise InputError(
-      f"activations={','.join(names)}: expected one for each of the "
-      f"{len(sizes)} layers of hidden_sizes={','.join(map(str, sizes))}"
-    )
-  kind = settings.optimizer
-  if settings.momentum is not None and kind not in optimizers.USES_MOMENTUM:
-    raise InputError(
-      f"momentum={settings.momentum}: not read by optimizer={kind}, expected "
-      f"one of {', '.join(optimizers.USES_MOMENTUM)} with it"
-    )
