@@ -85,9 +85,9 @@ def load(
   """
   if data_source == "bundled":
     if data_dir or dataset != "mnist":
-      name, value = ("data_dir", data_dir) if data_dir else ("dataset", dataset)
+      given = f"data_dir={data_dir}" if data_dir else f"dataset={dataset}"
       raise InputError(
-        f"{name}={value}: found data_source=bundled, expected idx or tfds"
+        f"{given}: found data_source=bundled, expected idx or tfds"
       )
     name, (train, test) = "mnist", _read_bundled()
   elif data_source == "idx":
@@ -112,8 +112,7 @@ def _read_bundled() -> tuple[Split, Split]:
   for name, expected in BUNDLED_SHA256.items():
     path = BUNDLED / name
     try:
-      with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+      found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
       raise InputError(
         f"{path}: found it unreadable ({error.strerror}), expected the file "

@@ -65,7 +65,14 @@ def read_directory(
   """
   root = Path(directory)
   found = _list(root)
-  prefix = _choose_prefix(root, sorted({key[0] for key in found}), dataset)
+  prefixes = sorted({key[0] for key in found}) or [""]
+  wanted = ("", dataset.replace("/", "-"))
+  prefix = next((name for name in wanted if name in prefixes), prefixes[0])
+  if prefix not in wanted and len(prefixes) > 1:
+    raise InputError(
+      f"{root}: found files of {', '.join(prefixes)}, expected "
+      f"dataset={dataset} to be one of them"
+    )
   paths = [
     _choose_file(root, found, prefix, part, kind)
     for part in ("train", "t10k")
@@ -107,18 +114,6 @@ def _choose_file(
       "or .gz, expected train and t10k files of images and labels"
     )
   return min(paths, key=lambda path: (path.is_dir(), path.suffix == ".gz"))
-
-
-def _choose_prefix(root: Path, prefixes: list[str], dataset: str) -> str:
-  if not prefixes or "" in prefixes:
-    return ""
-  wanted = dataset.replace("/", "-")
-  if len(prefixes) > 1 and wanted not in prefixes:
-    raise InputError(
-      f"{root}: found files of {', '.join(prefixes)}, expected "
-      f"dataset={dataset} to be one of them"
-    )
-  return wanted if wanted in prefixes else prefixes[0]
 
 
 def read_examples(images_path: Path, labels_path: Path) -> Split:

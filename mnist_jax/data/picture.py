@@ -5,8 +5,8 @@ training images): light strokes on a background of exactly 0, the digit's
 longer side 20 pixels, its centre of mass at pixel (14, 14) of 28x28 to within
 half a pixel, and a brightest pixel of 254 or 255.
 
-Limits: one digit; light may be uneven but not a hard-edged shadow across the
-digit, and nothing, such as a ruled line, may cross its strokes.
+Limits: one digit; no hard-edged shadow across it; and nothing, such as a ruled
+line, may cross its strokes.
 """
 
 import os

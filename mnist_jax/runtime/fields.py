@@ -7,8 +7,7 @@
     def __post_init__(self) -> None:
       fields.settle(self)
 
-A setting is declared there alone: its check, its flag, its column in a table
-and its text in a command are derived from that one line.
+Its check, flag, column in a table and text in a command follow from that line.
 """
 
 import dataclasses
@@ -24,11 +23,6 @@ class Setting:
   """What there is to know of a setting; None is allowed where it is default.
 
   Attributes:
-    default: The value where none is given.
-    help: The line that --help shows.
-    kind: The type of the value, or of each of them: float, int, bool or str.
-    many: Whether the value is a tuple.
-    choices: The strings allowed; empty for any.
     least, above, below, most: The bounds of a number, `above` and `below` left
       out themselves; None for no bound. A number is always finite.
     newer: Whether records were on file before the setting was: at its default
@@ -37,9 +31,9 @@ class Setting:
 
   default: Any
   help: str
-  kind: type = float
-  many: bool = False
-  choices: tuple[str, ...] = ()
+  kind: type = float  # or int, bool, str: of the value, or of each of them
+  many: bool = False  # a tuple of values
+  choices: tuple[str, ...] = ()  # empty for any
   least: int | float | None = None
   above: int | float | None = None
   below: int | float | None = None

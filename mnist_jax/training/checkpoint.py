@@ -105,6 +105,11 @@ def tree_digest(tree: Pytree) -> str:
   return _digest([(n, _host_array(leaf)) for n, leaf in _named_leaves(tree)])
 
 
+def _aside(damaged: Path) -> Path:
+  names = (f"{damaged.name}.damaged-{n}" for n in itertools.count(1))
+  return next(p for p in map(damaged.with_name, names) if not p.exists())
+
+
 def steps(directory: Path) -> tuple[int, ...]:
   """The steps saved in a directory, ascending, sound or not; () without it."""
   if not directory.is_dir():
@@ -168,17 +173,10 @@ def _place(array: np.ndarray, target: Any) -> Any:
   return jnp.array(array, device=sharding)
 
 
-# A save's time goes by its number of files, so all leaves are one array of
-# bytes; with several, orbax also leaves reads behind when one of them fails.
-def _join(leaves: list[tuple[_Leaf, np.ndarray]]) -> np.ndarray:
-  joined = b"".join(array.tobytes() for _, array in leaves)
-  return np.frombuffer(joined, np.uint8)
-
-
 def _split(
   joined: np.ndarray, leaves: list[_Leaf]
 ) -> list[tuple[_Leaf, np.ndarray]]:
-  """The inverse of `_join`."""
+  """The leaves from their bytes, joined end to end."""
   sizes = [
     math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves
   ]
@@ -236,20 +234,22 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
       TypeError: a leaf that is no array of numbers.
     """
     leaves = [(leaf, _host_array(array)) for leaf, array in _named_leaves(tree)]
-    record = {
-      "meta": meta,
-      "digest": _digest(leaves),
-      "leaves": [leaf for leaf, _ in leaves],
-    }
+    names = [leaf for leaf, _ in leaves]
+    record = {"meta": meta, "digest": _digest(leaves), "leaves": names}
     text = json.dumps(record, allow_nan=False) + "\n"
     if jax.process_index() == 0:
-      self._set_damaged_aside()
+      for damaged in (self.directory / str(step) for step in self._damaged):
+        if damaged.exists():
+          damaged.rename(_aside(damaged))
       newest = max(steps(self.directory), default=-1)
       if step <= newest:
         raise ValueError(
           f"step {step} cannot be saved in {self.directory}: it has {newest}"
         )
-      self._write(step, _join(leaves), text)
+      # A save's time goes by its number of files, so all leaves are one array
+      # of bytes; with several, orbax also leaves reads behind where one fails.
+      joined = b"".join(array.tobytes() for _, array in leaves)
+      self._write(step, np.frombuffer(joined, np.uint8), text)
       self._prune()
     self._damaged = []
     if jax.process_count() > 1:
@@ -272,13 +272,6 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     files.flush(unfinished)
     unfinished.rename(self.directory / str(step))
     files.flush(self.directory)
-
-  def _set_damaged_aside(self) -> None:
-    for damaged in (self.directory / str(step) for step in self._damaged):
-      names = (f"{damaged.name}.damaged-{n}" for n in itertools.count(1))
-      asides = map(damaged.with_name, names)
-      if damaged.exists():
-        damaged.rename(next(path for path in asides if not path.exists()))
 
   def _prune(self) -> None:
     for step in steps(self.directory)[: -self.keep]:
@@ -365,16 +358,11 @@ def _check_match(
 ) -> None:
   saved = {leaf.name: leaf for leaf in _recorded_leaves(record)}
   wanted = {leaf.name: leaf for leaf, _ in _named_leaves(target)}
-  for name, leaf in wanted.items():
-    if name not in saved:
-      raise InputError(f"{step_dir}: no leaf {name}, expected {leaf}")
-    if saved[name] != leaf:
-      raise InputError(
-        f"{step_dir}: leaf {name} is {saved[name]}, expected {leaf}"
-      )
-  for name, leaf in saved.items():
-    if name not in wanted and not partial:
-      raise InputError(f"{step_dir}: leaf {name} is {leaf}, expected none")
+  for name in dict.fromkeys([*wanted, *saved]):
+    have, want = saved.get(name), wanted.get(name)
+    if have != want and not (partial and want is None):
+      found = f"leaf {name} is {have}" if have else f"no leaf {name}"
+      raise InputError(f"{step_dir}: {found}, expected {want or 'none'}")
 
 
 def _fill(target: Pytree, arrays: dict[str, np.ndarray]) -> Pytree:

@@ -342,13 +342,12 @@ def epochs(
 
   Args:
     dataset: Its arrays are best on the device already (`to_device`).
+    state: That after `first` epochs. It is consumed, as is every state yielded,
+      when the iteration goes on.
+    seed: Of the order of examples.
     first: The number of epochs made already; None for a new run, which yields
       the untrained state too, as epoch 0.
-    state: The state after `first` epochs. It is consumed, as is every state
-      yielded, when the iteration goes on.
-    seed: The seed of the order of examples.
-    batch_size_at: The batch size of an epoch (the first is 0), instead of the
-      config's.
+    batch_size_at: Of an epoch (the first is 0), instead of the config's.
 
   Yields:
     The metrics row after an epoch (its learning_rate is that of the last
@@ -391,16 +390,12 @@ def params_at(
   """Trains at a fixed rate; yields (epoch, params) at the epochs asked for.
 
   The same run as that of `epochs`, without its evaluations. A run that
-  diverges goes on, with weights that are not finite.
+  diverges goes on, with weights that are not finite. Training consumes what
+  was yielded when the next is asked for.
 
   Args:
-    split: The training set, best on the device already.
-    seed: The seed of the weights and of the order of examples.
+    seed: Of the weights and of the order of examples.
     epochs: At least one, rising, from 0 (the weights at the start) on.
-    l2: The strength of the L2 term; None leaves it out.
-
-  Yields:
-    Params, which training consumes when the next are asked for.
 
   Raises:
     InputError: The batch size is larger than the training set.

@@ -9,8 +9,6 @@
 Every file is replaced whole (written beside, flushed, renamed), so that a
 kill at any moment leaves the old one or the new one. Numbers that JSON lacks
 are the strings "NaN", "Infinity" and "-Infinity", and read back as numbers.
-
-Reading (`read_run`) starts no device.
 """
 
 import contextlib

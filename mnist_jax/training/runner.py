@@ -67,21 +67,13 @@ class Best(NamedTuple):
 
 
 class Outcome(NamedTuple):
-  """What a run came to.
+  """What a run came to."""
 
-  Attributes:
-    params: The weights of the best epoch under patience, else of the last.
-    epoch: The epoch that they are of.
-    epochs: The number of epochs trained in all.
-    ended: "epochs", "patience" or "stopped" (asked to; it can go on).
-    wall_seconds: The time of all sessions of the run, data loading left out.
-  """
-
-  params: mlp.Params
-  epoch: int
-  epochs: int
-  ended: str
-  wall_seconds: float
+  params: mlp.Params  # of the best epoch under patience, else of the last
+  epoch: int  # that they are of
+  epochs: int  # trained in all
+  ended: str  # "epochs", "patience" or "stopped" (asked to; it can go on)
+  wall_seconds: float  # of all sessions of the run, data loading left out
 
 
 class _Reached(NamedTuple):
@@ -247,13 +239,11 @@ def run(
 
   Args:
     learning_rates: The run's table, from `Settings.learning_rates`.
-    dataset: The data, the training set cut to `settings.num_train` already.
-    directory: The home of the run's rows, events and checkpoints; each row is
-      on the disk before the checkpoint of its epoch.
-    on_row: A function called with the row of each epoch trained here.
-    on_resume: A function called once with the epoch gone on from and the
-      checkpoints passed over, as (update, reason).
-    should_stop: A function asked after every epoch; True saves and ends.
+    dataset: The training set is cut to `settings.num_train` already.
+    directory: Each row is on the disk before the checkpoint of its epoch.
+    on_row: Called with the row of each epoch trained here.
+    on_resume: Called once, where the run is gone on with.
+    should_stop: Asked after every epoch; True saves and ends.
 
   Raises:
     InputError: Checkpoints all damaged, or of other rates or more epochs.
