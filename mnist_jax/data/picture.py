@@ -131,9 +131,8 @@ def _deep_levels(image: Image.Image) -> Grey:
 def _flatten(image: Image.Image) -> Grey:
   """Puts a transparent picture on the ground that shows its strokes.
 
-  If what is visible has both light and dark in it, it brings its own ground,
-  whose level is the commoner one; if it is all of one level, it is strokes
-  alone, and the ground is the opposite.
+  What is visible and both light and dark brings its own ground, the commoner
+  level; what is all of one level is strokes alone, on the opposite.
   """
   image = _average_down(image.convert("RGBa")).convert("RGBA")
   alpha = np.asarray(image.getchannel("A"), np.float64) / 255

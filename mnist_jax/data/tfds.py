@@ -137,17 +137,16 @@ def _read_prepared(directory: Path) -> tuple[Split, Split]:
   with _refusing(str(directory), "metadata", "a data set prepared by TFDS"):
     builder = tfds.builder_from_directory(str(directory))
     info = builder.info
-    splits = set(info.splits)
+    splits = ", ".join(sorted(info.splits))
     file_format = info.file_format.value
   if file_format != "array_record":
     raise InputError(
       f"{directory}: found it prepared as {file_format}, expected array_record "
       "(another data_dir= has it prepared anew)"
     )
-  if not {"train", "test"} <= splits:
+  if not {"train", "test"} <= set(info.splits):
     raise InputError(
-      f"{directory}: found splits {', '.join(sorted(splits))}, expected train "
-      "and test"
+      f"{directory}: found splits {splits}, expected train and test"
     )
   keys = _check_features(str(directory), info)
   train, test = (
@@ -184,9 +183,7 @@ def _read_split(
   directory: Path, builder: Any, split: str, keys: Sequence[str]
 ) -> Split:
   """All rows of one split, their number checked in the files themselves."""
-  from array_record.python.array_record_data_source import (
-    ArrayRecordDataSource,
-  )
+  from array_record.python import array_record_data_source as records
 
   where = f"{directory} ({split})"
   info = builder.info.splits[split]
@@ -198,7 +195,8 @@ def _read_split(
   images = np.empty((count, PIXELS), np.uint8)
   labels = np.empty(count, np.int64)
   with _refusing(where, "records", "array_record files as TFDS writes them"):
-    stored = len(ArrayRecordDataSource([str(path) for path in info.filepaths]))
+    paths = [str(path) for path in info.filepaths]
+    stored = len(records.ArrayRecordDataSource(paths))
     source = builder.as_data_source(split)
     if not stored == len(source) == count:
       raise InputError(f"{where}: found {stored} rows, expected {count}")
@@ -260,13 +258,10 @@ def _download_url(dataset: str, name: str) -> str | None:
 
 
 def unreachable(url: str, seconds: float) -> str | None:
-  """Why no answer comes from a URL's host, or None if one does.
+  """Why no answer comes from a URL's host in so many seconds, or None.
 
   Any HTTP answer counts, also through a proxy named in the environment. It is
   asked from a process of its own, since looking up a name has no time limit.
-
-  Args:
-    seconds: How long to wait, all in all.
   """
   command = [sys.executable, "-c", _PROBE, url, str(seconds)]
   return run_watched(command, seconds, "no answer in")
@@ -310,9 +305,7 @@ def run_watched(
 def prepare_here(dataset: str, root: str, own_files: str) -> None:
   """Prepares a data set as array_record in this process; needs TensorFlow.
 
-  Args:
-    own_files: The directory of MNIST's files, used for "mnist" alone: the files
-      of other data sets have the same names.
+  `own_files` are for "mnist" alone: those of other sets have the same names.
   """
   import tensorflow_datasets as tfds
 

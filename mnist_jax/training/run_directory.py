@@ -169,16 +169,12 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
       with tempfile.TemporaryDirectory() as nowhere:
         yield Path(nowhere) / name
       return
-    self._claim(name)
-    with files.replacing(self.path / name) as temporary:
-      yield temporary
-
-  def _claim(self, name: str) -> None:
-    """Notes a file as ours before it exists, so that overwriting finds it."""
+    # Noted as ours before it exists, so that overwriting finds it.
     claimed = _claimed(self.path)
     if name not in [*claimed, _CONFIG, _METRICS, _SUMMARY]:
-      text = "".join(f"{n}\n" for n in [*claimed, name])
-      files.write_text(self.path / _FILES, text)
+      files.write_text(self.path / _FILES, "\n".join([*claimed, name, ""]))
+    with files.replacing(self.path / name) as temporary:
+      yield temporary
 
   def write_bytes(self, name: str, data: bytes) -> None:
     """Replaces a file."""
@@ -342,7 +338,8 @@ def _check_same(
   )
   differences = []
   for name in sorted({*before, *after}):
-    old, new = (_shown(side, name) for side in (before, after))
+    values = (side.get(name, "absent") for side in (before, after))
+    old, new = (v if isinstance(v, str) else dumps(v) for v in values)
     if old == new:
       continue
     if name not in growable:
@@ -354,11 +351,6 @@ def _check_same(
       f"{'; '.join(differences)} (overwrite=true begins afresh, "
       "another workdir keeps both)"
     )
-
-
-def _shown(side: Row, name: str) -> str:
-  value = side.get(name, "absent")
-  return value if isinstance(value, str) else dumps(value)
 
 
 def _remove(workdir: Path) -> None:

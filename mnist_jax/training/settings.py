@@ -1,9 +1,8 @@
 """All that one training run takes, beside its data and its length.
 
-A setting is declared once, as a field of `Settings` with its help, range and
-choices. The flags of `experiments.train`, the checks, the columns of a sweep's
-table and the keys of its cells are derived from the fields, so that a run of a
-sweep can be told, stored and repeated as a command line.
+The flags of `experiments.train`, the checks, the columns of a sweep's table and
+the keys of its cells are derived from the fields of `Settings`, so that a run
+of a sweep can be told, stored and repeated as a command line.
 """
 
 import dataclasses
@@ -178,11 +177,7 @@ class Settings(schedules.ScheduleConfig):
     return self.batches.clock(num_train, self.drop_last)
 
   def updates_per_epoch(self, num_train: int) -> int:
-    """T, of a training set of that size; under a batch schedule the first's.
-
-    Raises:
-      InputError: A batch larger than the training set.
-    """
+    """T, as in `clock`; under a batch schedule the first epoch's."""
     return self.clock(num_train).count(0)
 
   def learning_rates(self, num_train: int, updates: int) -> loop.Rates:
