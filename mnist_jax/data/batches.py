@@ -58,13 +58,10 @@ def batch_indices(
   count = len(order)
   check_range("batch_size", batch_size, 1, count)
   updates = updates_per_epoch(count, batch_size, drop_last)
-  indices = np.zeros(updates * batch_size, np.int32)
-  weights = np.zeros(updates * batch_size, np.float32)
-  used = min(count, indices.size)
-  indices[:used] = order[:used]
-  weights[:used] = 1
-  shape = (updates, batch_size)
-  return indices.reshape(shape), weights.reshape(shape)
+  size = updates * batch_size
+  indices = np.pad(order[:size], (0, max(0, size - count)))
+  weights = (np.arange(size) < count).astype(np.float32)
+  return indices.reshape(-1, batch_size), weights.reshape(-1, batch_size)
 
 
 def updates_per_epoch(

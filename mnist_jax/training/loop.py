@@ -144,9 +144,7 @@ def train_step(
 
 
 def gather_batch(
-  split: data.Split,
-  indices: Int[Array, " B"],
-  weights: Float[Array, " B"],
+  split: data.Split, indices: Int[Array, " B"], weights: Float[Array, " B"]
 ) -> objective.Batch:
   """The examples at `indices`, scaled to [0, 1] on the device."""
   images = data.to_float(jnp.asarray(split.images)[indices])
@@ -199,7 +197,9 @@ def scan_epoch(
   plan: EpochPlan,
   hparams: HParams,
 ) -> tuple[TrainState, Float[Array, " T"]]:
-  """All updates of a plan, one after another; not compiled by itself.
+  """All updates of a plan, one after another.
+
+  `train_epoch` is this as one program, which consumes the state passed in.
 
   Returns:
     The state after the plan's T updates, and the objective before each.
@@ -207,7 +207,6 @@ def scan_epoch(
   return scan_steps(make_step(config, split, hparams), state, plan)[:2]
 
 
-# `scan_epoch` as one program. The state passed in is consumed.
 train_epoch = jax.jit(
   scan_epoch, static_argnames="config", donate_argnames="state"
 )
@@ -221,7 +220,7 @@ def evaluate_params(
 ) -> metrics.Metrics:
   """Loss and accuracy over every example of a split, each counted once.
 
-  Without dropout and without the L2 term; not compiled by itself.
+  Without dropout and without the L2 term. `evaluate` is this as one program.
   """
   count = split.labels.shape[0]
   chunk = min(chunk, count)
@@ -241,7 +240,6 @@ def evaluate_params(
   return metrics.merge(jax.lax.map(one, jnp.arange(0, count, chunk)))
 
 
-# `evaluate_params` as one program.
 evaluate = jax.jit(evaluate_params, static_argnames=("activations", "chunk"))
 
 

@@ -89,10 +89,7 @@ class Settings(schedules.ScheduleConfig):
     below=2**32,
   )
   batch_schedule: str | None = fields.setting(
-    None,
-    "batch sizes from epochs on, as 0:128,20:640",
-    str,
-    newer=True,
+    None, "batch sizes from epochs on, as 0:128,20:640", str, newer=True
   )
   clip_norm: Number | None = fields.setting(
     None, "largest norm of a gradient (default: any)", above=0, newer=True
