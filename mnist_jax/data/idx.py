@@ -36,7 +36,7 @@ _NAME = re.compile(
 
 
 class Split(NamedTuple):
-  """Split of one purpose; NumPy arrays, or JAX's once on a device."""
+  """Examples of one purpose; NumPy arrays, or JAX's once on a device."""
 
   images: UInt8[np.ndarray | Array, "N 784"]  # grey levels, 0 the background
   labels: Int32[np.ndarray | Array, " N"]  # 0 to 9

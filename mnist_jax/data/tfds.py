@@ -1,10 +1,10 @@
 """Reading MNIST-shaped data sets through tensorflow-datasets (TFDS).
 
 TFDS is imported inside the functions that need it, since that is slow. A data
-set prepared as array_record is read without
-TensorFlow. One that is not prepared is prepared by TFDS in a process of its
-own, which needs TensorFlow and, save for MNIST, the network: TFDS's download
-retries for minutes where there is no network, and a process can be ended.
+set prepared as array_record is read without TensorFlow. One that is not is
+prepared by TFDS in a process of its own, which needs TensorFlow and, save for
+MNIST, the network: TFDS's download retries for minutes where there is none, and
+a process can be ended.
 """
 
 import contextlib
@@ -97,12 +97,10 @@ def _find(root: Path, match: re.Match[str]) -> Path | None:
   if root.exists() and not root.is_dir():
     raise InputError(f"{root}: found a file, expected TFDS's data directory")
   parent = root / match["name"] / (match["config"] or "")
-  prepared = [path.parent for path in parent.glob("*/dataset_info.json")]
-  versions = [
-    path
-    for path in prepared
-    if _VERSION.fullmatch(path.name) and match["version"] in (None, path.name)
-  ]
+  prepared = (path.parent for path in parent.glob("*/dataset_info.json"))
+  versions = [path for path in prepared if _VERSION.fullmatch(path.name)]
+  if match["version"]:
+    versions = [path for path in versions if path.name == match["version"]]
   if versions:
     return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
   configs = {p.parent.parent.name for p in parent.glob("*/*/dataset_info.json")}

@@ -19,8 +19,7 @@ import math
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,29 +155,17 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
       os.close(self._lock)
       self._lock = None
 
-  @contextlib.contextmanager
-  def replacing(self, name: str) -> Iterator[Path]:
-    """A path to write a file to, which then takes the place of `name`.
-
-    That is a plain file name, and the path has the same suffix. If the body
-    raises, the old file stays.
-    """
+  def write_bytes(self, name: str, data: bytes) -> None:
+    """Replaces a file, by its plain name; if that fails, the old one stays."""
     if not name or Path(name).name != name or name.startswith("."):
       raise ValueError(f"{name!r} is no plain file name")
     if not self.writes:
-      with tempfile.TemporaryDirectory() as nowhere:
-        yield Path(nowhere) / name
       return
     # Noted as ours before it exists, so that overwriting finds it.
     claimed = _claimed(self.path)
     if name not in [*claimed, _CONFIG, _METRICS, _SUMMARY]:
       files.write_text(self.path / _FILES, "\n".join([*claimed, name, ""]))
     with files.replacing(self.path / name) as temporary:
-      yield temporary
-
-  def write_bytes(self, name: str, data: bytes) -> None:
-    """Replaces a file."""
-    with self.replacing(name) as temporary:
       temporary.write_bytes(data)
 
   def write_json(self, name: str, value: Any) -> None:
