@@ -24,6 +24,7 @@ EVALUATION_CHUNK = 2000
 Seed = int | UInt32[Array, ""]  # in [0, 2^32); may be traced
 Rates = Float[np.ndarray, " T_run"]  # of a run's updates, from its first on
 Step = Callable[[Any, Any], tuple[Any, Float[Array, ""]]]
+Before = Callable[..., None]  # takes what `train_epoch` is about to be given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,6 +308,7 @@ def _train(
   seed: int,
   epochs: range,
   batch_size_at: Callable[[int], int] | None = None,
+  before: Before = lambda *_: None,
 ) -> Iterator[tuple[TrainState, EpochPlan, Float[Array, " T"]]]:
   """The state after each epoch, its plan, and its objectives, unchecked."""
   step = int(state.step)
@@ -316,6 +318,7 @@ def _train(
     plan = plan_epoch(
       config, seed, epoch, len(split.labels), learning_rates, step
     )
+    before(config, state, split, plan, hparams)
     state, objectives = train_epoch(config, state, split, plan, hparams)
     step += len(plan.indices)
     yield state, plan, objectives
@@ -332,6 +335,7 @@ def epochs(
   first: int | None = None,
   last: int,
   batch_size_at: Callable[[int], int] | None = None,
+  before: Before = lambda *_: None,
 ) -> Iterator[tuple[dict[str, Any], TrainState]]:
   """Trains epochs first + 1 to last, one at each step of the iteration.
 
@@ -346,6 +350,7 @@ def epochs(
     first: The number of epochs made already; None for a new run, which yields
       the untrained state too, as epoch 0.
     batch_size_at: Of an epoch (the first is 0), instead of the config's.
+    before: Called before every epoch; it must leave the state as it is.
 
   Yields:
     The metrics row after an epoch (its learning_rate is that of the last
@@ -365,9 +370,8 @@ def epochs(
     row = _row(config, 0, state, dataset, float(learning_rates[0]))
     yield row | size(0), state
   todo, split = range(first, last), dataset.train
-  run = _train(
-    config, split, hparams, learning_rates, state, seed, todo, batch_size_at
-  )
+  more = (seed, todo, batch_size_at, before)
+  run = _train(config, split, hparams, learning_rates, state, *more)
   for epoch, (state, plan, objectives) in zip(todo, run, strict=True):
     rates = np.asarray(plan.learning_rates)
     row = _row(config, epoch + 1, state, dataset, float(rates[-1]))

@@ -127,6 +127,7 @@ class _Session:
   options: Options
   directory: run_directory.RunDirectory
   saver: checkpoint.Checkpointer
+  checks: list[Row] = dataclasses.field(default_factory=list)
 
   def new(self) -> _Reached:
     """Before the first update."""
@@ -178,28 +179,14 @@ class _Session:
       first=at.epoch if resumed else None,
       last=self.options.epochs,
       batch_size_at=settings.batches.size_at if changing else None,
+      before=self.check_gradients,
     )
 
-  def check_gradients(self, at: _Reached, dataset: data.Dataset) -> list[Row]:
-    """The checks of the epoch that comes next, from the state before it."""
+  def check_gradients(self, *epoch: Any) -> None:
+    """Notes the checks of the epoch that comes next, from the state before."""
     every = self.options.check_gradients_every
-    if not every or at.epoch == self.options.epochs:
-      return []
-    settings = self.settings
-    config = dataclasses.replace(
-      settings.train_config(), batch_size=settings.batches.size_at(at.epoch)
-    )
-    plan = loop.plan_epoch(
-      config,
-      settings.order,
-      at.epoch,
-      dataset.train.labels.shape[0],
-      self.learning_rates,
-      int(at.state.step),
-    )
-    return gradient_checks.check_epoch(
-      config, at.state, dataset.train, plan, settings.hparams(), every
-    )
+    if every:
+      self.checks[:] = gradient_checks.check_epoch(*epoch, every=every)
 
   def out_of_patience(self, at: _Reached) -> bool:
     """Whether the dev loss has not been better for too long."""
@@ -261,10 +248,9 @@ def run(
     dataset = loop.to_device(dataset)
     first = int(at.state.step) + 1
     with events.EventWriter(directory.events, first) as writer:
-      checks = session.check_gradients(at, dataset) if resumed else []
       for row, state in session.epochs(at, dataset, resumed):
         if options.check_gradients_every and row["epoch"]:
-          row["gradient_checks"] = checks
+          row["gradient_checks"] = [*session.checks]
         _record(row, directory, writer)
         epoch, best = row["epoch"], at.best
         if best is not None and row["dev_loss"] < float(best.dev_loss):
@@ -279,7 +265,6 @@ def run(
         on_row(row)
         if ended != "epochs":
           break
-        checks = session.check_gradients(at, dataset)
   seconds = before + time.monotonic() - begun
   return at._replace(seconds=seconds).outcome(ended)
 
