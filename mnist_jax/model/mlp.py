@@ -37,8 +37,7 @@ class Residuals(NamedTuple):
   masks: Masks | None  # 0 or 1/keep, or no dropout
 
 
-# The derivatives are written in terms of the activation's output a, as in
-# section 12.2: sigmoid' = (1 - a) a, tanh' = 1 - a a.
+# The derivatives are in terms of the activation's output a (section 12.2).
 ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
   "sigmoid": jax.nn.sigmoid,
   "tanh": jnp.tanh,

@@ -112,10 +112,8 @@ def _aside(damaged: Path) -> Path:
 
 def steps(directory: Path) -> tuple[int, ...]:
   """The steps saved in a directory, ascending, sound or not; () without it."""
-  if not directory.is_dir():
-    return ()
-  names = [p.name for p in directory.iterdir() if _STEP.fullmatch(p.name)]
-  return tuple(sorted(map(int, names)))
+  names = os.listdir(directory) if directory.is_dir() else []
+  return tuple(sorted(int(name) for name in names if _STEP.fullmatch(name)))
 
 
 def _sums(step_dir: Path) -> str:

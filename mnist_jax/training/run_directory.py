@@ -187,7 +187,7 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
       ValueError: The epoch already has a row, or a later one has.
       TypeError: A value that JSON cannot hold; no row is added.
     """
-    encoded = _decode(json.loads(dumps(row)))
+    encoded = _decode(_encode(row))
     if self._rows and encoded["epoch"] <= self._rows[-1]["epoch"]:
       raise ValueError(
         f"{self.path}: a row for epoch {encoded['epoch']} after one for "
@@ -297,11 +297,9 @@ def _prepare(
 
 
 def _check_ours(workdir: Path) -> None:
-  if not workdir.exists():
-    return
-  if not workdir.is_dir():
+  if workdir.is_file():
     raise InputError(f"workdir={workdir}: is a file, expected a directory")
-  names = sorted(os.listdir(workdir))
+  names = sorted(os.listdir(workdir)) if workdir.exists() else []
   if _CONFIG in names:
     _read_config(workdir)
     return

@@ -186,7 +186,8 @@ class _Session:
     """Notes the checks of the epoch that comes next, from the state before."""
     every = self.options.check_gradients_every
     if every:
-      self.checks[:] = gradient_checks.check_epoch(*epoch, every=every)
+      check = functools.partial(gradient_checks.check_epoch, every=every)
+      self.checks[:] = check(*epoch)
 
   def out_of_patience(self, at: _Reached) -> bool:
     """Whether the dev loss has not been better for too long."""
