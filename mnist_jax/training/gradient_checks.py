@@ -34,9 +34,7 @@ def check_state(
     from the numeric one, and the "verdict" of `gradcheck`.
   """
   masks = loop.step_masks(config, state, batch.labels.shape[0], hparams)
-  batch = jax.tree.map(lambda x: x[:EXAMPLES], batch)
-  if masks is not None:
-    masks = tuple(mask[:EXAMPLES] for mask in masks)
+  batch, masks = jax.tree.map(lambda x: x[:EXAMPLES], (batch, masks))
   subject = check.Subject(
     state.params, config.activations, batch, hparams.l2, masks
   )
