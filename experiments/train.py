@@ -47,11 +47,9 @@ def default_workdir(config: dict[str, Any]) -> Path:
   for path in sorted(RUNS.glob("*/config.json"), reverse=True):
     with contextlib.suppress(InputError):
       run = run_directory.read_run(path.parent)
-      same = all(run.config.get(key) == config[key] for key in config)
-      if same and run.summary is None:
+      if config.items() <= run.config.items() and run.summary is None:
         return path.parent
-  now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-  return RUNS / now
+  return RUNS / f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
 
 
 @contextlib.contextmanager
@@ -86,12 +84,11 @@ def draw(
   """The run's figures, and its confusion matrix as numbers."""
   images, labels = map(np.asarray, split)
   predictions, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
-  counts = np.bincount(10 * labels + predictions, minlength=100)
-  counts = counts.reshape(10, 10)
-  weights = np.asarray(outcome.params[0].w)
+  pairs = np.bincount(10 * labels + predictions, minlength=100)
+  counts = pairs.reshape(10, 10)
   figures = {
     "curves": run_figures.curves(run.rows(), test, test_epoch=outcome.epoch),
-    "first_layer": run_figures.first_layer(weights),
+    "first_layer": run_figures.first_layer(np.asarray(outcome.params[0].w)),
     "mistakes": run_figures.mistakes(images, labels, predictions, sure),
     "confusion": run_figures.confusion(counts),
   }
@@ -103,17 +100,16 @@ def draw(
 
 def finish(
   run: run_directory.RunDirectory,
-  config: training.TrainConfig,
+  chosen: training.Settings,
   split: data.Split,
   outcome: runner.Outcome,
   compiled: compile_log.CompileLog,
 ) -> dict[str, Any]:
   """Reads the test set, once, and writes figures and summary."""
+  config = chosen.train_config()
   result = training.evaluate(config.activations, outcome.params, split)
-  test = {
-    "test_accuracy": float(result.accuracy),
-    "test_loss": float(result.loss),
-  }
+  accuracy, loss = float(result.accuracy), float(result.loss)
+  test = {"test_accuracy": accuracy, "test_loss": loss}
   found = runner.probabilities(config, outcome.params, split.images)
   draw(run, outcome, test, split, found)
   row = next(r for r in run.rows() if r["epoch"] == outcome.epoch)
@@ -242,8 +238,7 @@ def main(_: list[str]) -> None:
           f"to go on: the same command with --workdir={workdir}",
           128 + stops[0],
         )
-      config = chosen.train_config()
-      summary = finish(run, config, dataset.test, outcome, compiled)
+      summary = finish(run, chosen, dataset.test, outcome, compiled)
     report(run.path, summary)
 
 
