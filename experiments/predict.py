@@ -50,11 +50,12 @@ def line(name: str, probabilities: Float[np.ndarray, " 10"]) -> str:
   )
 
 
-def files_in(folder: Path) -> list[Path]:
-  """The folder's files by name, hidden ones and folders left out.
+def predict_folder(folder: Path, predict: Predict) -> None:
+  """Prints a line for each file by name; those that cannot be read say why.
 
   Raises:
-    InputError: the folder holds no files.
+    InputError: no files but hidden ones; or some could not be read, after all
+      lines are printed.
   """
   files = sorted(
     path
@@ -63,17 +64,7 @@ def files_in(folder: Path) -> list[Path]:
   )
   if not files:
     raise InputError(f"{folder}: no files in this folder, expected pictures")
-  return files
-
-
-def predict_folder(folder: Path, predict: Predict) -> None:
-  """Prints a line for each file; those that cannot be read say why.
-
-  Raises:
-    InputError: some files could not be read, after all lines are printed.
-  """
   failed = 0
-  files = files_in(folder)
   for path in files:
     try:
       image = picture.read(path)

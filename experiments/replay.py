@@ -57,11 +57,7 @@ def define_flags() -> None:
 
 
 def budget() -> sweep.Budget:
-  """The budget that the flag holds.
-
-  Raises:
-    InputError: No JSON, or no budget.
-  """
+  """The budget that the flag holds; InputError for another text."""
   try:
     fields = json.loads(FLAGS.budget)
   except ValueError:
@@ -78,10 +74,8 @@ def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
   """The cell, and the data set of which it takes its `num_train` examples.
 
   Sparse features are drawn after the cut to --num_train, as in their study.
-
-  Raises:
-    InputError: As the loaders; other data than --data_digest; --sparse_seed
-      without --sparse_lowest.
+  InputError: as the loaders; other data than --data_digest; --sparse_seed
+  without --sparse_lowest.
   """
   if FLAGS.sparse_lowest is not None:
     dataset = sparse.sparsify(
@@ -110,8 +104,7 @@ def cuts(
 ) -> list[tuple[sweep.Settings, data.Dataset]]:
   """The cell in a sweep of all data, and in one of data cut beforehand.
 
-  A sweep of a data set that was cut to --num_train has the cell without that
-  setting.
+  The latter has the cell without the setting num_train.
   """
   found = [(cell, whole)]
   if cell.num_train is not None:
@@ -123,26 +116,21 @@ def cuts(
 def stored(
   folder: Path, cell: sweep.Settings, length: sweep.Budget, whole: data.Dataset
 ) -> pd.DataFrame:
-  """The cell's rows in a sweep's results.
-
-  Raises:
-    InputError: No results there, of other data, or none of this cell.
-  """
+  """The cell's rows in a sweep's results; InputError where it has none."""
   try:
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     table = pd.read_parquet(folder / "cells")
   except (OSError, ValueError):
     raise InputError(f"results={folder}: no results of a sweep") from None
   for one, dataset in cuts(cell, whole):
-    key = sweep.cell_key(one, length)
-    rows = table[table["cell"] == key].sort_values("step")
+    rows = table[table["cell"] == sweep.cell_key(one, length)]
     if rows.empty:
       continue
     if manifest["data_digest"] != store.data_digest(dataset):
       raise InputError(
         f"results={folder}: is of other data than the data flags give"
       )
-    return rows.reset_index(drop=True)
+    return rows.sort_values("step", ignore_index=True)
   raise InputError(
     f"results={folder}: has no cell {sweep.cell_key(cell, length)}, which "
     "these flags give"
@@ -154,8 +142,8 @@ def differences(now: pd.DataFrame, then: pd.DataFrame) -> pd.Series:
 
   Infinite where the evaluations themselves are others.
   """
-  names = [n for n in now.columns if n.endswith(("_loss", "_accuracy"))]
-  names = [n for n in names if now[n].notna().any()]
+  measured = now.dropna(axis="columns", how="all").columns
+  names = [n for n in measured if n.endswith(("_loss", "_accuracy"))]
   same = ["step", "reached", "diverged_step"]
   if len(now) != len(then) or not now[same].equals(then[same]):
     return pd.Series(float("inf"), names)
@@ -167,9 +155,8 @@ def main(_: list[str]) -> None:
   values = shared.flag_values()
   cell, dataset = load(settings.from_values(values))
   length = budget()
-  then = None
-  if FLAGS.results:
-    then = stored(Path(FLAGS.results), cell, length, dataset)
+  folder = FLAGS.results and Path(FLAGS.results)
+  then = stored(folder, cell, length, dataset) if folder else None
   with progress.SweepProgress() as shown:
     now = sweep.run([cell], length, dataset=dataset, on_progress=shown.show)
   kept = now.dropna(axis="columns", how="all").drop(

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 from jaxtyping import Float
@@ -23,7 +22,6 @@ from jaxtyping import Float
 from experiments._shared import app, progress
 from experiments._shared import flags as shared
 from mnist_jax import data, plotting, range_test, training
-from mnist_jax.model import mlp
 from mnist_jax.plotting import run as run_figures
 from mnist_jax.runtime import compile_log, environment, fields
 from mnist_jax.runtime.errors import InputError
@@ -49,11 +47,9 @@ def default_workdir(config: dict[str, Any]) -> Path:
   for path in sorted(RUNS.glob("*/config.json"), reverse=True):
     with contextlib.suppress(InputError):
       run = run_directory.read_run(path.parent)
-      same = all(run.config.get(key) == config[key] for key in config)
-      if same and run.summary is None:
+      if config.items() <= run.config.items() and run.summary is None:
         return path.parent
-  now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-  return RUNS / now
+  return RUNS / f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
 
 
 @contextlib.contextmanager
@@ -78,43 +74,22 @@ def stop_requests() -> Iterator[list[int]]:
       signal.signal(caught_by, handler)
 
 
-def test_results(
-  config: training.TrainConfig, params: mlp.Params, split: data.Split
-) -> tuple[dict[str, float], np.ndarray]:
-  """Loss and accuracy on the test set, and its probabilities [N, C]."""
-  result = training.evaluate(config.activations, params, split)
-  logits = mlp.apply(params, config.activations, data.to_float(split.images))
-  return (
-    {
-      "test_accuracy": float(result.accuracy),
-      "test_loss": float(result.loss),
-    },
-    np.asarray(jax.nn.softmax(logits, axis=1)),
-  )
-
-
 def draw(
   run: run_directory.RunDirectory,
+  outcome: runner.Outcome,
   test: dict[str, float],
-  epoch: int,
-  params: mlp.Params,
   split: data.Split,
-  probabilities: np.ndarray,
+  probabilities: Float[np.ndarray, "N C"],
 ) -> None:
   """The run's figures, and its confusion matrix as numbers."""
-  predictions = probabilities.argmax(axis=1)
-  confidences = probabilities.max(axis=1)
-  counts = np.zeros((10, 10), int)
-  np.add.at(counts, (np.asarray(split.labels), predictions), 1)
+  images, labels = map(np.asarray, split)
+  predictions, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+  pairs = np.bincount(10 * labels + predictions, minlength=100)
+  counts = pairs.reshape(10, 10)
   figures = {
-    "curves": run_figures.curves(run.rows(), test, test_epoch=epoch),
-    "first_layer": run_figures.first_layer(np.asarray(params[0].w)),
-    "mistakes": run_figures.mistakes(
-      np.asarray(split.images),
-      np.asarray(split.labels),
-      predictions,
-      confidences,
-    ),
+    "curves": run_figures.curves(run.rows(), test, test_epoch=outcome.epoch),
+    "first_layer": run_figures.first_layer(np.asarray(outcome.params[0].w)),
+    "mistakes": run_figures.mistakes(images, labels, predictions, sure),
     "confusion": run_figures.confusion(counts),
   }
   for name, figure in figures.items():
@@ -126,16 +101,18 @@ def draw(
 def finish(
   run: run_directory.RunDirectory,
   chosen: training.Settings,
-  dataset: data.Dataset,
+  split: data.Split,
   outcome: runner.Outcome,
   compiled: compile_log.CompileLog,
 ) -> dict[str, Any]:
   """Reads the test set, once, and writes figures and summary."""
-  test, probabilities = test_results(
-    chosen.train_config(), outcome.params, dataset.test
-  )
+  config = chosen.train_config()
+  result = training.evaluate(config.activations, outcome.params, split)
+  accuracy, loss = float(result.accuracy), float(result.loss)
+  test = {"test_accuracy": accuracy, "test_loss": loss}
+  found = runner.probabilities(config, outcome.params, split.images)
+  draw(run, outcome, test, split, found)
   row = next(r for r in run.rows() if r["epoch"] == outcome.epoch)
-  draw(run, test, outcome.epoch, outcome.params, dataset.test, probabilities)
   summary = {
     **test,
     **{name: row[name] for name in row if name.startswith(("train", "dev"))},
@@ -166,15 +143,6 @@ def report(path: Path, summary: dict[str, Any]) -> None:
   )
 
 
-def _say(epoch: int, path: Path, rejected: tuple[tuple[int, str], ...]) -> None:
-  for step, reason in rejected:
-    print(
-      f"passed over checkpoint {path / 'checkpoints' / str(step)}: {reason}",
-      file=sys.stderr,
-    )
-  print(f"{path}: goes on after epoch {epoch}", file=sys.stderr)
-
-
 def options() -> runner.Options:
   """The length of the run, and what it does on the way, from the flags."""
   names = fields.declared(runner.Options)
@@ -192,7 +160,10 @@ def fit(
   shown = progress.EpochProgress(FLAGS.epochs, len(dataset.train.labels))
 
   def resumed(epoch: int, rejected: tuple[tuple[int, str], ...]) -> None:
-    _say(epoch, run.path, rejected)
+    for step, reason in rejected:
+      where = run.checkpoints / str(step)
+      print(f"passed over checkpoint {where}: {reason}", file=sys.stderr)
+    print(f"{run.path}: goes on after epoch {epoch}", file=sys.stderr)
     shown.resume(epoch)
 
   try:
@@ -207,8 +178,7 @@ def fit(
       should_stop=lambda: bool(stops),
     )
   except training.NonFiniteError as error:
-    step = max(checkpoint.steps(run.checkpoints))
-    last = run.checkpoints / str(step)
+    last = run.checkpoints / str(max(checkpoint.steps(run.checkpoints)))
     app.fail(f"{error}; the last good checkpoint is {last}", 3)
   finally:
     shown.close()
@@ -220,8 +190,7 @@ def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
   Raises:
     InputError: it has no suggestion.
   """
-  values = shared.flag_values() | {"learning_rate": 1.0}
-  rough = settings.from_values(values)
+  rough = settings.from_values(shared.flag_values() | {"learning_rate": 1.0})
   rate, reason = range_test.choose(
     rough.train_config(),
     rough.hparams(),
@@ -269,7 +238,7 @@ def main(_: list[str]) -> None:
           f"to go on: the same command with --workdir={workdir}",
           128 + stops[0],
         )
-      summary = finish(run, chosen, dataset, outcome, compiled)
+      summary = finish(run, chosen, dataset.test, outcome, compiled)
     report(run.path, summary)
 
 

@@ -23,9 +23,8 @@ def epoch_order(
   split does not, it is drawn otherwise.
 
   Args:
-    seed: The seed, in [0, 2**63).
-    epoch: The epoch, in [0, 2**63).
-    num_examples: The number of examples, N, at least 1.
+    seed, epoch: In [0, 2**63).
+    num_examples: N, at least 1.
 
   Raises:
     InputError: an argument out of range.
@@ -46,8 +45,7 @@ def batch_indices(
   """Cuts an order into batches, one row each.
 
   Args:
-    order: The indices of N examples.
-    batch_size: The size of a batch, B, in [1, N].
+    batch_size: B, in [1, N].
     drop_last: Whether the last batch is left out if it is short. Otherwise it
       is filled with index 0.
 
@@ -59,16 +57,11 @@ def batch_indices(
   """
   count = len(order)
   check_range("batch_size", batch_size, 1, count)
-  updates, rest = divmod(count, batch_size)
-  if rest and not drop_last:
-    updates += 1
-  indices = np.zeros(updates * batch_size, np.int32)
-  weights = np.zeros(updates * batch_size, np.float32)
-  used = min(count, indices.size)
-  indices[:used] = order[:used]
-  weights[:used] = 1
-  shape = (updates, batch_size)
-  return indices.reshape(shape), weights.reshape(shape)
+  updates = updates_per_epoch(count, batch_size, drop_last)
+  size = updates * batch_size
+  indices = np.pad(order[:size], (0, max(0, size - count)))
+  weights = (np.arange(size) < count).astype(np.float32)
+  return indices.reshape(-1, batch_size), weights.reshape(-1, batch_size)
 
 
 def updates_per_epoch(

@@ -9,14 +9,14 @@ import dataclasses
 import hashlib
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, UInt8
+from jaxtyping import Array, Bool, Float32, UInt8
 
 from mnist_jax.data import idx, tfds
 from mnist_jax.data.batches import SPLIT, TAKE, check_range, seed_sequence
+from mnist_jax.data.idx import Split
 from mnist_jax.runtime.errors import InputError
 
 SOURCES = ("bundled", "idx", "tfds")
@@ -37,22 +37,13 @@ BUNDLED_SHA256 = {
 }
 
 
-class Split(NamedTuple):
-  """Examples of one purpose; NumPy arrays, or JAX's once on a device."""
-
-  images: UInt8[np.ndarray | Array, "N 784"]
-  labels: Int32[np.ndarray | Array, " N"]
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
   """Train, dev (for every choice) and test (read once, at the end).
 
   Attributes:
     digest: The SHA-256, in hex, over the images and labels, with their shapes,
-      of the whole training file and the test file, before any split. It
-      depends on the examples and their order alone, not on where they came
-      from.
+      of the whole training file and the test file, before any split.
   """
 
   name: str
@@ -78,17 +69,15 @@ def load(
   of the source. MNIST becomes 55,000 / 5,000 / 10,000 (section 12.2).
 
   Args:
-    data_source: Where the data come from: "bundled" is MNIST's four published
-      files, shipped in this package; "idx" is the four IDX files in `data_dir`
-      (see `idx.read_directory`); "tfds" is tensorflow-datasets (see
-      `tfds.read`). TFDS shuffles as it prepares: MNIST from there is put back
-      in the published order, others keep TFDS's.
+    data_source: "bundled" is MNIST's four published files, shipped in this
+      package; "idx" the four IDX files in `data_dir` (`idx.read_directory`);
+      "tfds" tensorflow-datasets (`tfds.read`). TFDS shuffles as it prepares:
+      MNIST from there is put back in the published order, others are not.
     data_dir: The directory of the files, or of TFDS; None for "bundled".
     dataset: The name for TFDS; for "idx" it only chooses between several
       prefixes.
-    dev_size: The size of the dev set, in [1, N - 1] for N training examples in
-      the source.
-    split_seed: The seed of the split, in [0, 2**63).
+    dev_size: In [1, N - 1] for N training examples in the source.
+    split_seed: In [0, 2**63).
 
   Raises:
     InputError: a file that is missing, damaged or not what it should be; an
@@ -96,9 +85,9 @@ def load(
   """
   if data_source == "bundled":
     if data_dir or dataset != "mnist":
-      name, value = ("data_dir", data_dir) if data_dir else ("dataset", dataset)
+      given = f"data_dir={data_dir}" if data_dir else f"dataset={dataset}"
       raise InputError(
-        f"{name}={value}: found data_source=bundled, expected idx or tfds"
+        f"{given}: found data_source=bundled, expected idx or tfds"
       )
     name, (train, test) = "mnist", _read_bundled()
   elif data_source == "idx":
@@ -116,15 +105,14 @@ def load(
     )
   digest = _digest(train, test)
   train, dev = _split(train, dev_size, split_seed)
-  return Dataset(name, Split(*train), Split(*dev), Split(*test), digest)
+  return Dataset(name, train, dev, test, digest)
 
 
-def _read_bundled() -> tuple[idx.Examples, idx.Examples]:
+def _read_bundled() -> tuple[Split, Split]:
   for name, expected in BUNDLED_SHA256.items():
     path = BUNDLED / name
     try:
-      with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+      found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
       raise InputError(
         f"{path}: found it unreadable ({error.strerror}), expected the file "
@@ -136,9 +124,7 @@ def _read_bundled() -> tuple[idx.Examples, idx.Examples]:
   return idx.read_examples(*paths[:2]), idx.read_examples(*paths[2:])
 
 
-def _published_order(
-  train: idx.Examples, test: idx.Examples
-) -> tuple[idx.Examples, idx.Examples]:
+def _published_order(train: Split, test: Split) -> tuple[Split, Split]:
   """MNIST as published if these are its examples in any order, else these."""
   published = _read_bundled()
   if all(map(_same_examples, (train, test), published)):
@@ -146,7 +132,7 @@ def _published_order(
   return train, test
 
 
-def _same_examples(a: idx.Examples, b: idx.Examples) -> bool:
+def _same_examples(a: Split, b: Split) -> bool:
   """Whether both hold the same examples, each as often, in any order."""
   if a.images.shape != b.images.shape:
     return False
@@ -159,7 +145,7 @@ def _same_examples(a: idx.Examples, b: idx.Examples) -> bool:
   return first == second
 
 
-def _digest(*parts: idx.Examples) -> str:
+def _digest(*parts: Split) -> str:
   total = hashlib.sha256()
   for images, labels in parts:
     for array in (images, labels.astype(np.uint8)):
@@ -168,18 +154,16 @@ def _digest(*parts: idx.Examples) -> str:
   return total.hexdigest()
 
 
-def _split(
-  examples: idx.Examples, dev_size: int, seed: int
-) -> tuple[idx.Examples, idx.Examples]:
+def _split(examples: Split, dev_size: int, seed: int) -> tuple[Split, Split]:
   count = len(examples.labels)
   check_range("dev_size", dev_size, 1, count - 1)
   check_range("split_seed", seed, 0, 2**63 - 1)
   is_dev = _ranked_below(dev_size, count, seed, SPLIT)
-  train, dev = (
-    idx.Examples(*(array[chosen] for array in examples))
-    for chosen in (~is_dev, is_dev)
-  )
-  return train, dev
+  return _chosen(examples, ~is_dev), _chosen(examples, is_dev)
+
+
+def _chosen(examples: Split, mask: Bool[np.ndarray, " N"]) -> Split:
+  return Split(*(array[mask] for array in examples))
 
 
 def take(dataset: Dataset, num_train: int, *, seed: int = 0) -> Dataset:
@@ -191,8 +175,8 @@ def take(dataset: Dataset, num_train: int, *, seed: int = 0) -> Dataset:
   whole data set: of a set taken before, other examples are drawn.
 
   Args:
-    num_train: How many to keep, in [1, N] for N training examples.
-    seed: The seed of the choice, in [0, 2**63).
+    num_train: In [1, N] for N training examples.
+    seed: In [0, 2**63).
 
   Raises:
     InputError: an argument out of range.
@@ -201,8 +185,7 @@ def take(dataset: Dataset, num_train: int, *, seed: int = 0) -> Dataset:
   check_range("num_train", num_train, 1, count)
   check_range("seed", seed, 0, 2**63 - 1)
   keep = _ranked_below(num_train, count, seed, TAKE)
-  train = Split(*(array[keep] for array in dataset.train))
-  return dataclasses.replace(dataset, train=train)
+  return dataclasses.replace(dataset, train=_chosen(dataset.train, keep))
 
 
 def to_float(

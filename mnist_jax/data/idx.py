@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Array, Int32, UInt8
 
 from mnist_jax.runtime.errors import InputError
 
@@ -35,16 +35,16 @@ _NAME = re.compile(
 )
 
 
-class Examples(NamedTuple):
-  """Images, one row of grey levels each, and their classes 0 to 9."""
+class Split(NamedTuple):
+  """Examples of one purpose; NumPy arrays, or JAX's once on a device."""
 
-  images: UInt8[np.ndarray, "N 784"]
-  labels: Int32[np.ndarray, " N"]
+  images: UInt8[np.ndarray | Array, "N 784"]  # grey levels, 0 the background
+  labels: Int32[np.ndarray | Array, " N"]  # 0 to 9
 
 
 def read_directory(
   directory: str | os.PathLike[str], dataset: str
-) -> tuple[str, Examples, Examples]:
+) -> tuple[str, Split, Split]:
   """Reads the four files of a data set: train and test, images and labels.
 
   They are named as MNIST's, train-images-idx3-ubyte and so on, raw or with
@@ -54,9 +54,7 @@ def read_directory(
   are taken as they are stored (EMNIST stores them transposed).
 
   Args:
-    directory: The directory of the files.
-    dataset: The prefix to take where several are found ("/" reads as "-");
-      otherwise it is not looked at.
+    dataset: The prefix to take where several are found ("/" reads as "-").
 
   Returns:
     The prefix, or the directory's name if there is none; train; test.
@@ -67,9 +65,16 @@ def read_directory(
   """
   root = Path(directory)
   found = _list(root)
-  prefix = _choose_prefix(root, sorted(found), dataset)
+  prefixes = sorted({key[0] for key in found}) or [""]
+  wanted = ("", dataset.replace("/", "-"))
+  prefix = next((name for name in wanted if name in prefixes), prefixes[0])
+  if prefix not in wanted and len(prefixes) > 1:
+    raise InputError(
+      f"{root}: found files of {', '.join(prefixes)}, expected "
+      f"dataset={dataset} to be one of them"
+    )
   paths = [
-    _choose_file(root, prefix, found.get(prefix, {}), part, kind)
+    _choose_file(root, found, prefix, part, kind)
     for part in ("train", "t10k")
     for kind in ("images", "labels")
   ]
@@ -77,60 +82,41 @@ def read_directory(
   return prefix or root.resolve().name, train, test
 
 
-_Candidates = dict[tuple[str, str], list[Path]]  # by (part, kind)
+_Found = dict[tuple[str, str, str], list[Path]]  # by (prefix, part, kind)
 
 
-def _list(root: Path) -> dict[str, _Candidates]:
-  """What in a directory is named like an IDX file of MNIST, by prefix."""
+def _list(root: Path) -> _Found:
+  """What in a directory is named like an IDX file of MNIST."""
   try:
-    names = sorted(os.listdir(root))
+    paths = sorted(root.iterdir())
   except OSError as error:
     raise InputError(
       f"{root}: found it unreadable ({error.strerror}), expected a directory "
       "with IDX files"
     ) from None
-  found: dict[str, _Candidates] = {}
-  for name in names:
-    if match := _NAME.fullmatch(name):
+  found: _Found = {}
+  for path in paths:
+    if match := _NAME.fullmatch(path.name):
       part = "train" if match["part"] == "train" else "t10k"
       kind = "images" if match["images"] else "labels"
-      candidates = found.setdefault(match["prefix"] or "", {})
-      candidates.setdefault((part, kind), []).append(root / name)
+      found.setdefault((match["prefix"] or "", part, kind), []).append(path)
   return found
 
 
 def _choose_file(
-  root: Path, prefix: str, candidates: _Candidates, part: str, kind: str
+  root: Path, found: _Found, prefix: str, part: str, kind: str
 ) -> Path:
-  paths = candidates.get((part, kind))
+  paths = found.get((prefix, part, kind))
   if not paths:
     name = "-".join(filter(None, (prefix, part, kind)))
     raise InputError(
       f"{root}: found no {name}-idx{3 if kind == 'images' else 1}-ubyte, raw "
       "or .gz, expected train and t10k files of images and labels"
     )
-  return min(
-    paths, key=lambda path: (os.path.isdir(path), path.suffix == ".gz")
-  )
+  return min(paths, key=lambda path: (path.is_dir(), path.suffix == ".gz"))
 
 
-def _choose_prefix(root: Path, prefixes: list[str], dataset: str) -> str:
-  if not prefixes or "" in prefixes:
-    return ""
-  if len(prefixes) == 1:
-    return prefixes[0]
-  wanted = dataset.replace("/", "-")
-  if wanted in prefixes:
-    return wanted
-  raise InputError(
-    f"{root}: found files of {', '.join(prefixes)}, expected "
-    f"dataset={dataset} to be one of them"
-  )
-
-
-def read_examples(
-  images_path: str | os.PathLike[str], labels_path: str | os.PathLike[str]
-) -> Examples:
+def read_examples(images_path: Path, labels_path: Path) -> Split:
   """Reads a pair of files, raw or gzipped, and checks that they match.
 
   Raises:
@@ -139,85 +125,78 @@ def read_examples(
       examples; images not 28x28; a label not in 0 to 9; counts that differ.
   """
   # Labels first: their real number bounds what the image file may declare.
-  labels = _read(labels_path, 1)
+  labels = _read(labels_path, 1, None)
   outside = np.flatnonzero(labels >= CLASSES)
   if outside.size:
-    first = int(outside[0])
+    first = outside[0]
     raise InputError(
-      f"{os.fspath(labels_path)}: found label {labels[first]} at example "
-      f"{first}, expected labels 0 to {CLASSES - 1}"
+      f"{labels_path}: found label {labels[first]} at example {first}, "
+      f"expected labels 0 to {CLASSES - 1}"
     )
-  images = _read(images_path, 3, len(labels), labels_path)
-  return Examples(images.reshape(-1, PIXELS), labels.astype(np.int32))
+  images = _read(images_path, 3, (len(labels), labels_path))
+  return Split(images.reshape(-1, PIXELS), labels.astype(np.int32))
 
 
-def _read(
-  path: str | os.PathLike[str],
-  ndim: int,
-  count: int | None = None,
-  count_from: str | os.PathLike[str] = "",
-) -> UInt8[np.ndarray, " values"]:
-  """The values of one file; `count` is what `count_from` has, if known."""
-  name = os.fspath(path)
+_Count = tuple[int, Path] | None  # and the file that has so many, if known
+
+
+def _read(path: Path, ndim: int, count: _Count) -> UInt8[np.ndarray, " values"]:
+  """The values of one file."""
   expected = f"expected an IDX file of {_KINDS[ndim]}"
   try:
     # A pipe in place of a file would block on opening it.
-    if not stat.S_ISREG(os.stat(name).st_mode):
-      raise InputError(f"{name}: found no regular file, {expected}")
-    with open(name, "rb") as raw:
+    if not stat.S_ISREG(path.stat().st_mode):
+      raise InputError(f"{path}: found no regular file, {expected}")
+    with path.open("rb") as raw:
       start = raw.peek(2)[:2]
-      if start != _GZIP_MAGIC:
-        if start and name.endswith(".gz"):
-          raise InputError(
-            f"{name}: found first bytes {start.hex()}, expected gzip's "
-            f"{_GZIP_MAGIC.hex()}"
-          )
-        return _decode(raw, name, ndim, count, count_from)
-      with gzip.GzipFile(fileobj=raw) as stream:
-        return _decode(stream, name, ndim, count, count_from)
+      if start == _GZIP_MAGIC:
+        with gzip.GzipFile(fileobj=raw) as stream:
+          return _decode(stream, path, ndim, count)
+      if start and path.suffix == ".gz":
+        raise InputError(
+          f"{path}: found first bytes {start.hex()}, expected gzip's "
+          f"{_GZIP_MAGIC.hex()}"
+        )
+      return _decode(raw, path, ndim, count)
   except (gzip.BadGzipFile, zlib.error, EOFError) as error:
     raise InputError(
-      f"{name}: found damaged gzip data ({error}), {expected}"
+      f"{path}: found damaged gzip data ({error}), {expected}"
     ) from None
   except OSError as error:
     raise InputError(
-      f"{name}: found it unreadable ({error.strerror}), {expected}"
+      f"{path}: found it unreadable ({error.strerror}), {expected}"
     ) from None
 
 
 def _decode(
-  stream: io.BufferedIOBase,
-  name: str,
-  ndim: int,
-  count: int | None,
-  count_from: str | os.PathLike[str],
+  stream: io.BufferedIOBase, path: Path, ndim: int, count: _Count
 ) -> UInt8[np.ndarray, " values"]:
   """Checks the header, then reads as many values as it declares."""
   size = 4 + 4 * ndim
   header = stream.read(size)
   if len(header) < size:
     raise InputError(
-      f"{name}: found {len(header)} bytes in all, expected a header of {size}"
+      f"{path}: found {len(header)} bytes in all, expected a header of {size}"
     )
   magic, declared, *sides = struct.unpack(f">{ndim + 1}I", header)
   if magic != 0x800 + ndim:
     raise InputError(
-      f"{name}: found magic number 0x{magic:08x}, expected "
+      f"{path}: found magic number 0x{magic:08x}, expected "
       f"0x{0x800 + ndim:08x} ({_KINDS[ndim]})"
     )
   if not 1 <= declared <= MAX_EXAMPLES:
     raise InputError(
-      f"{name}: found a count of {declared} in the header, expected 1 to "
+      f"{path}: found a count of {declared} in the header, expected 1 to "
       f"{MAX_EXAMPLES}"
     )
   if any(side != SIDE for side in sides):
     raise InputError(
-      f"{name}: found images of {sides[0]}x{sides[1]}, expected {SIDE}x{SIDE}"
+      f"{path}: found images of {sides[0]}x{sides[1]}, expected {SIDE}x{SIDE}"
     )
-  if count is not None and declared != count:
+  if count is not None and declared != count[0]:
     raise InputError(
-      f"{name}: found {declared} images, expected {count}, the number of "
-      f"labels in {os.fspath(count_from)}"
+      f"{path}: found {declared} images, expected {count[0]}, the number of "
+      f"labels in {count[1]}"
     )
   size = declared * SIDE ** (ndim - 1)
   values = stream.read(size)
@@ -225,7 +204,7 @@ def _decode(
   found = f"more than {size}" if stream.read(1) else str(len(values))
   if found != str(size):
     raise InputError(
-      f"{name}: found {found} bytes after the header, expected {size} for its "
+      f"{path}: found {found} bytes after the header, expected {size} for its "
       f"{declared} {_KINDS[ndim]}"
     )
   return np.frombuffer(values, np.uint8)

@@ -5,15 +5,15 @@ training images): light strokes on a background of exactly 0, the digit's
 longer side 20 pixels, its centre of mass at pixel (14, 14) of 28x28 to within
 half a pixel, and a brightest pixel of 254 or 255.
 
-Limits: one digit; light may be uneven but not a hard-edged shadow across the
-digit, and nothing, such as a ruled line, may cross its strokes.
+Limits: one digit; no hard-edged shadow across it; and nothing, such as a ruled
+line, may cross its strokes.
 """
 
 import os
 import warnings
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image, ImageOps
 from scipy import ndimage
 
@@ -36,6 +36,9 @@ _GROUND_SIDE = 64  # pixels of the thinned-out picture it is fitted to
 _THINNEST = 2.0  # pixels of MNIST: 3 % of its test images have thinner strokes
 _SPECK = 0.02  # of the largest stroke's ink: what is not part of the digit
 
+Grey = Float[np.ndarray, "height width"]  # 0 is black, 1 is white
+Mask = Bool[np.ndarray, "height width"]
+
 
 def read(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "28 28"]:
   """Reads a picture of one digit, of any size, as an image of MNIST's form.
@@ -49,12 +52,14 @@ def read(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "28 28"]:
       damaged, larger than Pillow allows, or no digit found in it.
   """
   name = os.fspath(path)
+  Image.init()
+  known = [form for form in FORMATS if form in Image.OPEN]
   try:
     # Pillow only warns of too many pixels; here a warning is a refusal.
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
       warnings.simplefilter("error", Image.DecompressionBombWarning)
-      with Image.open(name, formats=_known_formats()) as image:
+      with Image.open(name, formats=known) as image:
         image.draft("RGB", (2 * _WORKING_SIDE, 2 * _WORKING_SIDE))  # JPEG
         image.load()
         picture = ImageOps.exif_transpose(image)
@@ -78,72 +83,56 @@ def read(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "28 28"]:
     raise InputError(f"{name}: {error}") from None
 
 
-def normalise(
-  grey: Float[np.ndarray, "height width"],
-) -> UInt8[np.ndarray, "28 28"]:
-  """Brings grey levels to MNIST's form.
-
-  Args:
-    grey: The levels from 0 (black) to 1 (white), finite, of any size.
+def normalise(grey: Grey) -> UInt8[np.ndarray, "28 28"]:
+  """Brings grey levels, which are finite, to MNIST's form.
 
   Raises:
     InputError: no digit found; the message does not know the file's name.
   """
   ink = _ink(grey)
-  kept = _strokes(ink)
-  ink = _thicken(ink, kept)
-  rows, columns = np.nonzero(ink)
-  if max(np.ptp(rows), np.ptp(columns)) < 2:
+  ink = _cut(_thicken(ink, _strokes(ink)))
+  if max(ink.shape) < 3:
     raise InputError("no digit found, only a dot; expected strokes")
-  box = (
-    slice(rows.min(), rows.max() + 1),
-    slice(columns.min(), columns.max() + 1),
-  )
-  return _centre(_fit(ink[box]))
+  return _centre(_fit(ink))
 
 
-def _known_formats() -> list[str]:
-  Image.init()
-  return [name for name in FORMATS if name in Image.OPEN]
+def _cut(ink: Grey | Mask) -> Shaped[np.ndarray, "h w"]:
+  """Without the rows and columns around that are 0."""
+  return ink[ndimage.find_objects((ink > 0).astype(int))[0]]
 
 
-def _to_grey(image: Image.Image) -> Float[np.ndarray, "height width"]:
+def _to_grey(image: Image.Image) -> Grey:
   """The picture as grey levels 0 to 1, at most _WORKING_SIDE on a side."""
   if image.mode.startswith(("I", "F")):
-    return _shrink(_deep_levels(image))
-  if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
-    image = image.convert("RGBA")
-  if image.mode == "RGBA":
-    return _flatten(image)
+    deep = Image.fromarray(_deep_levels(image).astype(np.float32))
+    return np.asarray(_average_down(deep), np.float64)
+  if image.has_transparency_data:
+    return _flatten(image.convert("RGBA"))
   if image.mode not in ("L", "RGB"):
     image = image.convert("L" if image.mode == "1" else "RGB")
   levels = np.asarray(_average_down(image).convert("L"), np.float64)
   return levels / 255
 
 
-def _deep_levels(image: Image.Image) -> Float[np.ndarray, "height width"]:
+def _deep_levels(image: Image.Image) -> Grey:
   """Samples of 16 or 32 bits on the scale 0 to 1."""
   levels = np.asarray(image, np.float64)
   if not np.isfinite(levels).all():
     raise InputError("samples that are not finite, expected grey levels")
   levels = levels - min(levels.min(), 0)
-  # A float picture may be on any scale, and so may 32-bit integers.
-  top = max(levels.max(), np.finfo(float).tiny)
-  for full in (1.0, 255.0, 65535.0):
-    if top <= full and (full != 1.0 or image.mode == "F"):
-      top = full
-      break
   if image.mode.startswith("I;16"):
-    top = 65535.0
-  return levels / top
+    return levels / 65535
+  # A float picture may be on any scale, and so may 32-bit integers.
+  top = levels.max()
+  scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+  return levels / next((full for full in scales if top <= full), top)
 
 
-def _flatten(image: Image.Image) -> Float[np.ndarray, "height width"]:
+def _flatten(image: Image.Image) -> Grey:
   """Puts a transparent picture on the ground that shows its strokes.
 
-  If what is visible has both light and dark in it, it brings its own ground,
-  whose level is the commoner one; if it is all of one level, it is strokes
-  alone, and the ground is the opposite.
+  What is visible and both light and dark brings its own ground, the commoner
+  level; what is all of one level is strokes alone, on the opposite.
   """
   image = _average_down(image.convert("RGBa")).convert("RGBA")
   alpha = np.asarray(image.getchannel("A"), np.float64) / 255
@@ -162,16 +151,7 @@ def _average_down(image: Image.Image) -> Image.Image:
   return image.reduce(factor) if factor > 1 else image
 
 
-def _shrink(
-  levels: Float[np.ndarray, "height width"],
-) -> Float[np.ndarray, "h w"]:
-  image = Image.fromarray(levels.astype(np.float32))
-  return np.asarray(_average_down(image), np.float64)
-
-
-def _ink(
-  grey: Float[np.ndarray, "height width"],
-) -> Float[np.ndarray, "height width"]:
+def _ink(grey: Grey) -> Grey:
   """How much each pixel is stroke: 0 for the background, 1 for full ink."""
   ground = _ground(grey)
   residual = grey - ground
@@ -198,7 +178,7 @@ def _ink(
   return np.minimum(ink / np.percentile(ink[stroke], 90), 1)
 
 
-def _frame(shape: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
+def _frame(shape: tuple[int, ...]) -> Mask:
   """True along the border, where a picture of a digit is mostly ground."""
   frame = np.ones(shape, bool)
   border = max(1, min(shape) // 20)
@@ -206,9 +186,7 @@ def _frame(shape: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
   return frame
 
 
-def _ground(
-  grey: Float[np.ndarray, "height width"],
-) -> Float[np.ndarray, "height width"]:
+def _ground(grey: Grey) -> Grey:
   """The background's grey level: a quadratic surface, strokes left out.
 
   A surface follows uneven light and soft shadows. It is fitted from three
@@ -239,10 +217,7 @@ def _ground(
   return full @ best
 
 
-def _commonest_level(
-  grey: Float[np.ndarray, "height width"],
-  frame: Bool[np.ndarray, "height width"],
-) -> float:
+def _commonest_level(grey: Grey, frame: Mask) -> float:
   """The mode of the grey levels, the border counting as much as the rest."""
   every = np.histogram(grey, 32, (0, 1))[0] / grey.size
   border = np.histogram(grey[frame], 32, (0, 1))[0] / frame.sum()
@@ -253,9 +228,9 @@ def _commonest_level(
 
 
 def _fit_surface(
-  grey: Float[np.ndarray, "height width"],
+  grey: Grey,
   terms: Float[np.ndarray, "height width K"],
-  start: Float[np.ndarray, "height width"],
+  start: Grey,
   reach: float,
 ) -> Float[np.ndarray, " K"]:
   """Least squares by those pixels that are near, ever nearer, the surface."""
@@ -281,9 +256,7 @@ def _reach(median_deviation: float) -> float:
   return min(max(3 * 1.4826 * median_deviation, 0.02), _GROUND_REACH)
 
 
-def _strokes(
-  ink: Float[np.ndarray, "height width"],
-) -> Bool[np.ndarray, "height width"]:
+def _strokes(ink: Grey) -> Mask:
   """True on the digit's strokes; specks and what enters from outside go."""
   labels, count = ndimage.label(ink > _EDGE, np.ones((3, 3)))
   weights = np.bincount(labels.ravel(), ink.ravel(), count + 1)
@@ -310,17 +283,13 @@ def _foreign(
   return ((share > 0).sum(axis=0) >= 2) | (share > 0.25).any(axis=0)
 
 
-def _thicken(
-  ink: Float[np.ndarray, "height width"],
-  kept: Bool[np.ndarray, "height width"],
-) -> Float[np.ndarray, "h w"]:
+def _thicken(ink: Grey, kept: Mask) -> Float[np.ndarray, "h w"]:
   """Widens strokes that MNIST hardly has, such as a mouse draws.
 
   Otherwise they would fade when they are scaled down. A bar of width w has a
   mean distance to its edge of w / 4.
   """
-  rows, columns = np.nonzero(kept)
-  pixel = (max(np.ptp(rows), np.ptp(columns)) + 1) / BOX
+  pixel = max(_cut(kept).shape) / BOX
   padded = np.pad(kept, 1)
   width = 4 * ndimage.distance_transform_edt(padded)[padded].mean()
   radius = int((_THINNEST * pixel - width) / 2)
@@ -333,9 +302,7 @@ def _thicken(
   return ndimage.grey_dilation(ink, footprint=x * x + y * y <= radius * radius)
 
 
-def _fit(
-  ink: Float[np.ndarray, "height width"],
-) -> Float[np.ndarray, "h w"]:
+def _fit(ink: Grey) -> Float[np.ndarray, "h w"]:
   """Scales to a longer side of BOX, aspect kept, brightest pixel 1."""
   height, width = ink.shape
   scale = BOX / max(height, width)
@@ -347,14 +314,9 @@ def _fit(
 
 def _centre(ink: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "28 28"]:
   """Places ink in 28x28 by whole pixels, its centre of mass nearest CENTRE."""
-  canvas = np.zeros((SIDE, SIDE), np.uint8)
-  corner = [
+  pads = []
+  for mass, length in zip(ndimage.center_of_mass(ink), ink.shape, strict=True):
     # Never so far that a part of the digit falls outside.
-    int(np.clip(np.rint(CENTRE - mass), 0, SIDE - length))
-    for mass, length in zip(ndimage.center_of_mass(ink), ink.shape, strict=True)
-  ]
-  height, width = ink.shape
-  canvas[corner[0] : corner[0] + height, corner[1] : corner[1] + width] = (
-    np.rint(255 * ink)
-  )
-  return canvas
+    before = int(np.clip(np.rint(CENTRE - mass), 0, SIDE - length))
+    pads.append((before, SIDE - length - before))
+  return np.pad(np.rint(255 * ink).astype(np.uint8), pads)

@@ -16,11 +16,7 @@ from mnist_jax.runtime.errors import InputError
 
 
 def frequencies(lowest: float, seed: int) -> Float[np.ndarray, "784"]:
-  """p_j of every pixel.
-
-  Args:
-    lowest: The smallest possible share, in (0, 1].
-    seed: The seed of the draw.
+  """p_j of every pixel; `lowest` is the smallest possible, in (0, 1].
 
   Raises:
     InputError: lowest out of range.

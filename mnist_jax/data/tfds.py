@@ -1,12 +1,13 @@
 """Reading MNIST-shaped data sets through tensorflow-datasets (TFDS).
 
-Here, and nowhere else, TFDS is imported, inside the functions that need it,
-since it is slow to import. A data set prepared as array_record is read without
-TensorFlow. One that is not prepared is prepared by TFDS in a process of its
-own, which needs TensorFlow and, save for MNIST, the network: TFDS's download
-retries for minutes where there is no network, and a process can be ended.
+TFDS is imported inside the functions that need it, since that is slow. A data
+set prepared as array_record is read without TensorFlow. One that is not is
+prepared by TFDS in a process of its own, which needs TensorFlow and, save for
+MNIST, the network: TFDS's download retries for minutes where there is none, and
+a process can be ended.
 """
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -14,13 +15,13 @@ import subprocess
 import sys
 import tempfile
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mnist_jax.data.idx import CLASSES, MAX_EXAMPLES, PIXELS, SIDE, Examples
+from mnist_jax.data.idx import CLASSES, MAX_EXAMPLES, PIXELS, SIDE, Split
 from mnist_jax.runtime.errors import InputError
 
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
@@ -56,14 +57,14 @@ tfds.prepare_here(*sys.argv[1:])
 
 def read(
   dataset: str, data_dir: str | os.PathLike[str] | None, own_files: Path
-) -> tuple[Examples, Examples]:
+) -> tuple[Split, Split]:
   """Reads the train and test splits of a TFDS data set, in TFDS's order.
 
   Args:
     dataset: A "name" or "name/config", either with ":version". Without a
       version the newest prepared one is taken, or TFDS's own if none is.
-    data_dir: The directory where TFDS keeps its prepared data sets; None stands
-      for DEFAULT_DATA_DIR.
+    data_dir: Where TFDS keeps its prepared data sets; None stands for
+      DEFAULT_DATA_DIR.
     own_files: The directory with MNIST's four published files, from which
       "mnist" is prepared without the network.
 
@@ -96,12 +97,10 @@ def _find(root: Path, match: re.Match[str]) -> Path | None:
   if root.exists() and not root.is_dir():
     raise InputError(f"{root}: found a file, expected TFDS's data directory")
   parent = root / match["name"] / (match["config"] or "")
-  prepared = [path.parent for path in parent.glob("*/dataset_info.json")]
-  versions = [
-    path
-    for path in prepared
-    if _VERSION.fullmatch(path.name) and match["version"] in (None, path.name)
-  ]
+  prepared = (path.parent for path in parent.glob("*/dataset_info.json"))
+  versions = [path for path in prepared if _VERSION.fullmatch(path.name)]
+  if match["version"]:
+    versions = [path for path in versions if path.name == match["version"]]
   if versions:
     return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
   configs = {p.parent.parent.name for p in parent.glob("*/*/dataset_info.json")}
@@ -113,30 +112,39 @@ def _find(root: Path, match: re.Match[str]) -> Path | None:
   return None
 
 
-def _read_prepared(directory: Path) -> tuple[Examples, Examples]:
-  import tensorflow_datasets as tfds
+@contextlib.contextmanager
+def _refusing(where: str, what: str, expected: str) -> Iterator[None]:
+  """Turns what TFDS and its readers raise on damaged files into InputError.
 
-  # What TFDS and its readers raise on damaged files is of many kinds, none of
-  # them documented; each means that the files are not what they should be.
+  It is of many kinds, none of them documented; each means that the files are
+  not what they should be.
+  """
   try:
-    builder = tfds.builder_from_directory(str(directory))
-    info = builder.info
-    splits = set(info.splits)
-    file_format = info.file_format.value
+    yield
+  except InputError:
+    raise
   except Exception as error:
     raise InputError(
-      f"{directory}: found unreadable metadata ({_brief(error)}), expected a "
-      "data set prepared by TFDS"
+      f"{where}: found unreadable {what} ({_brief(error)}), expected {expected}"
     ) from error
+
+
+def _read_prepared(directory: Path) -> tuple[Split, Split]:
+  import tensorflow_datasets as tfds
+
+  with _refusing(str(directory), "metadata", "a data set prepared by TFDS"):
+    builder = tfds.builder_from_directory(str(directory))
+    info = builder.info
+    splits = ", ".join(sorted(info.splits))
+    file_format = info.file_format.value
   if file_format != "array_record":
     raise InputError(
       f"{directory}: found it prepared as {file_format}, expected array_record "
       "(another data_dir= has it prepared anew)"
     )
-  if not {"train", "test"} <= splits:
+  if not {"train", "test"} <= set(info.splits):
     raise InputError(
-      f"{directory}: found splits {', '.join(sorted(splits))}, expected train "
-      "and test"
+      f"{directory}: found splits {splits}, expected train and test"
     )
   keys = _check_features(str(directory), info)
   train, test = (
@@ -155,72 +163,53 @@ def _check_features(where: str, info: Any) -> Sequence[str]:
       f"{where}: found features {', '.join(sorted(info.features))}, expected "
       "image and label"
     )
-  image = info.features[keys[0]]
+  image, label = (info.features[key] for key in keys)
   if image.shape not in _SHAPES or image.np_dtype != np.uint8:
     raise InputError(
       f"{where}: found images of {np.dtype(image.np_dtype)} {image.shape}, "
       f"expected uint8 {_SHAPES[0]}"
+    )
+  if label.shape or np.dtype(label.np_dtype).kind not in "iu":
+    raise InputError(
+      f"{where}: found labels of {np.dtype(label.np_dtype)} {label.shape}, "
+      "expected whole numbers"
     )
   return keys
 
 
 def _read_split(
   directory: Path, builder: Any, split: str, keys: Sequence[str]
-) -> Examples:
+) -> Split:
   """All rows of one split, their number checked in the files themselves."""
-  from array_record.python import array_record_module
+  from array_record.python import array_record_data_source as records
 
   where = f"{directory} ({split})"
-  declared = builder.info.splits[split].num_examples
-  if not 1 <= declared <= MAX_EXAMPLES:
+  info = builder.info.splits[split]
+  count = info.num_examples
+  if not 1 <= count <= MAX_EXAMPLES:
     raise InputError(
-      f"{where}: found {declared} rows declared, expected 1 to {MAX_EXAMPLES}"
+      f"{where}: found {count} rows declared, expected 1 to {MAX_EXAMPLES}"
     )
-  try:
-    stored = 0
-    for path in builder.info.splits[split].filepaths:
-      reader = array_record_module.ArrayRecordReader(str(path))
-      stored += reader.num_records()
-      reader.close()
+  images = np.empty((count, PIXELS), np.uint8)
+  labels = np.empty(count, np.int64)
+  with _refusing(where, "records", "array_record files as TFDS writes them"):
+    paths = [str(path) for path in info.filepaths]
+    stored = len(records.ArrayRecordDataSource(paths))
     source = builder.as_data_source(split)
-  except Exception as error:
-    raise _unreadable(where, error) from error
-  if not stored == len(source) == declared:
-    raise InputError(f"{where}: found {stored} rows, expected {declared}")
-  images = np.empty((declared, PIXELS), np.uint8)
-  labels = np.empty(declared, np.int64)
-  for start in range(0, declared, _ROWS_AT_ONCE):
-    indices = range(start, min(start + _ROWS_AT_ONCE, declared))
-    try:
-      rows = source.__getitems__(indices)
-    except Exception as error:
-      raise _unreadable(where, error) from error
-    for i, row in zip(indices, rows, strict=True):
-      images[i], labels[i] = _check_row(f"{where} row {i}", row, keys)
-  return Examples(images, labels.astype(np.int32))
-
-
-def _check_row(
-  where: str, row: Mapping[str, Any], keys: Sequence[str]
-) -> tuple[np.ndarray, int]:
-  image, label = np.asarray(row[keys[0]]), np.asarray(row[keys[1]])
-  if image.shape not in _SHAPES or image.dtype != np.uint8:
+    if not stored == len(source) == count:
+      raise InputError(f"{where}: found {stored} rows, expected {count}")
+    for start in range(0, count, _ROWS_AT_ONCE):
+      piece = slice(start, start + _ROWS_AT_ONCE)
+      rows = source.__getitems__(range(count)[piece])
+      images[piece] = [np.ravel(row[keys[0]]) for row in rows]
+      labels[piece] = [row[keys[1]] for row in rows]
+  outside = np.flatnonzero((labels < 0) | (labels >= CLASSES))
+  if outside.size:
     raise InputError(
-      f"{where}: found an image of {image.dtype} {image.shape}, expected "
-      f"uint8 {_SHAPES[0]}"
+      f"{where} row {outside[0]}: found label {labels[outside[0]]}, expected 0 "
+      f"to {CLASSES - 1}"
     )
-  if label.shape or label.dtype.kind not in "iu" or not 0 <= label < CLASSES:
-    raise InputError(
-      f"{where}: found label {label}, expected 0 to {CLASSES - 1}"
-    )
-  return image.reshape(PIXELS), int(label)
-
-
-def _unreadable(where: str, error: Exception) -> InputError:
-  return InputError(
-    f"{where}: found unreadable records ({_brief(error)}), expected "
-    "array_record files as TFDS writes them"
-  )
+  return Split(images, labels.astype(np.int32))
 
 
 def _brief(error: object) -> str:
@@ -267,70 +256,54 @@ def _download_url(dataset: str, name: str) -> str | None:
 
 
 def unreachable(url: str, seconds: float) -> str | None:
-  """Why no answer comes from a URL's host, or None if one does.
+  """Why no answer comes from a URL's host in so many seconds, or None.
 
   Any HTTP answer counts, also through a proxy named in the environment. It is
   asked from a process of its own, since looking up a name has no time limit.
-
-  Args:
-    url: The address.
-    seconds: How long to wait, all in all.
   """
-  try:
-    probe = subprocess.run(
-      [sys.executable, "-c", _PROBE, url, str(seconds)],
-      capture_output=True,
-      text=True,
-      timeout=seconds,
-      check=False,
-    )
-  except subprocess.TimeoutExpired:
-    return f"no answer in {seconds:g} s"
-  return _last_line(probe.stderr) if probe.returncode else None
+  command = [sys.executable, "-c", _PROBE, url, str(seconds)]
+  return run_watched(command, seconds, "no answer in")
 
 
-def run_watched(command: Sequence[str], stall_seconds: float) -> str | None:
-  """Runs a command; ends it when it says nothing for `stall_seconds`.
+def run_watched(
+  command: Sequence[str], seconds: float, silent: str = "nothing happened for"
+) -> str | None:
+  """Runs a command; ends it when it says nothing for so many seconds.
 
   Returns:
-    None if it succeeds, else the last line it wrote.
+    None if it succeeds, else the last line it wrote, or that it was `silent`.
   """
   path = os.pathsep.join(filter(None, sys.path)) or os.curdir
   environment = {**os.environ, "PYTHONPATH": path}
-  with tempfile.TemporaryFile() as log:
-    process = subprocess.Popen(
+  with (
+    tempfile.TemporaryFile() as log,
+    subprocess.Popen(
       command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-    )
+    ) as process,
+  ):
     try:
       written = -1
       while process.poll() is None:
         size = os.fstat(log.fileno()).st_size
         if size == written:
-          return f"nothing happened for {stall_seconds:g} s"
+          return f"{silent} {seconds:g} s"
         written = size
-        try:
-          process.wait(stall_seconds)
-        except subprocess.TimeoutExpired:
-          continue
+        with contextlib.suppress(subprocess.TimeoutExpired):
+          process.wait(seconds)
     finally:
       process.kill()
-      process.wait()
     log.seek(0)
-    output = log.read().decode(errors="replace")
-  return _last_line(output) if process.returncode else None
-
-
-def _last_line(text: str) -> str:
-  lines = [line.strip() for line in text.splitlines() if line.strip()]
-  return lines[-1] if lines else "no message"
+    lines = log.read().decode(errors="replace").split("\n")
+  if process.returncode == 0:
+    return None
+  said = [line.strip() for line in lines if line.strip()]
+  return said[-1] if said else "no message"
 
 
 def prepare_here(dataset: str, root: str, own_files: str) -> None:
   """Prepares a data set as array_record in this process; needs TensorFlow.
 
-  Args:
-    own_files: The directory of MNIST's files, used for "mnist" alone: the files
-      of other data sets have the same names.
+  `own_files` are for "mnist" alone: those of other sets have the same names.
   """
   import tensorflow_datasets as tfds
 

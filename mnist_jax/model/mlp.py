@@ -5,6 +5,7 @@ Shapes: B batch, D input, H hidden, C classes. A network of sizes
 but the last is followed by its activation, the last one gives the logits.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ class Layer(NamedTuple):
 
 
 Params = tuple[Layer, ...]
+Masks = tuple[Float[Array, "B _"], ...]  # one per hidden layer
 
 
 class Residuals(NamedTuple):
@@ -32,11 +34,10 @@ class Residuals(NamedTuple):
 
   inputs: tuple[Float[Array, "B fan_in"], ...]  # what entered each layer
   outputs: tuple[Float[Array, "B _"], ...]  # hidden a, before dropout
-  masks: tuple[Float[Array, "B _"], ...] | None  # 0 or 1/keep, or no dropout
+  masks: Masks | None  # 0 or 1/keep, or no dropout
 
 
-# The derivatives are written in terms of the activation's output a, as in
-# section 12.2: sigmoid' = (1 - a) a, tanh' = 1 - a a.
+# The derivatives are in terms of the activation's output a (section 12.2).
 ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
   "sigmoid": jax.nn.sigmoid,
   "tanh": jnp.tanh,
@@ -50,36 +51,21 @@ DERIVATIVES: dict[Activation, Callable[[Array], Array]] = {
 
 
 def _xavier(
-  key: Key[Array, ""], fan_in: int, fan_out: int, dtype: DTypeLike
+  key: Key[Array, ""], shape: tuple[int, int], dtype: DTypeLike
 ) -> Array:
-  limit = (6 / (fan_in + fan_out)) ** 0.5
-  return jax.random.uniform(key, (fan_in, fan_out), dtype, -limit, limit)
+  limit = (6 / sum(shape)) ** 0.5
+  return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-def _he(
-  key: Key[Array, ""], fan_in: int, fan_out: int, dtype: DTypeLike
-) -> Array:
-  scale = (2 / fan_in) ** 0.5
-  return scale * jax.random.normal(key, (fan_in, fan_out), dtype)
-
-
-def _normal(
-  key: Key[Array, ""], fan_in: int, fan_out: int, dtype: DTypeLike
-) -> Array:
-  return jax.random.normal(key, (fan_in, fan_out), dtype)
-
-
-def _zeros(
-  key: Key[Array, ""], fan_in: int, fan_out: int, dtype: DTypeLike
-) -> Array:
-  return jnp.zeros((fan_in, fan_out), dtype)
+def _he(key: Key[Array, ""], shape: tuple[int, int], dtype: DTypeLike) -> Array:
+  return (2 / shape[0]) ** 0.5 * jax.random.normal(key, shape, dtype)
 
 
 INITIALIZERS: dict[Initializer, Callable[..., Array]] = {
   "xavier": _xavier,
   "he": _he,
-  "normal": _normal,
-  "zeros": _zeros,
+  "normal": jax.random.normal,
+  "zeros": jax.nn.initializers.zeros,
 }
 
 
@@ -89,11 +75,10 @@ def init(
   initializer: Initializer = "xavier",
   dtype: DTypeLike = jnp.float32,
 ) -> Params:
-  """Draws weights; biases start at zero.
+  """Draws weights for the widths (D, H1, ..., C); biases start at zero.
 
   Args:
     key: The random key, which is consumed.
-    sizes: The widths (D, H1, ..., C), at least two.
     initializer: One of "xavier" (uniform on +-sqrt(6 / (fan_in + fan_out)),
       Glorot & Bengio 2010, eq. 16), "he" (normal, variance 2 / fan_in, He et
       al. 2015, eq. 10), "normal" (standard normal) or "zeros", under which all
@@ -105,19 +90,17 @@ def init(
   draw = INITIALIZERS[initializer]
   keys = jax.random.split(key, len(sizes) - 1)
   return tuple(
-    Layer(draw(k, fan_in, fan_out, dtype), jnp.zeros(fan_out, dtype))
-    for k, fan_in, fan_out in zip(keys, sizes[:-1], sizes[1:], strict=True)
+    Layer(draw(k, shape, dtype), jnp.zeros(shape[1], dtype))
+    for k, shape in zip(keys, itertools.pairwise(sizes), strict=True)
   )
 
 
 def dropout_masks(
   key: Key[Array, ""], params: Params, batch_size: int, rate: float
-) -> tuple[Float[Array, "B _"], ...]:
-  """Inverted-dropout masks, one [B, H] per hidden layer: 0 or 1 / (1 - rate).
+) -> Masks:
+  """Inverted-dropout masks, each [B, H]: 0 or 1 / (1 - rate), rate in [0, 1).
 
-  Args:
-    key: The random key, which is consumed.
-    rate: The probability of dropping a unit, in [0, 1).
+  The key is consumed.
   """
   keys = jax.random.split(key, len(params) - 1)
   return tuple(
@@ -140,19 +123,18 @@ def forward(
   params: Params,
   activations: Sequence[Activation],
   x: Float[Array, "B D"],
-  masks: tuple[Float[Array, "B _"], ...] | None = None,
+  masks: Masks | None = None,
 ) -> tuple[Float[Array, "B C"], Residuals]:
   """Section 12.2: Z = A . W + B, A = activation(Z), layer by layer.
 
   Args:
     activations: One name per hidden layer, so len(params) - 1 of them.
-    masks: What `dropout_masks` gave, one per hidden layer; None for no dropout.
+    masks: What `dropout_masks` gave; None for no dropout.
 
   Returns:
     The logits (Z of the last layer, before softmax) and the residuals.
   """
-  inputs, outputs = [x], []
-  a = x
+  inputs, outputs, a = [x], [], x
   for i, activation in enumerate(activations):
     a = ACTIVATIONS[activation](affine(params[i], a))
     outputs.append(a)
@@ -184,9 +166,6 @@ def backward(
   Args:
     residuals: What `forward` gave at the same params and batch.
     dlogits: The loss's cotangent in the logits.
-
-  Returns:
-    Gradients in the structure of params.
   """
   grads: list[Layer] = []
   dz = dlogits

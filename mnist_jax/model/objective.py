@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from mnist_jax.model import losses, mlp
 
-Masks = tuple[Float[Array, "B _"], ...] | None
+Masks = mlp.Masks | None
 Scalar = Float[Array, ""]
 
 
@@ -39,10 +39,7 @@ def _shares(weights: Float[Array, " B"]) -> Float[Array, " B"]:
 
 
 def make_objective(activations: Sequence[mlp.Activation]) -> Objective:
-  """J as a function (params, batch, l2, masks) -> scalar.
-
-  `masks` are those of `mlp.dropout_masks`, or None for no dropout.
-  """
+  """J as a function (params, batch, l2, masks) -> scalar."""
 
   def objective(
     params: mlp.Params, batch: Batch, l2: L2, masks: Masks
@@ -93,11 +90,11 @@ def make_value_and_grad(
   Raises:
     KeyError: another kind.
   """
-  makers: dict[str, Callable[[], ValueAndGrad]] = {
-    "hand": lambda: hand_value_and_grad(activations),
-    "autodiff": lambda: jax.value_and_grad(make_objective(activations)),
-  }
-  return makers[kind]()
+  if kind not in GRADIENTS:
+    raise KeyError(kind)
+  if kind == "hand":
+    return hand_value_and_grad(activations)
+  return jax.value_and_grad(make_objective(activations))
 
 
 GRADIENTS = ("hand", "autodiff")

@@ -11,10 +11,4 @@ from mnist_jax.runtime.environment import describe
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.runtime.precision import float64
 
-__all__ = [
-  "InputError",
-  "describe",
-  "float64",
-  "mesh",
-  "use_all_cores",
-]
+__all__ = ["InputError", "describe", "float64", "mesh", "use_all_cores"]

@@ -10,22 +10,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _DIGITS = 12  # hexadecimal
-_DOCUMENTED = (
-  ast.Module,
-  ast.ClassDef,
-  ast.FunctionDef,
-  ast.AsyncFunctionDef,
-)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_DOCUMENTED = (ast.Module, ast.ClassDef, *_FUNCTIONS)
 
 
 class _Stripped(ast.NodeTransformer):
   """Takes docstrings and imports out of a syntax tree."""
 
-  def visit_Import(self, node: ast.Import) -> None:
+  def visit_Import(self, node: ast.AST) -> None:
     return None
 
-  def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-    return None
+  visit_ImportFrom = visit_Import
 
   def generic_visit(self, node: ast.AST) -> ast.AST:
     if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False):
@@ -45,18 +40,15 @@ def digest(paths: Iterable[Path]) -> str:
 def imported(path: Path, root: Path) -> Iterator[Path]:
   """The files below `root` that a file imports, in functions too.
 
-  A package is its `__init__.py`, and so is each package on the way to a
-  module, since Python runs those as well.
+  No import in them is relative (`tests/test_layering.py`). A package is its
+  `__init__.py`, and so is each package on the way to a module, since Python
+  runs those as well.
   """
   for node in ast.walk(ast.parse(path.read_text("utf-8"))):
     if isinstance(node, ast.Import):
       names = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
-      start = node.module or ""
-      if node.level:
-        place = path.relative_to(root).parts[: -node.level]
-        start = ".".join([*place, *filter(None, [node.module])])
-      names = [f"{start}.{alias.name}" for alias in node.names]
+      names = [f"{node.module}.{alias.name}" for alias in node.names]
     else:
       continue
     for name in names:

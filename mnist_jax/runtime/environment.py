@@ -52,10 +52,9 @@ def describe() -> dict[str, Any]:
   """
   versions: dict[str, str | None] = {"python": platform.python_version()}
   for package in _PACKAGES:
-    try:
+    versions[package] = None
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       versions[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      versions[package] = None
   device = jax.devices()[0]
   return {
     "versions": versions,

@@ -7,8 +7,7 @@
     def __post_init__(self) -> None:
       fields.settle(self)
 
-A setting is declared there alone: its check, its flag, its column in a table
-and its text in a command are derived from that one line.
+Its check, flag, column in a table and text in a command follow from that line.
 """
 
 import dataclasses
@@ -24,26 +23,21 @@ class Setting:
   """What there is to know of a setting; None is allowed where it is default.
 
   Attributes:
-    default: The value where none is given.
-    help: The line that --help shows.
-    kind: The type of the value, or of each of them: float, int, bool or str.
-    many: Whether the value is a tuple.
-    choices: The strings allowed; empty for any.
     least, above, below, most: The bounds of a number, `above` and `below` left
-      out themselves; None for no bound. A number is always finite.
+      out themselves. A number is always finite.
     newer: Whether records were on file before the setting was: at its default
       it is then left out of keys and records, which so stay the same.
   """
 
   default: Any
   help: str
-  kind: type = float
-  many: bool = False
-  choices: tuple[str, ...] = ()
-  least: int | float | None = None
-  above: int | float | None = None
-  below: int | float | None = None
-  most: int | float | None = None
+  kind: type = float  # or int, bool, str: of the value, or of each of them
+  many: bool = False  # a tuple of values
+  choices: tuple[str, ...] = ()  # empty for any
+  least: int | float = -math.inf
+  above: int | float = -math.inf
+  below: int | float = math.inf
+  most: int | float = math.inf
   newer: bool = False
 
   @property
@@ -56,14 +50,14 @@ class Setting:
       return "true or false" if self.kind is bool else "text"
     number = "whole number" if self.kind is int else "finite number"
     number = f"{number}s" if self.many else f"a {number}"
-    low = self.least if self.above is None else self.above
-    high = self.most if self.below is None else self.below
-    if low is not None and high is not None:
-      left, right = "(["[self.above is None], ")]"[self.below is None]
-      return f"{number} in {left}{_bound(low)}, {_bound(high)}{right}"
-    if low is not None:
-      number += f" {'>=' if self.above is None else '>'} {_bound(low)}"
-    return number
+    low, high = max(self.least, self.above), min(self.most, self.below)
+    if math.isinf(low):
+      return number
+    if math.isinf(high):
+      return f"{number} {'>' if low == self.above else '>='} {_bound(low)}"
+    left = "(" if low == self.above else "["
+    right = ")" if high == self.below else "]"
+    return f"{number} in {left}{_bound(low)}, {_bound(high)}{right}"
 
   def accepts(self, value: Any) -> bool:
     """Whether one value, of a tuple each, is in range."""
@@ -76,10 +70,8 @@ class Setting:
       isinstance(value, types)
       and not isinstance(value, bool)
       and math.isfinite(value)
-      and (self.least is None or value >= self.least)
-      and (self.above is None or value > self.above)
-      and (self.below is None or value < self.below)
-      and (self.most is None or value <= self.most)
+      and self.least <= value <= self.most
+      and self.above < value < self.below
     )
 
   def check(self, name: str, value: Any) -> None:

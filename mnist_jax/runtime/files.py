@@ -51,10 +51,9 @@ def take_lock(path: Path) -> int | None:
   lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
+  except OSError as error:
     os.close(lock)
-    return None
-  except OSError:
-    os.close(lock)
+    if isinstance(error, BlockingIOError):
+      return None
     raise
   return lock

@@ -15,6 +15,7 @@ leaves' own digest with meta.json after.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -66,9 +67,8 @@ def _named_leaves(tree: Pytree) -> list[tuple[_Leaf, Any]]:
     if not hasattr(leaf, "dtype") or leaf.dtype == np.dtype(object):
       raise TypeError(f"leaf {name!r} is no array but {type(leaf).__name__}")
     named.append((_Leaf(name, str(leaf.dtype), tuple(leaf.shape)), leaf))
-  names = [leaf.name for leaf, _ in named]
-  if len(set(names)) < len(names):
-    raise ValueError(f"two leaves have the same name: {sorted(names)}")
+  if len({leaf.name for leaf, _ in named}) < len(named):
+    raise ValueError(f"two leaves of {jax.tree.structure(tree)} share a name")
   return named
 
 
@@ -98,9 +98,6 @@ def tree_digest(tree: Pytree) -> str:
   little-endian as on every platform of JAX). Under several processes with
   sharded leaves all of them must call it.
 
-  Args:
-    tree: A tree of jax arrays or NumPy arrays, of any shapes.
-
   Raises:
     TypeError: a leaf that is no array of numbers, such as a Python number or a
       typed key.
@@ -108,24 +105,27 @@ def tree_digest(tree: Pytree) -> str:
   return _digest([(n, _host_array(leaf)) for n, leaf in _named_leaves(tree)])
 
 
+def _aside(damaged: Path) -> Path:
+  names = (f"{damaged.name}.damaged-{n}" for n in itertools.count(1))
+  return next(p for p in map(damaged.with_name, names) if not p.exists())
+
+
 def steps(directory: Path) -> tuple[int, ...]:
   """The steps saved in a directory, ascending, sound or not; () without it."""
-  if not directory.is_dir():
-    return ()
-  names = [p.name for p in directory.iterdir() if _STEP.fullmatch(p.name)]
-  return tuple(sorted(map(int, names)))
+  names = os.listdir(directory) if directory.is_dir() else []
+  return tuple(sorted(int(name) for name in names if _STEP.fullmatch(name)))
 
 
 def _sums(step_dir: Path) -> str:
   """What SHA256SUMS must say: a line for every other file."""
-  files = {
-    path.relative_to(step_dir).as_posix(): path
+  names = sorted(
+    path.relative_to(step_dir).as_posix()
     for path in step_dir.rglob("*")
     if not path.is_dir() and path.name != "SHA256SUMS"
-  }
+  )
   return "".join(
-    f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n"
-    for name, path in sorted(files.items())
+    f"{hashlib.sha256((step_dir / name).read_bytes()).hexdigest()}  {name}\n"
+    for name in names
   )
 
 
@@ -142,9 +142,9 @@ def _file_damage(step_dir: Path) -> str | None:
     return None
   lines = set(found.split("\n")) ^ set(saved.split("\n"))
   names = sorted({line[66:] for line in lines})
-  missing = [name for name in names if not (step_dir / name).exists()]
-  if missing:
-    return f"{missing[0]!r} is in SHA256SUMS but missing"
+  for name in names:
+    if not (step_dir / name).exists():
+      return f"{name!r} is in SHA256SUMS but missing"
   return f"{names[0]!r} is not as SHA256SUMS has it"
 
 
@@ -152,73 +152,54 @@ def _file_damage(step_dir: Path) -> str | None:
 def _quiet() -> Iterator[None]:
   """Keeps orbax's chatter off the terminal; what matters it raises."""
   logger = logging.getLogger("absl")
-
-  def errors_only(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR
-
-  logger.addFilter(errors_only)
+  level = logger.level
+  logger.setLevel(logging.ERROR)
   try:
     yield
   finally:
-    logger.removeFilter(errors_only)
+    logger.setLevel(level)
 
 
 def _place(array: np.ndarray, target: Any) -> Any:
   """One restored leaf where and as the target leaf is."""
   if isinstance(target, np.ndarray | np.generic):
     return array
-  sharding = getattr(target, "sharding", None)
   # An uncommitted array must come back uncommitted: a committed one is another
   # signature to jit, and the step would compile a second time.
-  if isinstance(target, jax.Array) and not target.committed:
-    sharding = None
-  if sharding is None:
-    return jnp.array(array)
-  return jax.make_array_from_callback(
-    array.shape, sharding, lambda index: array[index]
-  )
-
-
-# A save's time goes by its number of files, so all leaves are one array of
-# bytes; with several, orbax also leaves reads behind when one of them fails.
-def _join(leaves: list[tuple[_Leaf, np.ndarray]]) -> np.ndarray:
-  joined = b"".join(array.tobytes() for _, array in leaves)
-  return np.frombuffer(joined, np.uint8)
+  free = isinstance(target, jax.Array) and not target.committed
+  sharding = None if free else getattr(target, "sharding", None)
+  return jnp.array(array, device=sharding)
 
 
 def _split(
   joined: np.ndarray, leaves: list[_Leaf]
 ) -> list[tuple[_Leaf, np.ndarray]]:
-  """The inverse of `_join`."""
-  data, start, arrays = joined.tobytes(), 0, []
-  for leaf in leaves:
-    dtype, size = np.dtype(leaf.dtype), math.prod(leaf.shape)
-    array = np.frombuffer(data, dtype, size, start).reshape(leaf.shape)
-    start += array.nbytes
-    arrays.append((leaf, array.copy()))
-  return arrays
+  """The leaves from their bytes, joined end to end."""
+  sizes = [
+    math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves
+  ]
+  parts = np.split(joined, np.cumsum(sizes)[:-1])
+  return [
+    (leaf, part.copy().view(leaf.dtype).reshape(leaf.shape))
+    for leaf, part in zip(leaves, parts, strict=True)
+  ]
 
 
-class Checkpointer:
-  """Saves to and restores from one directory of steps.
+class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
+  """Saves to and restores from one directory of steps, in a with block.
 
-  Used as a context manager, or closed with `close`. One writer at a time (the
-  run directory's lock sees to it); readers need no care. Under several
-  processes each calls the same methods with the same arguments; process 0
-  writes and all must see the directory.
+  One writer at a time (the run directory's lock sees to it); readers need no
+  care. Under several processes each calls the same methods with the same
+  arguments; process 0 writes and all must see the directory.
   """
 
   def __init__(self, directory: Path, keep: int = 3):
-    """
-    Args:
-      directory: The directory of the steps; the first save makes it.
-      keep: How many of the newest steps a save leaves, at least 1.
-    """
+    """Keeps the newest `keep` steps; the first save makes the directory."""
     if keep < 1:
       raise ValueError(f"keep is {keep}, expected at least 1")
     self.directory = Path(directory)
     self.keep = keep
-    self._damaged: tuple[int, ...] = ()
+    self._damaged: list[int] = []
     process = jax.process_index()
     # Each process is on its own: orbax then waits for no other. Plain files
     # (no OCDBT) take half the time to save at this size.
@@ -232,14 +213,7 @@ class Checkpointer:
       multiprocessing_options=alone,
     )
 
-  def __enter__(self) -> "Checkpointer":
-    return self
-
   def __exit__(self, *exc_info: object) -> None:
-    self.close()
-
-  def close(self) -> None:
-    """Releases orbax's threads."""
     self._orbax.close()
 
   def save(self, step: int, tree: Pytree, meta: dict[str, Any]) -> None:
@@ -251,7 +225,6 @@ class Checkpointer:
 
     Args:
       step: The number of updates, larger than every step saved so far.
-      tree: A tree of jax arrays or NumPy arrays.
       meta: Anything that JSON can hold; no NaN or infinity.
 
     Raises:
@@ -259,22 +232,24 @@ class Checkpointer:
       TypeError: a leaf that is no array of numbers.
     """
     leaves = [(leaf, _host_array(array)) for leaf, array in _named_leaves(tree)]
-    record = {
-      "meta": meta,
-      "digest": _digest(leaves),
-      "leaves": [leaf for leaf, _ in leaves],
-    }
+    names = [leaf for leaf, _ in leaves]
+    record = {"meta": meta, "digest": _digest(leaves), "leaves": names}
     text = json.dumps(record, allow_nan=False) + "\n"
     if jax.process_index() == 0:
-      self._set_damaged_aside()
+      for damaged in (self.directory / str(step) for step in self._damaged):
+        if damaged.exists():
+          damaged.rename(_aside(damaged))
       newest = max(steps(self.directory), default=-1)
       if step <= newest:
         raise ValueError(
           f"step {step} cannot be saved in {self.directory}: it has {newest}"
         )
-      self._write(step, _join(leaves), text)
+      # A save's time goes by its number of files, so all leaves are one array
+      # of bytes; with several, orbax also leaves reads behind where one fails.
+      joined = b"".join(array.tobytes() for _, array in leaves)
+      self._write(step, np.frombuffer(joined, np.uint8), text)
       self._prune()
-    self._damaged = ()
+    self._damaged = []
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices(f"checkpoint {step}")
 
@@ -295,15 +270,6 @@ class Checkpointer:
     files.flush(unfinished)
     unfinished.rename(self.directory / str(step))
     files.flush(self.directory)
-
-  def _set_damaged_aside(self) -> None:
-    for step in self._damaged:
-      damaged = self.directory / str(step)
-      n = 1
-      while (aside := self.directory / f"{step}.damaged-{n}").exists():
-        n += 1
-      if damaged.exists():
-        damaged.rename(aside)
 
   def _prune(self) -> None:
     for step in steps(self.directory)[: -self.keep]:
@@ -338,7 +304,7 @@ class Checkpointer:
       InputError: every step is damaged; or the newest sound one has other
         leaves, shapes or dtypes than the target.
     """
-    rejected = []
+    rejected: list[tuple[int, str]] = []
     for step in reversed(steps(self.directory)):
       step_dir = self.directory / str(step)
       reason = _file_damage(step_dir)
@@ -346,19 +312,15 @@ class Checkpointer:
         record = json.loads((step_dir / "meta.json").read_text())
         _check_match(step_dir, record, target, partial)
         arrays, reason = self._read(step_dir, record)
-      if reason is not None:
-        rejected.append((step, reason))
-        continue
-      self._damaged = tuple(s for s, _ in rejected)
-      unfinished = [
-        (s, "its save was interrupted") for s in self._unfinished() if s > step
-      ]
-      return Restored(
-        step,
-        _fill(target, arrays),
-        record["meta"],
-        tuple(sorted(unfinished + rejected, reverse=True)),
-      )
+      if reason is None:
+        self._damaged = [s for s, _ in rejected]
+        interrupted = "its save was interrupted"
+        rejected += [(s, interrupted) for s in self._unfinished() if s > step]
+        newest_first = tuple(sorted(rejected, reverse=True))
+        return Restored(
+          step, _fill(target, arrays), record["meta"], newest_first
+        )
+      rejected.append((step, reason))
     if rejected:
       reasons = "; ".join(f"{step}: {reason}" for step, reason in rejected)
       raise InputError(
@@ -394,16 +356,11 @@ def _check_match(
 ) -> None:
   saved = {leaf.name: leaf for leaf in _recorded_leaves(record)}
   wanted = {leaf.name: leaf for leaf, _ in _named_leaves(target)}
-  for name, leaf in wanted.items():
-    if name not in saved:
-      raise InputError(f"{step_dir}: no leaf {name}, expected {leaf}")
-    if saved[name] != leaf:
-      raise InputError(
-        f"{step_dir}: leaf {name} is {saved[name]}, expected {leaf}"
-      )
-  for name, leaf in saved.items():
-    if name not in wanted and not partial:
-      raise InputError(f"{step_dir}: leaf {name} is {leaf}, expected none")
+  for name in dict.fromkeys([*wanted, *saved]):
+    have, want = saved.get(name), wanted.get(name)
+    if have != want and not (partial and want is None):
+      found = f"leaf {name} is {have}" if have else f"no leaf {name}"
+      raise InputError(f"{step_dir}: {found}, expected {want or 'none'}")
 
 
 def _fill(target: Pytree, arrays: dict[str, np.ndarray]) -> Pytree:

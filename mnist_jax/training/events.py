@@ -1,5 +1,6 @@
 """Scalars for TensorBoard, written through tensorboardX."""
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 _NAME = re.compile(r"events\.out\.tfevents\.([0-9]+).*")
 
 
-class EventWriter:
+class EventWriter(contextlib.AbstractContextManager["EventWriter"]):
   """One file of scalars; each call's points are on the disk when it returns.
 
   tensorboardX's own SummaryWriter would put the host name into the file name,
@@ -21,9 +22,8 @@ class EventWriter:
   def __init__(self, directory: Path | None, start_step: int):
     """
     Args:
-      directory: The place where a file is begun, after those that are there;
-        None, as `RunDirectory.events` is in all processes but the first,
-        writes nothing.
+      directory: Where a file is begun, after those that are there; None, as in
+        all processes but the first, writes nothing.
       start_step: The step from which on TensorBoard drops what the earlier
         files have, so a resumed run shows no step twice.
     """
@@ -46,9 +46,6 @@ class EventWriter:
     self._write(step=start_step, session_log=start)
     self._writer.flush()
 
-  def __enter__(self) -> "EventWriter":
-    return self
-
   def __exit__(self, *exc_info: object) -> None:
     self.close()
 
@@ -57,11 +54,9 @@ class EventWriter:
     self._writer.write(event.SerializeToString())
 
   def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-    """Writes one point per name; "train/loss" puts it in a group "train".
+    """A point per name after `step` updates; "train/loss" is in group "train".
 
-    Args:
-      step: The number of updates so far.
-      values: The floats, NumPy or JAX scalars; NaN and infinities are kept.
+    NaN and infinities are kept.
     """
     from tensorboardX.summary import scalar
 

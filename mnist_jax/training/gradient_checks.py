@@ -1,9 +1,8 @@
 """Gradient checks while training goes on, beside it and without a trace.
 
-Section 12.3 asks for checks repeated as the weights grow. Training itself is
-not touched: its own compiled epoch runs as ever, and the states to be checked
-are reached again, update by update, from a copy of the epoch's first one. What
-the differences give is recorded and never reaches an update.
+Section 12.3 asks for checks repeated as the weights grow. Training's own
+compiled epoch runs as ever; the states to be checked are reached again, update
+by update, from a copy of the epoch's first one.
 """
 
 from typing import Any
@@ -35,9 +34,7 @@ def check_state(
     from the numeric one, and the "verdict" of `gradcheck`.
   """
   masks = loop.step_masks(config, state, batch.labels.shape[0], hparams)
-  batch = jax.tree.map(lambda x: x[:EXAMPLES], batch)
-  if masks is not None:
-    masks = tuple(mask[:EXAMPLES] for mask in masks)
+  batch, masks = jax.tree.map(lambda x: x[:EXAMPLES], (batch, masks))
   subject = check.Subject(
     state.params, config.activations, batch, hparams.l2, masks
   )
@@ -63,9 +60,6 @@ def check_epoch(
   Args:
     state: The state before the epoch's first update; it is left as it is.
     every: The number of updates between checks, >= 1; update 0 is checked too.
-
-  Returns:
-    `check_state` of each, in order.
   """
   begin, updates = int(state.step), len(plan.indices)
   checked = range(-begin % every, updates, every)

@@ -6,7 +6,6 @@ whoever iterates shows progress, saves and stops.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +22,9 @@ from mnist_jax.training import metrics, optimizers
 
 EVALUATION_CHUNK = 2000
 Seed = int | UInt32[Array, ""]  # in [0, 2^32); may be traced
+Rates = Float[np.ndarray, " T_run"]  # of a run's updates, from its first on
 Step = Callable[[Any, Any], tuple[Any, Float[Array, ""]]]
+Before = Callable[..., None]  # takes what `train_epoch` is about to be given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +145,7 @@ def train_step(
 
 
 def gather_batch(
-  split: data.Split,
-  indices: Int[Array, " B"],
-  weights: Float[Array, " B"],
+  split: data.Split, indices: Int[Array, " B"], weights: Float[Array, " B"]
 ) -> objective.Batch:
   """The examples at `indices`, scaled to [0, 1] on the device."""
   images = data.to_float(jnp.asarray(split.images)[indices])
@@ -164,7 +163,6 @@ def scan_steps(
 
   Args:
     step: (state, row) -> the next state, and the loss before the update.
-    state: A pytree of arrays.
     rows: What the updates read, every leaf with a leading axis of T.
     observe: (state, row) -> what is to be recorded before the update.
 
@@ -200,26 +198,19 @@ def scan_epoch(
   plan: EpochPlan,
   hparams: HParams,
 ) -> tuple[TrainState, Float[Array, " T"]]:
-  """All updates of a plan, one after another; not compiled by itself."""
-  return scan_steps(make_step(config, split, hparams), state, plan)[:2]
+  """All updates of a plan, one after another.
 
-
-@functools.partial(
-  jax.jit, static_argnames="config", donate_argnames=("state",)
-)
-def train_epoch(
-  config: TrainConfig,
-  state: TrainState,
-  split: data.Split,
-  plan: EpochPlan,
-  hparams: HParams,
-) -> tuple[TrainState, Float[Array, " T"]]:
-  """`scan_epoch` as one program. The state passed in is consumed.
+  `train_epoch` is this as one program, which consumes the state passed in.
 
   Returns:
     The state after the plan's T updates, and the objective before each.
   """
-  return scan_epoch(config, state, split, plan, hparams)
+  return scan_steps(make_step(config, split, hparams), state, plan)[:2]
+
+
+train_epoch = jax.jit(
+  scan_epoch, static_argnames="config", donate_argnames="state"
+)
 
 
 def evaluate_params(
@@ -228,7 +219,10 @@ def evaluate_params(
   split: data.Split,
   chunk: int = EVALUATION_CHUNK,
 ) -> metrics.Metrics:
-  """`evaluate`, not compiled by itself."""
+  """Loss and accuracy over every example of a split, each counted once.
+
+  Without dropout and without the L2 term. `evaluate` is this as one program.
+  """
   count = split.labels.shape[0]
   chunk = min(chunk, count)
 
@@ -247,18 +241,7 @@ def evaluate_params(
   return metrics.merge(jax.lax.map(one, jnp.arange(0, count, chunk)))
 
 
-@functools.partial(jax.jit, static_argnames=("activations", "chunk"))
-def evaluate(
-  activations: tuple[mlp.Activation, ...],
-  params: mlp.Params,
-  split: data.Split,
-  chunk: int = EVALUATION_CHUNK,
-) -> metrics.Metrics:
-  """Loss and accuracy over every example of a split, each counted once.
-
-  Without dropout and without the L2 term.
-  """
-  return evaluate_params(activations, params, split, chunk)
+evaluate = jax.jit(evaluate_params, static_argnames=("activations", "chunk"))
 
 
 def plan_epoch(
@@ -266,14 +249,10 @@ def plan_epoch(
   seed: int,
   epoch: int,
   num_examples: int,
-  learning_rates: Float[np.ndarray, " T_run"],
+  learning_rates: Rates,
   step: int,
 ) -> EpochPlan:
-  """The plan of `epoch` (the first is 0), which begins at update `step`.
-
-  Args:
-    learning_rates: The rates of the run's updates, from its first on.
-    step: The number of updates made before the epoch.
+  """The plan of `epoch`, after `step` updates; the first of both is 0.
 
   Raises:
     InputError: The batch size is larger than num_examples.
@@ -297,12 +276,9 @@ def _check_finite(
   objectives[t] is before update t, so what update t broke shows at t + 1, or
   after the epoch's last update in train_loss.
   """
-  after = np.append(objectives[1:], train_loss)
-  broken = np.flatnonzero(~np.isfinite(after))
-  if not np.isfinite(objectives[0]):
-    broken = np.zeros(1, int)
-  if broken.size:
-    first = int(broken[0])
+  finite = np.isfinite([*objectives, train_loss])
+  if not finite.all():
+    first = max(0, int(finite.argmin()) - 1)
     raise NonFiniteError(step + first + 1, float(learning_rates[first]))
 
 
@@ -314,11 +290,8 @@ def _row(
   learning_rate: float,
 ) -> dict[str, Any]:
   """The metrics after `epoch` epochs, over whole splits."""
-  row = {
-    "epoch": epoch,
-    "step": int(state.step),
-    "learning_rate": learning_rate,
-  }
+  row: dict[str, Any] = {"epoch": epoch, "step": int(state.step)}
+  row["learning_rate"] = learning_rate
   for name, split in (("train", dataset.train), ("dev", dataset.dev)):
     result = evaluate(config.activations, state.params, split)
     row[f"{name}_loss"] = float(result.loss)
@@ -330,16 +303,14 @@ def _train(
   config: TrainConfig,
   split: data.Split,
   hparams: HParams,
-  learning_rates: Float[np.ndarray, " T_run"],
+  learning_rates: Rates,
   state: TrainState,
   seed: int,
   epochs: range,
   batch_size_at: Callable[[int], int] | None = None,
+  before: Before = lambda *_: None,
 ) -> Iterator[tuple[TrainState, EpochPlan, Float[Array, " T"]]]:
-  """The state after each epoch, its plan, and its objectives.
-
-  Arguments as those of `epochs`; no loss is looked at.
-  """
+  """The state after each epoch, its plan, and its objectives, unchecked."""
   step = int(state.step)
   for epoch in epochs:
     if batch_size_at:
@@ -347,6 +318,7 @@ def _train(
     plan = plan_epoch(
       config, seed, epoch, len(split.labels), learning_rates, step
     )
+    before(config, state, split, plan, hparams)
     state, objectives = train_epoch(config, state, split, plan, hparams)
     step += len(plan.indices)
     yield state, plan, objectives
@@ -356,13 +328,14 @@ def epochs(
   config: TrainConfig,
   dataset: data.Dataset,
   hparams: HParams,
-  learning_rates: Float[np.ndarray, " T_run"],
+  learning_rates: Rates,
   state: TrainState,
   *,
   seed: int,
   first: int | None = None,
   last: int,
   batch_size_at: Callable[[int], int] | None = None,
+  before: Before = lambda *_: None,
 ) -> Iterator[tuple[dict[str, Any], TrainState]]:
   """Trains epochs first + 1 to last, one at each step of the iteration.
 
@@ -371,14 +344,13 @@ def epochs(
 
   Args:
     dataset: Its arrays are best on the device already (`to_device`).
-    learning_rates: The rate of every update of the run, from its first on.
+    state: That after `first` epochs. It is consumed, as is every state yielded,
+      when the iteration goes on.
+    seed: Of the order of examples.
     first: The number of epochs made already; None for a new run, which yields
       the untrained state too, as epoch 0.
-    state: The state after `first` epochs. It is consumed, as is every state
-      yielded, when the iteration goes on.
-    seed: The seed of the order of examples.
-    batch_size_at: The batch size of an epoch (the first is 0), instead of the
-      config's.
+    batch_size_at: Of an epoch (the first is 0), instead of the config's.
+    before: Called before every epoch; it must leave the state as it is.
 
   Yields:
     The metrics row after an epoch (its learning_rate is that of the last
@@ -398,9 +370,8 @@ def epochs(
     row = _row(config, 0, state, dataset, float(learning_rates[0]))
     yield row | size(0), state
   todo, split = range(first, last), dataset.train
-  run = _train(
-    config, split, hparams, learning_rates, state, seed, todo, batch_size_at
-  )
+  more = (seed, todo, batch_size_at, before)
+  run = _train(config, split, hparams, learning_rates, state, *more)
   for epoch, (state, plan, objectives) in zip(todo, run, strict=True):
     rates = np.asarray(plan.learning_rates)
     row = _row(config, epoch + 1, state, dataset, float(rates[-1]))
@@ -421,18 +392,12 @@ def params_at(
   """Trains at a fixed rate; yields (epoch, params) at the epochs asked for.
 
   The same run as that of `epochs`, without its evaluations. A run that
-  diverges goes on, with weights that are not finite.
+  diverges goes on, with weights that are not finite. Training consumes what
+  was yielded when the next is asked for.
 
   Args:
-    learning_rate: The rate of every update, > 0.
-    split: The training set, best on the device already.
-    seed: The seed of the weights and of the order of examples.
+    seed: Of the weights and of the order of examples.
     epochs: At least one, rising, from 0 (the weights at the start) on.
-    l2: The strength of the L2 term; None leaves it out.
-
-  Yields:
-    Params that are to be used before the next are asked for: training
-    consumes them.
 
   Raises:
     InputError: The batch size is larger than the training set.
@@ -451,8 +416,5 @@ def params_at(
 
 def to_device(dataset: data.Dataset) -> data.Dataset:
   """The data set with train and dev on the default device, as uint8."""
-  return dataclasses.replace(
-    dataset,
-    train=jax.device_put(dataset.train),
-    dev=jax.device_put(dataset.dev),
-  )
+  train, dev = jax.device_put((dataset.train, dataset.dev))
+  return dataclasses.replace(dataset, train=train, dev=dev)

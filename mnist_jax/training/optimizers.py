@@ -32,9 +32,8 @@ def make(
 
   Args:
     kind: The name, one of OPTIMIZERS.
-    learning_rate: The rate of this step, > 0; it may be traced.
-    momentum: The momentum, in [0, 1), which the kinds in USES_MOMENTUM alone
-      read; it may be traced.
+    learning_rate: > 0; it may be traced.
+    momentum: In [0, 1), read by USES_MOMENTUM alone; it may be traced.
 
   Raises:
     KeyError: An unknown kind.
@@ -45,12 +44,9 @@ def make(
 def clip(grads: PyTree, max_norm: Scalar) -> PyTree:
   """The gradient, scaled down to `max_norm` where it is longer.
 
-  Its direction stays: the norm is that of all parameters together (Pascanu,
-  Mikolov & Bengio 2013, algorithm 1).
-
-  Args:
-    grads: The gradient, a pytree of arrays.
-    max_norm: The largest Euclidean norm, > 0; it may be traced.
+  Its direction stays: the norm is the Euclidean of all parameters together
+  (Pascanu, Mikolov & Bengio 2013, algorithm 1). `max_norm` is > 0 and may be
+  traced.
   """
   # Beside the optimizer and not chained to it, which would change the
   # structure of its state and so what a checkpoint holds.

@@ -9,8 +9,6 @@
 Every file is replaced whole (written beside, flushed, renamed), so that a
 kill at any moment leaves the old one or the new one. Numbers that JSON lacks
 are the strings "NaN", "Infinity" and "-Infinity", and read back as numbers.
-
-Reading (`read_run`) starts no device.
 """
 
 import contextlib
@@ -21,8 +19,7 @@ import math
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +41,18 @@ _OURS_INSIDE = {  # what --overwrite may remove of a subdirectory
 }
 
 
-def _encode(value: Any) -> Any:
-  """The value as strict JSON can hold it; NumPy and JAX scalars as numbers."""
+def _plain(value: Any) -> Any:
+  """NumPy and JAX arrays and scalars as lists and numbers."""
   if isinstance(value, Mapping):
-    return {str(k): _encode(v) for k, v in value.items()}
-  if isinstance(value, list | tuple):
-    return [_encode(v) for v in value]
-  if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars
-    return _encode(value.tolist())
-  if isinstance(value, float) and not math.isfinite(value):
-    return next(k for k, v in _NON_FINITE.items() if repr(v) == repr(value))
-  return value
+    return dict(value)
+  if hasattr(value, "tolist"):
+    return value.tolist()
+  raise TypeError(f"{type(value).__name__} is nothing that JSON can hold")
+
+
+def _encode(value: Any) -> Any:
+  """The value as strict JSON can hold it, its NaN and infinities as words."""
+  return json.loads(json.dumps(value, default=_plain), parse_constant=str)
 
 
 def _decode(value: Any) -> Any:
@@ -71,9 +69,7 @@ def dumps(value: Any, indent: int | None = None) -> str:
   Raises:
     TypeError: A value that JSON cannot hold.
   """
-  return json.dumps(
-    _encode(value), allow_nan=False, ensure_ascii=False, indent=indent
-  )
+  return json.dumps(_encode(value), ensure_ascii=False, indent=indent)
 
 
 def _read(path: Path) -> bytes:
@@ -128,17 +124,13 @@ def read_run(path: Path) -> Run:
   path = Path(path)
   if not path.is_dir():
     raise InputError(f"{path}: is no directory, expected a run")
-  config = _read_config(path)
-  summary = path / _SUMMARY
-  return Run(
-    path,
-    config,
-    tuple(_read_rows(path / _METRICS)),
-    _parse(_read(summary), str(summary)) if summary.exists() else None,
-  )
+  config, rows = _read_config(path), tuple(_read_rows(path / _METRICS))
+  last = path / _SUMMARY
+  summary = _parse(_read(last), str(last)) if last.exists() else None
+  return Run(path, config, rows, summary)
 
 
-class RunDirectory:
+class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
   """A run being written; from `open_run`. A context manager, or `close` it.
 
   Under several processes only the first writes; in the others the same calls
@@ -154,9 +146,6 @@ class RunDirectory:
     self._lock = lock
     self._rows = _read_rows(path / _METRICS)
 
-  def __enter__(self) -> "RunDirectory":
-    return self
-
   def __exit__(self, *exc_info: object) -> None:
     self.close()
 
@@ -166,36 +155,17 @@ class RunDirectory:
       os.close(self._lock)
       self._lock = None
 
-  @contextlib.contextmanager
-  def replacing(self, name: str) -> Iterator[Path]:
-    """A path to write a file to, which then takes the place of `name`.
-
-    The path has the same suffix. If the body raises, the old file stays.
-
-    Args:
-      name: The plain file name, such as "curves.png".
-    """
+  def write_bytes(self, name: str, data: bytes) -> None:
+    """Replaces a file, by its plain name; if that fails, the old one stays."""
     if not name or Path(name).name != name or name.startswith("."):
       raise ValueError(f"{name!r} is no plain file name")
     if not self.writes:
-      with tempfile.TemporaryDirectory() as nowhere:
-        yield Path(nowhere) / name
       return
-    self._claim(name)
-    with files.replacing(self.path / name) as temporary:
-      yield temporary
-
-  def _claim(self, name: str) -> None:
-    """Notes a file as ours before it exists, so that overwriting finds it."""
+    # Noted as ours before it exists, so that overwriting finds it.
     claimed = _claimed(self.path)
     if name not in [*claimed, _CONFIG, _METRICS, _SUMMARY]:
-      with files.replacing(self.path / _FILES) as temporary:
-        text = "".join(f"{n}\n" for n in [*claimed, name])
-        temporary.write_text(text, encoding="utf-8")
-
-  def write_bytes(self, name: str, data: bytes) -> None:
-    """Replaces a file."""
-    with self.replacing(name) as temporary:
+      files.write_text(self.path / _FILES, "\n".join([*claimed, name, ""]))
+    with files.replacing(self.path / name) as temporary:
       temporary.write_bytes(data)
 
   def write_json(self, name: str, value: Any) -> None:
@@ -211,17 +181,13 @@ class RunDirectory:
     return tuple(self._rows)
 
   def append_row(self, row: Mapping[str, Any]) -> None:
-    """Adds a row to metrics.jsonl.
-
-    Args:
-      row: The values: "epoch" (an int above the last row's) and anything that
-        JSON can hold; NumPy and JAX scalars are written as Python's would be.
+    """Adds a row, with an "epoch" above the last row's, to metrics.jsonl.
 
     Raises:
       ValueError: The epoch already has a row, or a later one has.
       TypeError: A value that JSON cannot hold; no row is added.
     """
-    encoded = _decode(json.loads(dumps(row)))
+    encoded = _decode(_encode(row))
     if self._rows and encoded["epoch"] <= self._rows[-1]["epoch"]:
       raise ValueError(
         f"{self.path}: a row for epoch {encoded['epoch']} after one for "
@@ -258,13 +224,11 @@ def open_run(
 
   Args:
     workdir: The directory: new, empty, or a run.
-    config: The values of config.json: "flags" (only those that change the
-      result), "seed", "data_digest" and what else must be the same for the run
-      to go on; and what `environment.describe` gives, which may differ:
-      config.json has the first session's at its top and every session's under
-      "sessions".
-    overwrite: Whether to begin afresh, by removing what a run wrote there and
-      nothing else.
+    config: What must be the same for the run to go on: "flags" (only those
+      that change the result), "seed", "data_digest" and others; and what
+      `environment.describe` gives, which may differ: config.json has the first
+      session's at its top and every session's under "sessions".
+    overwrite: Whether to remove what a run wrote there, and nothing else.
     growable: The flags that count epochs and may change, but not to fewer than
       the run has rows for.
 
@@ -303,7 +267,9 @@ def _prepare(
   """Leaves the directory with this config.json; returns the lock."""
   _check_ours(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  lock = _take_lock(workdir)
+  lock = files.take_lock(workdir / _LOCK)
+  if lock is None:
+    raise InputError(f"workdir={workdir}: is being written by another process")
   try:
     _check_ours(workdir)  # another process may have been here in between
     for path in workdir.glob(f"{files.TEMPORARY}*"):
@@ -322,9 +288,8 @@ def _prepare(
         _check_same(workdir, recorded, config, growable)
         config = recorded | {"flags": config["flags"]}
         sessions = recorded["sessions"]
-    with files.replacing(workdir / _CONFIG) as temporary:
-      text = dumps({**config, "sessions": [*sessions, session]}, indent=2)
-      temporary.write_text(text + "\n", encoding="utf-8")
+    text = dumps({**config, "sessions": [*sessions, session]}, indent=2)
+    files.write_text(workdir / _CONFIG, text + "\n")
   except BaseException:
     os.close(lock)
     raise
@@ -332,29 +297,18 @@ def _prepare(
 
 
 def _check_ours(workdir: Path) -> None:
-  if not workdir.exists():
-    return
-  if not workdir.is_dir():
+  if workdir.is_file():
     raise InputError(f"workdir={workdir}: is a file, expected a directory")
-  names = sorted(os.listdir(workdir))
+  names = sorted(os.listdir(workdir)) if workdir.exists() else []
   if _CONFIG in names:
     _read_config(workdir)
     return
-  others = [
-    n for n in names if n != _LOCK and not n.startswith(files.TEMPORARY)
-  ]
-  if others:
-    raise InputError(
-      f"workdir={workdir}: is no run but has {others[0]!r}, expected a run, an "
-      "empty directory or a new one"
-    )
-
-
-def _take_lock(workdir: Path) -> int:
-  lock = files.take_lock(workdir / _LOCK)
-  if lock is None:
-    raise InputError(f"workdir={workdir}: is being written by another process")
-  return lock
+  for name in names:
+    if name != _LOCK and not name.startswith(files.TEMPORARY):
+      raise InputError(
+        f"workdir={workdir}: is no run but has {name!r}, expected a run, an "
+        "empty directory or a new one"
+      )
 
 
 def _check_same(
@@ -363,22 +317,19 @@ def _check_same(
   rows = _read_rows(workdir / _METRICS)
   trained = rows[-1].get("epoch", 0) if rows else 0
   free = {"flags", "sessions", *ENVIRONMENT}
-  sides = [
+  before, after = (
     side["flags"] | {k: v for k, v in side.items() if k not in free}
     for side in (recorded, config)
-  ]
-  shown = [
-    {k: v if isinstance(v, str) else dumps(v) for k, v in side.items()}
-    for side in sides
-  ]
+  )
   differences = []
-  for name in sorted(set(shown[0]) | set(shown[1])):
-    old, new = (side.get(name, "absent") for side in shown)
+  for name in sorted({*before, *after}):
+    values = (side.get(name, "absent") for side in (before, after))
+    old, new = (v if isinstance(v, str) else dumps(v) for v in values)
     if old == new:
       continue
     if name not in growable:
       differences.append(f"{name}={old} in {workdir}, now {new}")
-    elif sides[1].get(name, 0) < trained:
+    elif after.get(name, 0) < trained:
       differences.append(f"{name}={trained} done in {workdir}, now {new}")
   if differences:
     raise InputError(
@@ -391,7 +342,7 @@ def _remove(workdir: Path) -> None:
   """Removes what a run wrote, but config.json, which is replaced last."""
   for name, ours in _OURS_INSIDE.items():
     inside = workdir / name
-    for path in inside.iterdir() if inside.is_dir() else ():
+    for path in inside.glob("*"):
       if ours.fullmatch(path.name) and path.is_dir():
         shutil.rmtree(path)
       elif ours.fullmatch(path.name):

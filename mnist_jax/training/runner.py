@@ -5,6 +5,7 @@ never stopped, bit for bit, with the same rows.
 """
 
 import dataclasses
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
 from mnist_jax import data
 from mnist_jax.model import mlp
@@ -37,11 +38,6 @@ OnResume = Callable[[int, tuple[tuple[int, str], ...]], None]
 @dataclasses.dataclass(frozen=True)
 class Options:
   """How long a run goes on, and what it does on the way.
-
-  Attributes:
-    patience: The epochs without a better dev loss after which it stops.
-    check_gradients_every: The updates between gradient checks.
-    checkpoint_every: The epochs between checkpoints.
 
   Raises:
     InputError: A value out of range.
@@ -71,21 +67,13 @@ class Best(NamedTuple):
 
 
 class Outcome(NamedTuple):
-  """What a run came to.
+  """What a run came to."""
 
-  Attributes:
-    params: The weights of the best epoch under patience, else of the last.
-    epoch: The epoch that they are of.
-    epochs: The number of epochs trained in all.
-    ended: "epochs", "patience" or "stopped" (asked to; it can go on).
-    wall_seconds: The time of all sessions of the run, data loading left out.
-  """
-
-  params: mlp.Params
-  epoch: int
-  epochs: int
-  ended: str
-  wall_seconds: float
+  params: mlp.Params  # of the best epoch under patience, else of the last
+  epoch: int  # that they are of
+  epochs: int  # trained in all
+  ended: str  # "epochs", "patience" or "stopped" (asked to; it can go on)
+  wall_seconds: float  # of all sessions of the run, data loading left out
 
 
 class _Reached(NamedTuple):
@@ -96,9 +84,8 @@ class _Reached(NamedTuple):
 
   @property
   def tree(self) -> dict[str, Any]:
-    """What a checkpoint holds."""
-    best = {} if self.best is None else {"best": self.best}
-    return {"state": self.state, **best}
+    """What a checkpoint holds; None has no leaves in it."""
+    return {"state": self.state, "best": self.best}
 
   def outcome(self, ended: str) -> Outcome:
     params, epoch = self.state.params, self.epoch
@@ -107,15 +94,10 @@ class _Reached(NamedTuple):
     return Outcome(params, epoch, self.epoch, ended, self.seconds)
 
 
-def _better(best: Best, row: Row, params: mlp.Params) -> Best:
-  if not row["dev_loss"] < float(best.dev_loss):
-    return best
+def _best(epoch: int, dev_loss: float, params: mlp.Params) -> Best:
+  """With a copy of the weights, which training consumes."""
   copied = jax.tree.map(jnp.copy, params)
-  return Best(jnp.int32(row["epoch"]), jnp.float32(row["dev_loss"]), copied)
-
-
-def _rates_digest(rates: Float[np.ndarray, " T"]) -> str:
-  return hashlib.sha256(np.ascontiguousarray(rates).tobytes()).hexdigest()
+  return Best(jnp.int32(epoch), jnp.float32(dev_loss), copied)
 
 
 def _record(
@@ -141,18 +123,16 @@ class _Session:
   """A run while this process trains it."""
 
   settings: Settings
-  learning_rates: Float[np.ndarray, " T_run"]
+  learning_rates: loop.Rates
   options: Options
   directory: run_directory.RunDirectory
   saver: checkpoint.Checkpointer
+  checks: list[Row] = dataclasses.field(default_factory=list)
 
   def new(self) -> _Reached:
     """Before the first update."""
     state = loop.init_state(self.settings.train_config(), self.settings.seed)
-    best = None
-    if self.options.patience:
-      params = jax.tree.map(jnp.copy, state.params)
-      best = Best(jnp.int32(0), jnp.float32(np.inf), params)
+    best = _best(0, np.inf, state.params) if self.options.patience else None
     return _Reached(state, best, 0, 0.0)
 
   def restore(self, on_resume: OnResume) -> _Reached | None:
@@ -177,11 +157,11 @@ class _Session:
     self.directory.truncate_rows(epoch)
     on_resume(epoch, restored.rejected)
     tree, seconds = restored.tree, restored.meta["wall_seconds"]
-    return _Reached(tree["state"], tree.get("best"), epoch, seconds)
+    return _Reached(**tree, epoch=epoch, seconds=seconds)
 
   def digest(self, step: int) -> str:
     """SHA-256 over the rates of the updates before `step`."""
-    return _rates_digest(self.learning_rates[:step])
+    return hashlib.sha256(self.learning_rates[:step].tobytes()).hexdigest()
 
   def epochs(
     self, at: _Reached, dataset: data.Dataset, resumed: bool
@@ -199,28 +179,15 @@ class _Session:
       first=at.epoch if resumed else None,
       last=self.options.epochs,
       batch_size_at=settings.batches.size_at if changing else None,
+      before=self.check_gradients,
     )
 
-  def check_gradients(self, at: _Reached, dataset: data.Dataset) -> list[Row]:
-    """The checks of the epoch that comes next, from the state before it."""
+  def check_gradients(self, *epoch: Any) -> None:
+    """Notes the checks of the epoch that comes next, from the state before."""
     every = self.options.check_gradients_every
-    if not every or at.epoch == self.options.epochs:
-      return []
-    settings = self.settings
-    config = dataclasses.replace(
-      settings.train_config(), batch_size=settings.batches.size_at(at.epoch)
-    )
-    plan = loop.plan_epoch(
-      config,
-      settings.order,
-      at.epoch,
-      dataset.train.labels.shape[0],
-      self.learning_rates,
-      int(at.state.step),
-    )
-    return gradient_checks.check_epoch(
-      config, at.state, dataset.train, plan, settings.hparams(), every
-    )
+    if every:
+      check = functools.partial(gradient_checks.check_epoch, every=every)
+      self.checks[:] = check(*epoch)
 
   def out_of_patience(self, at: _Reached) -> bool:
     """Whether the dev loss has not been better for too long."""
@@ -247,7 +214,7 @@ class _Session:
 
 def run(
   settings: Settings,
-  learning_rates: Float[np.ndarray, " T_run"],
+  learning_rates: loop.Rates,
   dataset: data.Dataset,
   directory: run_directory.RunDirectory,
   options: Options,
@@ -260,13 +227,11 @@ def run(
 
   Args:
     learning_rates: The run's table, from `Settings.learning_rates`.
-    dataset: The data, the training set cut to `settings.num_train` already.
-    directory: The home of the run's rows, events and checkpoints; each row is
-      on the disk before the checkpoint of its epoch.
-    on_row: A function called with the row of each epoch trained here.
-    on_resume: A function called once with the epoch gone on from and the
-      checkpoints passed over, as (update, reason).
-    should_stop: A function asked after every epoch; True saves and ends.
+    dataset: The training set is cut to `settings.num_train` already.
+    directory: Each row is on the disk before the checkpoint of its epoch.
+    on_row: Called with the row of each epoch trained here.
+    on_resume: Called once, where the run is gone on with.
+    should_stop: Asked after every epoch; True saves and ends.
 
   Raises:
     InputError: Checkpoints all damaged, or of other rates or more epochs.
@@ -284,14 +249,15 @@ def run(
     dataset = loop.to_device(dataset)
     first = int(at.state.step) + 1
     with events.EventWriter(directory.events, first) as writer:
-      checks = session.check_gradients(at, dataset) if resumed else []
       for row, state in session.epochs(at, dataset, resumed):
         if options.check_gradients_every and row["epoch"]:
-          row["gradient_checks"] = checks
+          row["gradient_checks"] = [*session.checks]
         _record(row, directory, writer)
-        best = at.best and _better(at.best, row, state.params)
+        epoch, best = row["epoch"], at.best
+        if best is not None and row["dev_loss"] < float(best.dev_loss):
+          best = _best(epoch, row["dev_loss"], state.params)
         seconds = before + time.monotonic() - begun
-        at = _Reached(state, best, row["epoch"], seconds)
+        at = _Reached(state, best, epoch, seconds)
         if session.out_of_patience(at):
           ended = "patience"
         elif at.epoch < options.epochs and should_stop():
@@ -300,30 +266,18 @@ def run(
         on_row(row)
         if ended != "epochs":
           break
-        checks = session.check_gradients(at, dataset)
   seconds = before + time.monotonic() - begun
   return at._replace(seconds=seconds).outcome(ended)
 
 
-def load_params(
-  run: run_directory.Run, config: loop.TrainConfig, patience: int | None
-) -> mlp.Params:
-  """The weights that the run came to, from its newest sound checkpoint.
-
-  Raises:
-    InputError: No checkpoint, or none that is sound and fits the config.
-  """
-  state = loop.init_state(config, 0)
-  target: dict[str, Any] = {"state": {"params": state.params}}
-  if patience:
-    target = {"best": {"params": state.params}}
-  directory = run.path / "checkpoints"
-  with checkpoint.Checkpointer(directory) as saver:
-    restored = saver.restore_newest(target, partial=True)
-  if restored is None:
-    raise InputError(f"{directory}: no checkpoint, expected one of the run")
-  (part,) = restored.tree.values()
-  return part["params"]
+def probabilities(
+  config: loop.TrainConfig,
+  params: mlp.Params,
+  images: UInt8[np.ndarray | Array, "N D"],
+) -> Float[np.ndarray, "N C"]:
+  """Softmax of the network's logits, without dropout."""
+  logits = mlp.apply(params, config.activations, data.to_float(images))
+  return np.asarray(jax.nn.softmax(logits, axis=1))
 
 
 def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -335,10 +289,12 @@ def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
   run = run_directory.read_run(Path(run_dir))
   values = run.config["flags"]
   config = from_values(values).train_config()
-  params = load_params(run, config, values["patience"])
-
-  def predict(images: np.ndarray) -> np.ndarray:
-    logits = mlp.apply(params, config.activations, data.to_float(images))
-    return np.asarray(jax.nn.softmax(logits, axis=1))
-
-  return predict
+  part = "best" if values["patience"] else "state"
+  target = {part: {"params": loop.init_state(config, 0).params}}
+  directory = run.path / "checkpoints"
+  with checkpoint.Checkpointer(directory) as saver:
+    restored = saver.restore_newest(target, partial=True)
+  if restored is None:
+    raise InputError(f"{directory}: no checkpoint, expected one of the run")
+  params = restored.tree[part]["params"]
+  return functools.partial(probabilities, config, params)

@@ -1,9 +1,8 @@
 """All that one training run takes, beside its data and its length.
 
-A setting is declared once, as a field of `Settings` with its help, range and
-choices. The flags of `experiments.train`, the checks, the columns of a sweep's
-table and the keys of its cells are derived from the fields, so that a run of a
-sweep can be told, stored and repeated as a command line.
+The flags of `experiments.train`, the checks, the columns of a sweep's table and
+the keys of its cells are derived from the fields of `Settings`, so that a run
+of a sweep can be told, stored and repeated as a command line.
 """
 
 import dataclasses
@@ -13,9 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Float
 
 from mnist_jax import schedules
 from mnist_jax.model import mlp, objective
@@ -34,17 +31,11 @@ class Settings(schedules.ScheduleConfig):
   """One run; the default is the book's. The schedule's fields are inherited.
 
   Attributes:
-    batch_size: The examples per update.
     hidden_sizes, activations: One of each per hidden layer.
-    l2: The factor of sum(w^2) / 2; 0 leaves the penalty out.
-    momentum: The momentum of optimizers that read it; None for 0.9.
-    num_train: The number of training examples used; None for all.
-    seed: The seed of weights and dropout, and of the order of examples unless
-      `order_seed` is given.
-    batch_schedule: The batch sizes that change at epochs, as "0:128,20:640";
-      it takes the place of `batch_size`, which stays at its default.
+    batch_schedule: It takes the place of `batch_size`, which stays at its
+      default.
     clip_norm: The Euclidean norm over all parameters to which a longer
-      gradient is scaled down before the optimizer sees it; None for no limit.
+      gradient is scaled down before the optimizer sees it.
 
   Raises:
     InputError: A value out of range, or fields that do not go together; it
@@ -98,10 +89,7 @@ class Settings(schedules.ScheduleConfig):
     below=2**32,
   )
   batch_schedule: str | None = fields.setting(
-    None,
-    "batch sizes from epochs on, as 0:128,20:640",
-    str,
-    newer=True,
+    None, "batch sizes from epochs on, as 0:128,20:640", str, newer=True
   )
   clip_norm: Number | None = fields.setting(
     None, "largest norm of a gradient (default: any)", above=0, newer=True
@@ -109,7 +97,25 @@ class Settings(schedules.ScheduleConfig):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    _check_together(self)
+    if self.batch_schedule is not None:
+      batch_sizes.parse(self.batch_schedule)
+      if self.batch_size != Settings.batch_size:
+        raise InputError(
+          f"batch_size={self.batch_size} and "
+          f"batch_schedule={self.batch_schedule}: expected one of the two"
+        )
+    sizes, names = self.hidden_sizes, self.activations
+    if len(sizes) != len(names):
+      raise InputError(
+        f"activations={','.join(names)}: expected one for each of the "
+        f"{len(sizes)} layers of hidden_sizes={','.join(map(str, sizes))}"
+      )
+    kind = self.optimizer
+    if self.momentum is not None and kind not in optimizers.USES_MOMENTUM:
+      raise InputError(
+        f"momentum={self.momentum}: not read by optimizer={kind}, expected "
+        f"one of {', '.join(optimizers.USES_MOMENTUM)} with it"
+      )
 
   @property
   def order(self) -> int:
@@ -168,21 +174,11 @@ class Settings(schedules.ScheduleConfig):
     return self.batches.clock(num_train, self.drop_last)
 
   def updates_per_epoch(self, num_train: int) -> int:
-    """T, of a training set of that size; under a batch schedule the first's.
-
-    Raises:
-      InputError: A batch larger than the training set.
-    """
+    """T, as in `clock`; under a batch schedule the first epoch's."""
     return self.clock(num_train).count(0)
 
-  def learning_rates(
-    self, num_train: int, updates: int
-  ) -> Float[np.ndarray, " T_run"]:
+  def learning_rates(self, num_train: int, updates: int) -> loop.Rates:
     """The table of this run's rates, by `schedules.learning_rates`.
-
-    Args:
-      num_train: The size of the training set.
-      updates: The length of the run.
 
     Raises:
       InputError: As there, a batch larger than the training set, or one that
@@ -267,25 +263,3 @@ def require_known(names: Iterable[str]) -> None:
       near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
       hint = f"{near[0]!r}" if near else f"one of {', '.join(FIELDS)}"
       raise InputError(f"unknown setting {name!r}, expected {hint}")
-
-
-def _check_together(settings: Settings) -> None:
-  if settings.batch_schedule is not None:
-    batch_sizes.parse(settings.batch_schedule)
-    if settings.batch_size != Settings.batch_size:
-      raise InputError(
-        f"batch_size={settings.batch_size} and "
-        f"batch_schedule={settings.batch_schedule}: expected one of the two"
-      )
-  sizes, names = settings.hidden_sizes, settings.activations
-  if len(sizes) != len(names):
-    raise InputError(
-      f"activations={','.join(names)}: expected one for each of the "
-      f"{len(sizes)} layers of hidden_sizes={','.join(map(str, sizes))}"
-    )
-  kind = settings.optimizer
-  if settings.momentum is not None and kind not in optimizers.USES_MOMENTUM:
-    raise InputError(
-      f"momentum={settings.momentum}: not read by optimizer={kind}, expected "
-      f"one of {', '.join(optimizers.USES_MOMENTUM)} with it"
-    )

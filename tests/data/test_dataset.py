@@ -198,7 +198,7 @@ def test_mnist_shuffled_by_tfds_is_put_back_in_order():
   rng = np.random.default_rng(0)
   orders = [rng.permutation(len(part.labels)) for part in parts]
   shuffled = [
-    idx.Examples(part.images[order], part.labels[order])
+    idx.Split(part.images[order], part.labels[order])
     for part, order in zip(parts, orders, strict=True)
   ]
   for part, again in zip(parts, data._published_order(*shuffled), strict=True):
@@ -211,7 +211,7 @@ def test_mnist_shuffled_by_tfds_is_put_back_in_order():
 
 def test_the_same_examples_are_told_from_others(small_dir):
   _, train, test = idx.read_directory(small_dir, "")
-  other = idx.Examples(train.images[::-1].copy(), train.labels[::-1].copy())
+  other = idx.Split(train.images[::-1].copy(), train.labels[::-1].copy())
   assert data._same_examples(train, other)
   assert not data._same_examples(train, test)
   for array in other:
@@ -219,8 +219,8 @@ def test_the_same_examples_are_told_from_others(small_dir):
     assert not data._same_examples(train, other)
     array[3, ...] ^= 1
   # As many rows and the same set, but one twice and another missing.
-  twice = idx.Examples(*(array[[0, 0, 1]] for array in train))
-  once = idx.Examples(*(array[[0, 1, 1]] for array in train))
+  twice = idx.Split(*(array[[0, 0, 1]] for array in train))
+  once = idx.Split(*(array[[0, 1, 1]] for array in train))
   assert not data._same_examples(twice, once)
   # Small sets, whatever is in them, are not MNIST and keep their order.
   assert data._published_order(train, test) == (train, test)
@@ -239,7 +239,7 @@ def test_the_digest_tells_data_sets_apart(small_dir, change):
     images[[0, 1]] = images[[1, 0]]
   else:
     images, labels = images[:-1], labels[:-1]
-  assert data._digest(idx.Examples(images, labels), test) != digest
+  assert data._digest(idx.Split(images, labels), test) != digest
   assert data._digest(train, test) == digest
 
 

@@ -14,7 +14,7 @@ import two_processes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mnist_jax.runtime import environment
+from mnist_jax.runtime import environment, files
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import run_directory
 from mnist_jax.training.run_directory import open_run, read_run
@@ -273,18 +273,15 @@ def test_row_that_json_cannot_hold_changes_nothing(workdir):
 
 
 def test_replacing_is_all_or_nothing(workdir):
-  with open_run(workdir, make_config()) as run:
-    with run.replacing("curves.png") as path:
-      assert path.suffix == ".png"
-      assert not (workdir / "curves.png").exists()
-      path.write_bytes(b"one")
-    with (
-      pytest.raises(ZeroDivisionError),
-      run.replacing("curves.png") as path,
-    ):
-      path.write_bytes(b"half" * (1 // path.write_bytes(b"")))
-    assert (workdir / "curves.png").read_bytes() == b"one"
-    assert not list(workdir.glob(".tmp-*"))
+  target = workdir / "curves.png"
+  with files.replacing(target) as path:
+    assert path.suffix == ".png"
+    assert not target.exists()
+    path.write_bytes(b"one")
+  with pytest.raises(ZeroDivisionError), files.replacing(target) as path:
+    path.write_bytes(b"half" * (1 // path.write_bytes(b"")))
+  assert target.read_bytes() == b"one"
+  assert not list(workdir.glob(".tmp-*"))
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "/x", "", ".lock", ".."])
