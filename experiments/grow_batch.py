@@ -28,7 +28,6 @@ A diverged run counts with its last finite weights; summary.csv counts them.
 Cost on two cores: full (40 seeds, 12 epochs, 276 runs) about 5 minutes.
 """
 
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -63,7 +62,7 @@ OPTIONS = (
 )
 
 
-def check(values: SimpleNamespace) -> None:
+def check(values: study.Values) -> None:
   given = f"--boundaries={','.join(map(str, values.boundaries))}"
   if len(values.boundaries) != 2:
     raise InputError(f"{given}: expected two epochs")
@@ -108,7 +107,7 @@ def arm_settings(
 
 
 def _measure_from(
-  lab: study.Lab, base: int, arms: tuple[str, ...], values: SimpleNamespace
+  lab: study.Lab, base: int, arms: tuple[str, ...], values: study.Values
 ) -> tuple[pd.DataFrame, pd.DataFrame, float]:
   """The fresh runs, the tuning's, and the rate chosen."""
   decay = arm_settings("decay", base, 1.0, values.boundaries)
@@ -129,7 +128,7 @@ def _measure_from(
   return table.assign(base=base), tuned.table.assign(base=base), rate
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
+def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
   parts = {
     values.base: _measure_from(lab, values.base, ARMS, values),
     values.large_base: _measure_from(lab, values.large_base, ARMS[:2], values),
@@ -169,7 +168,7 @@ def updates(table: pd.DataFrame, base: int) -> dict[str, int]:
 
 
 def judge_break(
-  measured: dict[str, Any], values: SimpleNamespace
+  measured: study.Tables, values: study.Values
 ) -> list[verdicts.Part]:
   """Grow against decay from the large base: a family of its own."""
   return verdicts.judge(
@@ -186,9 +185,7 @@ def judge_break(
   )
 
 
-def judge(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> list[verdicts.Part]:
+def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   table, questions = measured["table"], []
   rate = measured["rates"][values.base]
   for metric in BOTH:
@@ -232,9 +229,7 @@ def _differences(parts: list[verdicts.Part], base: int) -> list[dict[str, Any]]:
   ]
 
 
-def summarise(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> pd.DataFrame:
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """Where each arm ended, its updates and diverged runs; every difference."""
   table = measured["table"]
   ends = tables.last_rows(table).assign(what="end")
@@ -263,7 +258,7 @@ def _sizes(arm: str, base: int) -> str:
 
 
 def _draw_curves(
-  measured: dict[str, Any], base: int, values: SimpleNamespace
+  measured: study.Tables, base: int, values: study.Values
 ) -> plotting.Figure:
   figure, axes = plotting.panels(2, 2, (11, 8.4))
   table = measured["table"]
@@ -297,7 +292,7 @@ def _draw_curves(
 
 
 def _draw_differences(
-  measured: dict[str, Any], values: SimpleNamespace
+  measured: study.Tables, values: study.Values
 ) -> plotting.Figure:
   figure, axes = plotting.panels(2, 2, (11, 8.4))
   rows = ((values.base, ("grow", "half")), (values.large_base, ("grow",)))
@@ -332,9 +327,7 @@ def _draw_differences(
   return figure
 
 
-def draw(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   return {
     "curves": _draw_curves(measured, values.base, values),
     "curves_large": _draw_curves(measured, values.large_base, values),

@@ -26,7 +26,6 @@ Cost on two cores: full (30 seeds) about 5 minutes.
 """
 
 import math
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -73,7 +72,7 @@ def more_rates(table: pd.DataFrame, batch_size: int) -> list[int]:
   return [p for p, wanted in places if wanted and low <= p <= high]
 
 
-def _limits(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
+def _limits(lab: study.Lab, values: study.Values) -> pd.DataFrame:
   budget = sweep.Budget(updates=values.updates)
   first, last = map(rate_search.place, (FIRST, LAST))
   return rate_search.extended(
@@ -85,7 +84,7 @@ def _limits(lab: study.Lab, values: SimpleNamespace) -> pd.DataFrame:
 
 
 def _sharpness(
-  dataset: data.Dataset, seed: int, values: SimpleNamespace
+  dataset: data.Dataset, seed: int, values: study.Values
 ) -> list[dict[str, float]]:
   """Of a seed's weights, at both rates, at each epoch."""
   config = training.TrainConfig(batch_size=BATCH)
@@ -115,7 +114,7 @@ def _sharpness(
   return rows
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
+def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
   table = _limits(lab, values)
   above = lab.sweep(
     sweep.product(
@@ -175,9 +174,7 @@ def _limit_question(table: pd.DataFrame, size: int) -> verdicts.Question:
   )
 
 
-def judge(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> list[verdicts.Part]:
+def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   questions = [
     _limit_question(measured["table"], size) for size in values.batch_sizes
   ]
@@ -215,9 +212,7 @@ def _bounds(sharpness: pd.DataFrame) -> tables.Curves:
   return tables.curves(bound, "learning_rate", "bound")
 
 
-def summarise(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> pd.DataFrame:
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """Largest stable rates by batch, and 2 / sharpness by rate and epoch."""
   rows = []
   for size in values.batch_sizes:
@@ -242,7 +237,7 @@ def _row(rates: Float[np.ndarray, " S"]) -> dict[str, float]:
 
 
 def _draw_limits(
-  ax: plotting.Axes, measured: dict[str, pd.DataFrame], values: SimpleNamespace
+  ax: plotting.Axes, measured: study.Tables, values: study.Values
 ) -> None:
   sizes = np.array(values.batch_sizes, np.float64)
   ends = sizes[[0, -1]] * np.array([0.7, 1.4])
@@ -291,7 +286,7 @@ def _draw_by_rate(
   loss: plotting.Axes,
   share: plotting.Axes,
   table: pd.DataFrame,
-  values: SimpleNamespace,
+  values: study.Values,
 ) -> None:
   least = math.inf
   for i, size in enumerate(values.batch_sizes):
@@ -334,9 +329,7 @@ def _draw_curvature(ax: plotting.Axes, sharpness: pd.DataFrame) -> None:
   ax.legend(fontsize=8)
 
 
-def draw(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   limits, axes = plotting.panels(2, 2, (12, 9))
   _draw_limits(axes[0, 0], measured, values)
   _draw_by_rate(axes[0, 1], axes[1, 1], measured["table"], values)

@@ -28,14 +28,13 @@ to tune with) about 10 minutes.
 """
 
 import dataclasses
-from types import SimpleNamespace
 
 import pandas as pd
 
 from experiments._shared import study
 from experiments.best_batch import curves as batch_curves
 from experiments.best_batch import figures
-from mnist_jax import plotting, stats, sweep
+from mnist_jax import stats, sweep
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
 from mnist_jax.sweep import tables
@@ -58,7 +57,7 @@ OPTIONS = (
 )
 
 
-def check(values: SimpleNamespace) -> None:
+def check(values: study.Values) -> None:
   for budget_unit, examples in (
     ("updates", values.sizes[0]),
     ("epochs", 10**9),
@@ -73,13 +72,13 @@ def check(values: SimpleNamespace) -> None:
 
 
 def _batches(
-  values: SimpleNamespace, budget_unit: str, examples: int
+  values: study.Values, budget_unit: str, examples: int
 ) -> list[int]:
   least = EPOCH_SMALLEST if budget_unit == "epochs" else 1
   return [b for b in values.batches if least <= b <= examples / 2]
 
 
-def _curves(values: SimpleNamespace, count: int) -> list[batch_curves.Curve]:
+def _curves(values: study.Values, count: int) -> list[batch_curves.Curve]:
   """What is measured; count is the number of all training examples."""
   rates = [float(rate) for rate in values.rates]
   middle, fewest = rates[len(rates) // 2], values.sizes[0]
@@ -94,7 +93,7 @@ def _curves(values: SimpleNamespace, count: int) -> list[batch_curves.Curve]:
 
 
 def _cells(
-  curve: batch_curves.Curve, values: SimpleNamespace, count: int
+  curve: batch_curves.Curve, values: study.Values, count: int
 ) -> list[sweep.Settings]:
   rate = curve.effective_rate * (1 - curve.momentum)
   return sweep.product(
@@ -107,7 +106,7 @@ def _cells(
   )
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
+def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
   count = len(lab.dataset.train.labels)
   if values.sizes[-1] >= count:
     raise InputError(
@@ -134,9 +133,7 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
   return {"table": both[~tuning], "tuning": both[tuning]}
 
 
-def judge(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> list[verdicts.Part]:
+def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   table, tuning = measured["table"], measured["tuning"]
   questions = []
   for curve in batch_curves.curves_of(table):
@@ -175,9 +172,7 @@ def judge(
   return verdicts.judge(questions)
 
 
-def summarise(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> pd.DataFrame:
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """By curve: best batch, noise scale there, accuracies there and at the ends.
 
   The noise scale is at the geometric mean of the best batches. If curves
@@ -212,9 +207,7 @@ def summarise(
   return pd.DataFrame(rows)
 
 
-def draw(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   table = measured["table"]
   return {
     "accuracy": figures.draw_accuracy(table, values.batches),

@@ -25,7 +25,6 @@ Cost on two cores: full (30 seeds, 20 epochs) about 5 minutes.
 """
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -58,7 +57,7 @@ OPTIONS = (
 )
 
 
-def check(values: SimpleNamespace) -> None:
+def check(values: study.Values) -> None:
   if list(values.epochs) != sorted(set(values.epochs)) or values.epochs[0] < 0:
     raise InputError(
       f"--epochs={','.join(map(str, values.epochs))}: expected whole numbers "
@@ -131,7 +130,7 @@ def _scale(
   return row
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
+def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
   count = len(lab.dataset.train.labels)
   if count <= BATCH_SIZES[-1]:
     raise InputError(
@@ -174,9 +173,7 @@ def _slope(table: pd.DataFrame, epoch: int) -> stats.Effect:
   return slopes.loglog_slope(curves.points, curves.values[0], seed=0)
 
 
-def judge(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> list[verdicts.Part]:
+def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   table, scales = measured["table"], measured["scales"]
   questions = []
   for epoch in values.epochs:
@@ -217,9 +214,7 @@ def judge(
   return verdicts.judge(questions)
 
 
-def summarise(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> pd.DataFrame:
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """By epoch: slope, ratio, and both noise scales (geometric mean, median)."""
   table, scales = measured["table"], measured["scales"]
   rows = []
@@ -250,7 +245,7 @@ def summarise(
 
 
 def _draw_variance(
-  ax: plotting.Axes, table: pd.DataFrame, values: SimpleNamespace
+  ax: plotting.Axes, table: pd.DataFrame, values: study.Values
 ) -> None:
   for i, epoch in enumerate(values.epochs):
     curves = _by_batch(table, epoch)
@@ -280,9 +275,7 @@ def _draw_variance(
   ax.legend(fontsize=9)
 
 
-def draw(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 3, (16.5, 5))
   _draw_variance(axes[0, 0], measured["table"], values)
   figures.draw_scales(axes[0, 1], measured["scales"])

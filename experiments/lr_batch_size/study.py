@@ -32,7 +32,6 @@ Cost on two cores: full (30 seeds, 3 coarse) about 25 minutes.
 """
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -78,11 +77,11 @@ OPTIONS = (
 )
 
 
-def _between(values: SimpleNamespace, ends: tuple[int, int]) -> list[int]:
+def _between(values: study.Values, ends: tuple[int, int]) -> list[int]:
   return [size for size in values.batch_sizes if ends[0] <= size <= ends[1]]
 
 
-def check(values: SimpleNamespace) -> None:
+def check(values: study.Values) -> None:
   sizes = list(values.batch_sizes)
   shown = ",".join(map(str, sizes))
   few = [name for name, e in THIRDS.items() if len(_between(values, e)) < 2]
@@ -105,7 +104,7 @@ def check(values: SimpleNamespace) -> None:
     )
 
 
-def _map(lab: study.Lab, kind: str, values: SimpleNamespace) -> pd.DataFrame:
+def _map(lab: study.Lab, kind: str, values: study.Values) -> pd.DataFrame:
   budget = sweep.Budget(**{kind: getattr(values, kind)})
   return rate_search.search(
     lambda cells: lab.sweep(cells, budget),
@@ -116,7 +115,7 @@ def _map(lab: study.Lab, kind: str, values: SimpleNamespace) -> pd.DataFrame:
   ).assign(kind=kind)
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
+def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
   maps = [_map(lab, kind, values) for kind in BUDGETS]
   panels = lab.sweep(
     sweep.product(
@@ -136,7 +135,7 @@ def _stage(table: pd.DataFrame, kind: str, stage: str) -> pd.DataFrame:
 
 
 def _ridge(
-  table: pd.DataFrame, kind: str, values: SimpleNamespace
+  table: pd.DataFrame, kind: str, values: study.Values
 ) -> tuple[figures.Ridge, Int[np.ndarray, "S K"]]:
   """The best rates of a budget, and which of them are censored."""
   fresh = _stage(table, kind, "fresh")
@@ -155,7 +154,7 @@ def _slopes(
 
 
 def _map_questions(
-  table: pd.DataFrame, kind: str, values: SimpleNamespace
+  table: pd.DataFrame, kind: str, values: study.Values
 ) -> list[verdicts.Question]:
   found, edge = _ridge(table, kind, values)
   small, big = (found.sizes.tolist().index(size) for size in (16, 32))
@@ -231,9 +230,7 @@ def _panel_questions(panels: pd.DataFrame) -> list[verdicts.Question]:
   return questions
 
 
-def judge(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> list[verdicts.Part]:
+def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   questions = _panel_questions(measured["panels"])
   for kind in BUDGETS:
     questions += _map_questions(measured["table"], kind, values)
@@ -241,7 +238,7 @@ def judge(
 
 
 def _summary_rows(
-  table: pd.DataFrame, kind: str, values: SimpleNamespace
+  table: pd.DataFrame, kind: str, values: study.Values
 ) -> list[dict[str, Any]]:
   found, edge = _ridge(table, kind, values)
   rows = []
@@ -279,9 +276,7 @@ def _summary_rows(
   return rows
 
 
-def summarise(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> pd.DataFrame:
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """By budget and batch: best rate, censored seeds, divergence, the fit."""
   return pd.DataFrame(
     row
@@ -291,7 +286,7 @@ def summarise(
 
 
 def _draw_map(
-  measured: dict[str, pd.DataFrame], kind: str, values: SimpleNamespace
+  measured: study.Tables, kind: str, values: study.Values
 ) -> plotting.Figure:
   found, _ = _ridge(measured["table"], kind, values)
   coarse = _stage(measured["table"], kind, "coarse")
@@ -314,7 +309,7 @@ def _draw_map(
 
 
 def _draw_ridges(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
+  measured: study.Tables, values: study.Values
 ) -> plotting.Figure:
   figure, axes = plotting.panels(1, 2, (12, 5))
   for ax, kind in zip(axes[0], BUDGETS, strict=True):
@@ -329,9 +324,7 @@ def _draw_ridges(
   return figure
 
 
-def _draw_panels(
-  panels: pd.DataFrame, values: SimpleNamespace
-) -> plotting.Figure:
+def _draw_panels(panels: pd.DataFrame, values: study.Values) -> plotting.Figure:
   figure, axes = plotting.panels(2, 2, (11, 8.4))
   for row, size in zip(axes, sorted(PANELS), strict=True):
     own = panels[panels["batch_size"] == size]
@@ -348,9 +341,7 @@ def _draw_panels(
   return figure
 
 
-def draw(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   return {
     **{f"map_{kind}": _draw_map(measured, kind, values) for kind in BUDGETS},
     "ridge": _draw_ridges(measured, values),

@@ -20,7 +20,6 @@ Test: Student's t over seeds, Holm, 95 % bootstrap intervals.
 Cost on two cores: full (30 seeds, 20 epochs) about 10 minutes.
 """
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -75,7 +74,7 @@ def candidates(epochs: int) -> dict[str, list[sweep.Settings]]:
 
 
 def _trained(
-  lab: study.Lab, values: SimpleNamespace
+  lab: study.Lab, values: study.Values
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
   """Runs of the chosen constants on fresh seeds, and those of the choice."""
   families = {
@@ -99,7 +98,7 @@ def _trained(
   return runs, tuned.table
 
 
-def _convex_configs(values: SimpleNamespace) -> dict[str, Any]:
+def _convex_configs(values: study.Values) -> dict[str, Any]:
   """The six over the run, and an inv with both conditions."""
   total = values.convex_updates
   configs = policy_parity.studied_policies(CONVEX_RATE, total)
@@ -110,9 +109,7 @@ def _convex_configs(values: SimpleNamespace) -> dict[str, Any]:
   return {**configs, "inv, power 1": both}
 
 
-def _convex(
-  lab: study.Lab, values: SimpleNamespace
-) -> tuple[pd.DataFrame, float]:
+def _convex(lab: study.Lab, values: study.Values) -> tuple[pd.DataFrame, float]:
   """Excess losses in a long table, and the optimum's gradient norm."""
   problem = convex.make_problem(lab.dataset.train, values.convex_examples)
   optimum = convex.solve(problem)
@@ -129,7 +126,7 @@ def _convex(
   return table, optimum.gradient_norm
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
+def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
   studied = policy_parity.studied_policies()
   theirs = policy_parity.against_torch(studied)
   parity = [
@@ -148,7 +145,7 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
   }
 
 
-def _l6(measured: dict[str, Any]) -> list[verdicts.Part]:
+def _l6(measured: study.Tables) -> list[verdicts.Part]:
   return [
     verdicts.derived(
       "L6",
@@ -187,7 +184,7 @@ def _excess(table: pd.DataFrame) -> tables.Curves:
 
 
 def _l2_measured(
-  convex_table: pd.DataFrame, values: SimpleNamespace
+  convex_table: pd.DataFrame, values: study.Values
 ) -> list[verdicts.Question]:
   curves = _excess(convex_table)
   updates = curves.points.astype(np.int64)
@@ -216,9 +213,7 @@ def _l2_measured(
   return questions
 
 
-def judge(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> list[verdicts.Part]:
+def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   return [
     *_l6(measured),
     _l2_derived(),
@@ -235,9 +230,7 @@ def _against_fixed(table: pd.DataFrame) -> dict[str, stats.Effect]:
   }
 
 
-def summarise(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> pd.DataFrame:
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """By policy: constants, accuracy, against fixed, convex floor and slope."""
   table = measured["table"]
   ends = tables.last_rows(table)
@@ -292,7 +285,9 @@ def _legend(own: pd.DataFrame) -> str:
   ).describe()
 
 
-def _draw_trained(measured: dict[str, Any], values: Any) -> plotting.Figure:
+def _draw_trained(
+  measured: study.Tables, values: study.Values
+) -> plotting.Figure:
   figure, axes = plotting.panels(1, 3, (16, 4.6))
   table = measured["table"]
   for ax, metric in zip(axes[0], ("dev_loss", "dev_accuracy"), strict=False):
@@ -321,7 +316,9 @@ def _draw_trained(measured: dict[str, Any], values: Any) -> plotting.Figure:
   return figure
 
 
-def _draw_convex(measured: dict[str, Any], values: Any) -> plotting.Figure:
+def _draw_convex(
+  measured: study.Tables, values: study.Values
+) -> plotting.Figure:
   figure, axes = plotting.panels(1, 1, (8, 5.2))
   curves = _excess(measured["convex"])
   configs = _convex_configs(values)
@@ -342,9 +339,7 @@ def _draw_convex(measured: dict[str, Any], values: Any) -> plotting.Figure:
   return figure
 
 
-def draw(
-  measured: dict[str, Any], values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   studied = policy_parity.studied_policies()
   return {
     "policies": figures.policies(studied, policy_parity.NUM_STEPS),

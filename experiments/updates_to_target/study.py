@@ -37,7 +37,6 @@ cores: full (30 seeds, 2 to tune with) about 18 minutes.
 import functools
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -52,7 +51,7 @@ from experiments.updates_to_target import (
   target_runs,
 )
 from experiments.updates_to_target import tables as scaling_tables
-from mnist_jax import data, plotting, stats, sweep, training
+from mnist_jax import data, stats, sweep, training
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import slopes, verdicts
 from mnist_jax.sweep import rate_search, tables
@@ -85,7 +84,7 @@ OPTIONS = (
 )
 
 
-def check(values: SimpleNamespace) -> None:
+def check(values: study.Values) -> None:
   if not {REFERENCE, LARGE} <= set(values.gap_batches):
     raise InputError(
       f"gap_batches={','.join(map(str, values.gap_batches))}: expected "
@@ -99,7 +98,7 @@ def _expected(batch_size: int) -> float:
 
 
 def _tune_to_target(
-  lab: study.Lab, batch_size: int, values: SimpleNamespace
+  lab: study.Lab, batch_size: int, values: study.Values
 ) -> rate_search.Tuned:
   limit = math.ceil(2 * _expected(batch_size))
   budget = target_runs.budget(limit, values.target)
@@ -135,7 +134,7 @@ def _rough(
 
 
 def _measure_target(
-  lab: study.Lab, values: SimpleNamespace
+  lab: study.Lab, values: study.Values
 ) -> dict[str, pd.DataFrame]:
   """B7: the fresh runs, the tuning, the roughness, the noise scale."""
   fresh, tuning, rough = [], [], []
@@ -199,7 +198,7 @@ def _at_end(
 
 
 def _measure_gap(
-  lab: study.Lab, values: SimpleNamespace
+  lab: study.Lab, values: study.Values
 ) -> dict[str, pd.DataFrame]:
   """B8: runs of both budgets with their tuning, and the sharpness."""
   count = len(lab.dataset.train.labels)
@@ -247,11 +246,11 @@ def _measure_gap(
   }
 
 
-def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, pd.DataFrame]:
+def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
   return _measure_target(lab, values) | _measure_gap(lab, values)
 
 
-def _b7(measured: dict[str, pd.DataFrame]) -> list[verdicts.Question]:
+def _b7(measured: study.Tables) -> list[verdicts.Question]:
   table = measured["table"]
   batches, updates = scaling.by_batch(table, "step")
   few = batches <= max(SMALL_TO, batches[1])
@@ -334,21 +333,15 @@ def _b8(gap: pd.DataFrame) -> list[verdicts.Question]:
   return questions
 
 
-def judge(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> list[verdicts.Part]:
+def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   return verdicts.judge([*_b7(measured), *_b8(measured["gap"])])
 
 
-def summarise(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> pd.DataFrame:
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   return scaling_tables.summary(measured)
 
 
-def draw(
-  measured: dict[str, pd.DataFrame], values: SimpleNamespace
-) -> dict[str, plotting.Figure]:
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   return {
     "updates_to_target": figures.draw_target(measured, values.target),
     "generalisation": figures.draw_gap(measured),
