@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from mnist_jax import plotting
 from mnist_jax.stats import effects as statistics
@@ -58,6 +58,40 @@ def draw_curves(
   ax.set_xlabel("epoch")
   plotting.integer_ticks(ax.xaxis)
   ax.legend()
+
+
+def geometric_means(
+  values: Float[np.ndarray, "S K"],
+) -> Float[np.ndarray, "3 K"]:
+  """The geometric means over seeds, and the ends of their 95 % intervals."""
+  return np.array([statistics.geometric_mean(column) for column in values.T]).T
+
+
+def draw_geometric(
+  ax: plotting.Axes,
+  x: Real[np.ndarray, " K"],
+  values: Float[np.ndarray, "S K"],
+  label: str,
+  *,
+  index: int = 0,
+) -> None:
+  """Geometric means over seeds as a line, their intervals as a band."""
+  means, low, high = geometric_means(values)
+  line = plotting.bands(ax, x, values, label, index=index, interval=(low, high))
+  line.set_ydata(means)
+
+
+def draw_seeds(
+  ax: plotting.Axes,
+  x: Real[np.ndarray, " K"],
+  values: Float[np.ndarray, "S K"],
+  *,
+  octaves: float = 0.0,
+) -> None:
+  """A grey dot for each seed, those of a place `octaves` apart on a log x."""
+  apart = np.exp2(np.linspace(-octaves / 2, octaves / 2, len(values)))
+  places = x * apart[:, None]
+  ax.plot(places.flat, values.flat, ".", color="#777777", label="each seed")
 
 
 def draw_differences(

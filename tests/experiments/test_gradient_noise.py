@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import gradient_noise
 from experiments._shared import study
-from experiments.gradient_noise import study as gradient_noise
 from mnist_jax import data
 from mnist_jax.analysis import gradient_noise as noise
 from mnist_jax.runtime.errors import InputError

@@ -24,21 +24,22 @@ Test: Student's t over seeds, Holm, 95 % bootstrap intervals.
 Cost on two cores: full (30 seeds, 20 epochs) about 5 minutes.
 """
 
+import functools
 import math
 from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
+from jaxtyping import Array, Float
 
 from experiments._shared import progress, study
-from experiments.gradient_noise import figures
 from mnist_jax import data, plotting, stats, training
 from mnist_jax.analysis import gradient_noise, two_batch
 from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import slopes, verdicts
-from mnist_jax.sweep import tables
+from mnist_jax.sweep import figures, tables
 
 CONFIG = training.TrainConfig()
 RATE = 0.2
@@ -67,25 +68,38 @@ def check(values: study.Values) -> None:
     raise InputError(f"--pairs={values.pairs}: expected at least 2")
 
 
+def _distances(
+  params: mlp.Params,
+  split: data.Split,
+  rng: np.random.Generator,
+  size: int,
+  number: int,
+  centre: mlp.Params | None = None,
+) -> Float[Array, " R"]:
+  """|g - centre|^2 of the gradient g of each of so many drawn batches."""
+  return gradient_noise.square_distances(
+    gradient_noise.network_loss(CONFIG.activations),
+    params,
+    split,
+    gradient_noise.draw_batches(rng, len(split.labels), size, number),
+    centre,
+  )
+
+
 def _variances(
   params: mlp.Params,
   split: data.Split,
   moments: gradient_noise.Moments,
+  rng: np.random.Generator,
   draws: int,
-  where: tuple[int, int],
 ) -> list[dict[str, float]]:
   """Drawn and exact variance of the gradient at each batch size."""
-  rng = np.random.default_rng([*where, _DRAWS])
-  loss_fn = gradient_noise.network_loss(CONFIG.activations)
-  count = len(split.labels)
   rows = []
   for size in BATCH_SIZES:
     number = max(draws, EXAMPLES // size)
-    drawn = gradient_noise.draw_batches(rng, count, size, number)
-    found = gradient_noise.square_distances(
-      loss_fn, params, split, drawn, moments.mean
-    )
-    exact = float(moments.trace) * gradient_noise.variance_share(size, count)
+    found = _distances(params, split, rng, size, number, moments.mean)
+    share = gradient_noise.variance_share(size, len(split.labels))
+    exact = float(moments.trace) * share
     rows.append(
       {"batch_size": size, "variance": float(found.mean()), "exact": exact}
     )
@@ -96,38 +110,25 @@ def _scale(
   params: mlp.Params,
   split: data.Split,
   moments: gradient_noise.Moments,
+  rng: np.random.Generator,
   pairs: int,
-  where: tuple[int, int],
 ) -> dict[str, Any]:
-  """The noise scale, exactly and from two batch sizes."""
-  rng = np.random.default_rng([*where, _PAIRS])
-  loss_fn = gradient_noise.network_loss(CONFIG.activations)
-  count = len(split.labels)
+  """The noise scale, exactly and from two batch sizes, NaN if undefined."""
   small, big = (
-    np.asarray(
-      gradient_noise.square_distances(
-        loss_fn,
-        params,
-        split,
-        gradient_noise.draw_batches(rng, count, size, pairs),
-      )
-    )
-    for size in PAIR
+    np.asarray(_distances(params, split, rng, size, pairs)) for size in PAIR
   )
-  found = two_batch.noise_scale(small, big, PAIR, count)
-  row = {
-    "trace": float(moments.trace),
-    "square_norm": float(moments.square_norm),
-    "noise_scale": float(moments.noise_scale),
-    "estimate": math.nan,
-    "low": math.nan,
-    "high": math.nan,
+  found = two_batch.noise_scale(small, big, PAIR, len(split.labels))
+  return {
+    **{
+      name: float(getattr(moments, name))
+      for name in ("trace", "square_norm", "noise_scale")
+    },
+    **{
+      name: getattr(found.scale, name, math.nan)
+      for name in ("estimate", "low", "high")
+    },
     "undefined": found.reason,
   }
-  if found.scale is not None:
-    row["estimate"] = found.scale.estimate
-    row["low"], row["high"] = found.scale.low, found.scale.high
-  return row
 
 
 def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
@@ -143,15 +144,14 @@ def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
     run = training.params_at(CONFIG, RATE, split, seed, tuple(values.epochs))
     for epoch, params in run:
       at = {"seed": seed, "epoch": epoch}
-      where = (seed, epoch)
       moments = gradient_noise.network_moments(
         CONFIG.activations, params, split
       )
-      variances += [
-        at | row
-        for row in _variances(params, split, moments, values.draws, where)
-      ]
-      scales.append(at | _scale(params, split, moments, values.pairs, where))
+      what = (params, split, moments)
+      rng = np.random.default_rng([seed, epoch, _DRAWS])
+      variances += [at | row for row in _variances(*what, rng, values.draws)]
+      rng = np.random.default_rng([seed, epoch, _PAIRS])
+      scales.append(at | _scale(*what, rng, values.pairs))
   return {"table": pd.DataFrame(variances), "scales": pd.DataFrame(scales)}
 
 
@@ -174,25 +174,19 @@ def _slope(table: pd.DataFrame, epoch: int) -> stats.Effect:
 
 
 def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
-  table, scales = measured["table"], measured["scales"]
-  questions = []
-  for epoch in values.epochs:
+  table, questions = measured["table"], []
+  ask = functools.partial(verdicts.Question, "B4")
+  for epoch, scales in measured["scales"].groupby("epoch"):
     when = "at the start" if epoch == 0 else f"after epoch {epoch}"
+    trace, norm = (scales[c].to_numpy() for c in ("trace", "square_norm"))
     ratio = _log_ratio(table, epoch)
     questions += [
-      verdicts.Question(
-        "B4",
+      ask(
         f"single sample, {when}",
         f"{when} a single sample's variance is above |G|^2 (log of the ratio)",
-        stats.paired_log_ratio(
-          figures.at(scales, epoch, "trace"),
-          figures.at(scales, epoch, "square_norm"),
-          seed=0,
-        ),
-        "greater",
+        stats.paired_log_ratio(trace, norm, seed=0),
       ),
-      verdicts.Question(
-        "B4",
+      ask(
         f"{COMPARED[0]} and {COMPARED[1]}, {when}",
         f"{when} the variances at {COMPARED[0]} and {COMPARED[1]} are the "
         "same (log of the ratio)",
@@ -201,8 +195,7 @@ def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
         margin=SAME_MARGIN,
         note=f"a ratio of {math.exp(ratio.estimate):.3g}",
       ),
-      verdicts.Question(
-        "B4",
+      ask(
         f"slope, {when}",
         f"{when} variance ~ batch^-1, as independence implies",
         _slope(table, epoch),
@@ -214,19 +207,24 @@ def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   return verdicts.judge(questions)
 
 
+def _agreement(scales: pd.DataFrame) -> tuple[int, int]:
+  """In how many seeds the interval holds the exact value, and is undefined."""
+  holds = scales["noise_scale"].between(scales["low"], scales["high"])
+  return int(holds.sum()), int(scales["low"].isna().sum())
+
+
 def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """By epoch: slope, ratio, and both noise scales (geometric mean, median)."""
-  table, scales = measured["table"], measured["scales"]
+  table = measured["table"]
   rows = []
-  for epoch in values.epochs:
+  for epoch, scales in measured["scales"].groupby("epoch"):
     slope = _slope(table, epoch)
-    exact = figures.mean_scale(scales, epoch)
-    mean, low, high = stats.as_ratio(exact)
-    holds, undefined = figures.agreement(scales, epoch)
+    mean, low, high = stats.geometric_mean(scales["noise_scale"].to_numpy())
+    holds, undefined = _agreement(scales)
     rows.append(
       {
         "epoch": epoch,
-        "seeds": exact.n,
+        "seeds": len(scales),
         "slope": slope.estimate,
         "slope_low": slope.low,
         "slope_high": slope.high,
@@ -234,9 +232,7 @@ def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
         "noise_scale": mean,
         "noise_scale_low": low,
         "noise_scale_high": high,
-        "two_batch_median": scales[scales["epoch"] == epoch][
-          "estimate"
-        ].median(),
+        "two_batch_median": scales["estimate"].median(),
         "two_batch_holds_exact": holds,
         "two_batch_undefined": undefined,
       }
@@ -244,28 +240,14 @@ def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   return pd.DataFrame(rows)
 
 
-def _draw_variance(
-  ax: plotting.Axes, table: pd.DataFrame, values: study.Values
-) -> None:
-  for i, epoch in enumerate(values.epochs):
+def _draw_variance(ax: plotting.Axes, table: pd.DataFrame) -> None:
+  for i, (epoch, own) in enumerate(table.groupby("epoch")):
     curves = _by_batch(table, epoch)
-    slope = _slope(table, epoch)
-    plotting.bands(
-      ax,
-      curves.points,
-      curves.values[0],
-      f"epoch {epoch}: slope {slope.estimate:.3f}",
-      index=i,
-    )
-    exact = table[table["epoch"] == epoch].groupby("batch_size")["exact"].mean()
-    ax.plot(
-      exact.index,
-      exact,
-      color="black",
-      linewidth=0.8,
-      label="exact, from tr(Σ)" if i == len(values.epochs) - 1 else None,
-      zorder=3,
-    )
+    label = f"epoch {epoch}: slope {_slope(table, epoch).estimate:.3f}"
+    plotting.bands(ax, curves.points, curves.values[0], label, index=i)
+    exact = own.groupby("batch_size")["exact"].mean()
+    (line,) = ax.plot(exact.index, exact, "k", linewidth=0.8, zorder=3)
+  line.set_label("exact, from tr(Σ)")
   plotting.log_axis(ax, "x", [1, 4, 16, 32, 128, 1024])
   plotting.log_axis(ax, "y")
   for size in COMPARED:
@@ -275,11 +257,49 @@ def _draw_variance(
   ax.legend(fontsize=9)
 
 
+def _draw_scales(ax: plotting.Axes, scales: pd.DataFrame) -> None:
+  """The exact noise scale as training goes on."""
+  exact = scales.pivot(index="seed", columns="epoch", values="noise_scale")
+  x, y = np.arange(exact.shape[1]), exact.to_numpy()
+  figures.draw_geometric(ax, x, y, "geometric mean, 95 % interval")
+  figures.draw_seeds(ax, x, y)
+  ax.set_xticks(x, exact.columns.astype(str))
+  ax.set_xlabel("after epoch (not to scale)")
+  ax.set_ylabel("noise scale tr(Σ) / |G|² (examples)")
+  plotting.log_axis(ax, "y")
+  ax.legend(loc="lower right")
+
+
+def _draw_agreement(ax: plotting.Axes, scales: pd.DataFrame) -> None:
+  """The two-batch estimate against the exact value, by seed."""
+  for i, (epoch, own) in enumerate(scales.groupby("epoch")):
+    holds, undefined = _agreement(own)
+    known = own[np.isfinite(own["estimate"])]
+    columns = ("noise_scale", "estimate", "low", "high")
+    plotting.error_bars(
+      ax,
+      *(known[column].to_numpy() for column in columns),
+      index=i,
+      elinewidth=0.8,
+      capsize=0,
+      alpha=0.8,
+      label=f"epoch {epoch}: {holds} of {len(own)} hold it, "
+      f"{undefined} undefined",
+    )
+  ends = [scales["noise_scale"].min(), scales["noise_scale"].max()]
+  ax.plot(ends, ends, color="black", linewidth=1, label="equal")
+  ax.set_xlabel("exact noise scale (examples)")
+  ax.set_ylabel(f"from batches of {PAIR[0]} and {PAIR[1]}, 95 % interval")
+  plotting.log_axis(ax, "x")
+  plotting.log_axis(ax, "y")
+  ax.legend(loc="upper left", fontsize=9)
+
+
 def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 3, (16.5, 5))
-  _draw_variance(axes[0, 0], measured["table"], values)
-  figures.draw_scales(axes[0, 1], measured["scales"])
-  figures.draw_agreement(axes[0, 2], measured["scales"], PAIR)
+  _draw_variance(axes[0, 0], measured["table"])
+  _draw_scales(axes[0, 1], measured["scales"])
+  _draw_agreement(axes[0, 2], measured["scales"])
   figure.suptitle(
     f"Gradient noise of the book's run, {values.seeds} seeds, mean and 95 % "
     "band"
@@ -290,3 +310,6 @@ def draw(measured: study.Tables, values: study.Values) -> study.Figures:
 STUDY = study.Study(
   "gradient_noise", OPTIONS, measure, judge, draw, summarise, check
 )
+
+if __name__ == "__main__":
+  study.main(STUDY, __doc__)

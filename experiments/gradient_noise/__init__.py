@@ -1,1 +1,0 @@
-"""Claim B4: the gradient's variance against batch size."""
