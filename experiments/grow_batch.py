@@ -28,18 +28,13 @@ A diverged run counts with its last finite weights; summary.csv counts them.
 Cost on two cores: full (40 seeds, 12 epochs, 276 runs) about 5 minutes.
 """
 
+import functools
 from typing import Any
 
 import pandas as pd
 
 from experiments._shared import study
-from experiments._shared.metric import (
-  ACCURACY,
-  BOTH,
-  COLUMNS,
-  LOSS,
-  Metric,
-)
+from experiments._shared.metric import ACCURACY, BOTH, COLUMNS, LOSS, Metric
 from mnist_jax import plotting, sweep
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
@@ -81,13 +76,10 @@ def check(values: study.Values) -> None:
 def arm_settings(
   arm: str, base: int, rate: float, boundaries: tuple[int, ...]
 ) -> sweep.Settings:
-  """The run of an arm.
+  """The run of an arm, one of ARMS.
 
-  Args:
-    arm: one of ARMS.
-    base: batch size before the first boundary.
-    rate: before the first boundary.
-    boundaries: the two epochs after which something changes.
+  Base, the batch size, and rate are those before the first of the two
+  boundaries, the epochs after which something changes.
   """
   grown = GROWN[arm]
   fields: dict[str, Any] = {"learning_rate": rate, "batch_size": base}
@@ -110,33 +102,32 @@ def _measure_from(
   lab: study.Lab, base: int, arms: tuple[str, ...], values: study.Values
 ) -> tuple[pd.DataFrame, pd.DataFrame, float]:
   """The fresh runs, the tuning's, and the rate chosen."""
-  decay = arm_settings("decay", base, 1.0, values.boundaries)
+  settings = functools.partial(
+    arm_settings, base=base, boundaries=values.boundaries
+  )
+  decay = settings("decay", rate=1.0)
   tuned = lab.tune(
     {"decay": sweep.product(decay, learning_rate=values.rates)},
     values.tuning_seeds,
     sweep.Budget(epochs=values.epochs),
   )
   rate = float(tuned.best["decay"].learning_rate)
+  seeds = range(values.seeds)
   cells = {
-    arm: sweep.product(
-      arm_settings(arm, base, rate, values.boundaries),
-      seed=range(values.seeds),
-    )
-    for arm in arms
+    arm: sweep.product(settings(arm, rate=rate), seed=seeds) for arm in arms
   }
   table = lab.sweep(cells, sweep.Budget(epochs=values.epochs, evaluate_every=1))
   return table.assign(base=base), tuned.table.assign(base=base), rate
 
 
 def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
-  parts = {
-    values.base: _measure_from(lab, values.base, ARMS, values),
-    values.large_base: _measure_from(lab, values.large_base, ARMS[:2], values),
-  }
+  arms = {values.base: ARMS, values.large_base: ARMS[:2]}
+  found = [_measure_from(lab, base, own, values) for base, own in arms.items()]
+  runs, tuning, rates = zip(*found, strict=True)
   return {
-    "table": pd.concat([p[0] for p in parts.values()], ignore_index=True),
-    "tuning": pd.concat([p[1] for p in parts.values()], ignore_index=True),
-    "rates": {base: part[2] for base, part in parts.items()},
+    "table": pd.concat(runs, ignore_index=True),
+    "tuning": pd.concat(tuning, ignore_index=True),
+    "rates": dict(zip(arms, rates, strict=True)),
   }
 
 
@@ -155,9 +146,8 @@ def _same(
       last = point == curves.points[-1]
       at = "the end" if last else f"epoch {point:g}"
       text = f"{metric.name} of {arm} is that of decay at {at}"
-      questions.append(
-        metric.question("B5", f"{arm} at {at}", text, each, "same")
-      )
+      name = f"{arm} at {at}"
+      questions.append(metric.question("B5", name, text, each, "same"))
   return questions
 
 
@@ -171,18 +161,11 @@ def judge_break(
   measured: study.Tables, values: study.Values
 ) -> list[verdicts.Part]:
   """Grow against decay from the large base: a family of its own."""
-  return verdicts.judge(
-    [
-      question
-      for metric in BOTH
-      for question in _same(
-        _curves(measured["table"], values.large_base, metric.column),
-        metric,
-        "grow",
-        values.boundaries[0],
-      )
-    ]
-  )
+  questions = []
+  for metric in BOTH:
+    curves = _curves(measured["table"], values.large_base, metric.column)
+    questions += _same(curves, metric, "grow", values.boundaries[0])
+  return verdicts.judge(questions)
 
 
 def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
@@ -237,16 +220,11 @@ def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   ended = pd.concat([ends, tuned], ignore_index=True)
   ended["diverged"] = ended["diverged_step"].notna()
   by = ended.groupby(["base", "what", "arm", "learning_rate"], sort=False)
-  columns = {
-    f"{metric}_{name}": (metric, name)
-    for metric in COLUMNS
-    for name in ("mean", "std")
-  }
   arms = by.agg(
     updates=("step", "max"),
     seeds=("seed", "count"),
     diverged=("diverged", "sum"),
-    **columns,
+    **{f"{m}_{kind}": (m, kind) for m in COLUMNS for kind in ("mean", "std")},
   ).reset_index()
   apart = _differences(judge(measured, values), values.base)
   apart += _differences(judge_break(measured, values), values.large_base)

@@ -25,6 +25,7 @@ Test: Student's t over seeds, Holm over all parts, 95 % bootstrap intervals.
 Cost on two cores: full (30 seeds) about 5 minutes.
 """
 
+import functools
 import math
 
 import jax
@@ -94,23 +95,13 @@ def _sharpness(
   for rate in SHARP_RATES:
     run = training.params_at(config, rate, dataset.train, seed, epochs)
     for epoch, params in run:
+      row = {"seed": seed, "learning_rate": rate, "epoch": float(epoch)}
+      key = jax.random.key(seed)
       found = curvature.network_sharpness(
-        config.activations,
-        params,
-        some,
-        jax.random.key(seed),
-        tolerance=TOLERANCE,
+        config.activations, params, some, key, tolerance=TOLERANCE
       )
-      rows.append(
-        {
-          "seed": seed,
-          "learning_rate": rate,
-          "epoch": float(epoch),
-          "sharpness": float(found.value),
-          "residual": float(found.residual),
-          "steps": int(found.steps),
-        }
-      )
+      row |= {"sharpness": float(found.value), "steps": int(found.steps)}
+      rows.append(row | {"residual": float(found.residual)})
   return rows
 
 
@@ -145,10 +136,6 @@ def largest(
   return np.where(none, below, found), int(none.sum())
 
 
-def _log_mean(rates: Float[np.ndarray, " S"]) -> stats.Effect:
-  return stats.mean_interval(np.log(rates), seed=0)
-
-
 def _accuracies(above: pd.DataFrame) -> tables.Curves:
   """At rates 0.5 and 1.5, as counted."""
   broken = tables.lost(above) & (above["step"] > 0)
@@ -160,7 +147,7 @@ def _accuracies(above: pd.DataFrame) -> tables.Curves:
 
 def _limit_question(table: pd.DataFrame, size: int) -> verdicts.Question:
   found, none = largest(table, size)
-  effect = _log_mean(found)
+  effect = stats.mean_interval(np.log(found), seed=0)
   mean, low, high = stats.as_ratio(effect)
   note = f"largest stable rate {mean:.3g} ({low:.3g} to {high:.3g})"
   return verdicts.Question(
@@ -182,19 +169,18 @@ def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   above, below = (curves.arm(rate)[:, -1] for rate in (ABOVE, BELOW))
   count = int((above >= REACHED).sum())
   reached = stats.wilson_interval(count, len(above))
+  ask = functools.partial(verdicts.Question, "B3")
+  share = f"{reached.low:.0%} to {reached.high:.0%}"
   questions += [
-    verdicts.Question(
-      "B3",
+    ask(
       f"{ABOVE:g} fails",
       f"at batch {BATCH} rate {ABOVE:g} ends with an accuracy below {REACHED}",
       stats.mean_interval(above, seed=0),
       "less",
       target=REACHED,
-      note=f"{count} of {reached.n} seeds reach "
-      f"it, {reached.low:.0%} to {reached.high:.0%}",
+      note=f"{count} of {reached.n} seeds reach it, {share}",
     ),
-    verdicts.Question(
-      "B3",
+    ask(
       f"{ABOVE:g} is worse",
       f"at batch {BATCH} rate {ABOVE:g} ends with a lower accuracy than "
       f"{BELOW:g}",
@@ -231,7 +217,7 @@ def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
 
 def _row(rates: Float[np.ndarray, " S"]) -> dict[str, float]:
   good = rates[np.isfinite(rates)]
-  mean, low, high = stats.as_ratio(_log_mean(good))
+  mean, low, high = stats.geometric_mean(good)
   spread = {"least": good.min(), "most": good.max(), "seeds": len(good)}
   return {"mean": mean, "low": low, "high": high} | spread
 
@@ -242,38 +228,21 @@ def _draw_limits(
   sizes = np.array(values.batch_sizes, np.float64)
   ends = sizes[[0, -1]] * np.array([0.7, 1.4])
   curves = _bounds(measured["sharpness"])
-  shown = [(curves.arms[0], 0, "at the start")] + [
-    (rate, -1, f"after epoch {curves.points[-1]:g} at {rate:g}")
-    for rate in curves.arms
-  ]
-  for i, (rate, at, when) in enumerate(shown, 1):
-    bounds = curves.arm(rate)[:, [at, at]]
-    line = plotting.bands(ax, ends, bounds, f"2 / λ {when}", index=i)
+  last = f"after epoch {curves.points[-1]:g}"
+  shown = {"at the start": curves.values[0, :, 0]} | {
+    f"{last} at {rate:g}": curves.arm(rate)[:, -1] for rate in curves.arms
+  }
+  for i, (when, bounds) in enumerate(shown.items(), 1):
+    both = np.stack([bounds, bounds], axis=1)
+    line = plotting.bands(ax, ends, both, f"2 / λ {when}", index=i)
     line.set_marker("")
-  look = plotting.series(0)
-  spread = np.linspace(0.93, 1.07, values.seeds)
-  for size in values.batch_sizes:
-    found, _ = largest(measured["table"], size)
-    mean, low, high = stats.as_ratio(_log_mean(found))
-    first = size == values.batch_sizes[0]
-    ax.plot(
-      size * spread,
-      found,
-      linestyle="none",
-      marker=".",
-      color="#777777",
-      label="each seed" if first else None,
-    )
-    ax.errorbar(
-      [size],
-      [mean],
-      yerr=[[mean - low], [high - mean]],
-      capsize=4,
-      color=look["color"],
-      marker=look["marker"],
-      linestyle="none",
-      label="largest stable rate, 95 %" if first else None,
-    )
+  found = [largest(measured["table"], size)[0] for size in values.batch_sizes]
+  rates = np.stack(found, axis=1)
+  figures.draw_seeds(ax, sizes, rates, octaves=0.2)
+  means = figures.geometric_means(rates)
+  plotting.error_bars(
+    ax, sizes, *means, capsize=4, label="largest stable rate, 95 %"
+  )
   ax.axhline(LIMIT, color="black", linewidth=1, label="the claim's limit, 1.0")
   plotting.log_axis(ax, "x", values.batch_sizes)
   plotting.log_axis(ax, "y")
@@ -315,13 +284,8 @@ def _draw_curvature(ax: plotting.Axes, sharpness: pd.DataFrame) -> None:
     line = plotting.bands(
       ax, curves.points, curves.arm(rate), f"2 / λ at rate {rate:g}", index=i
     )
-    ax.axhline(
-      rate,
-      color=line.get_color(),
-      linewidth=1,
-      linestyle=line.get_linestyle(),
-      label=f"the rate, {rate:g}",
-    )
+    look = {"color": line.get_color(), "linestyle": line.get_linestyle()}
+    ax.axhline(rate, linewidth=1, label=f"the rate, {rate:g}", **look)
   plotting.log_axis(ax, "y")
   plotting.integer_ticks(ax.xaxis)
   ax.set_xlabel(f"epoch, at batch {BATCH}")

@@ -125,9 +125,8 @@ def line(
   x = np.array([getattr(curve, along) for curve in curves], np.float64)
   largest = min(float(by_batch(table, curve)[0].max()) for curve in curves)
   found = [best_batches(table, curve, largest) for curve in curves]
-  ends = np.array([best.censored() for best in found]).sum(axis=0)
-  best = np.stack([best.at for best in found], axis=1)
-  return x, best, (int(ends[0]), int(ends[1]))
+  low, high = np.sum([best.censored() for best in found], axis=0).tolist()
+  return x, np.stack([best.at for best in found], axis=1), (low, high)
 
 
 def slope(

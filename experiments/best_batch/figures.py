@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from experiments._shared.metric import ACCURACY
 from experiments.best_batch import curves as batch_curves
 from mnist_jax import plotting, stats
 from mnist_jax.sweep import figures
@@ -39,41 +40,29 @@ def draw_accuracy(
   return figure
 
 
-def _draw_line(
-  ax: plotting.Axes, table: pd.DataFrame, name: str, index: int
-) -> None:
-  """The best batch along a line: mean with interval, and the fitted slope."""
-  along, curves = batch_curves.lines(table)[name]
-  x, best, _ = batch_curves.line(table, along, curves)
-  slope = batch_curves.slope(x, best)
-  means, lows, highs = np.array([stats.geometric_mean(b) for b in best.T]).T
-  label = (
-    f"{name.partition(', ')[2]}: slope {slope.estimate:.2f} "
-    f"[{slope.low:.2f}, {slope.high:.2f}]"
-  )
-  line = plotting.bands(ax, x, best, label, index=index, interval=(lows, highs))
-  line.set_ydata(means)
-
-
 def draw_best(table: pd.DataFrame, batches: Sequence[int]) -> plotting.Figure:
   """The best batch against rate and against N, with slopes."""
   figure, axes = plotting.panels(1, 2, (13, 5.6))
-  places = {"effective_rate": 0, "examples": 1}
-  ticks: list[set[float]] = [set(), set()]
+  names = {"effective_rate": "learning rate", "examples": "training examples N"}
+  places = dict(zip(names, axes[0], strict=True))
+  ticks: dict[str, set[float]] = {along: set() for along in names}
   for i, (name, (along, curves)) in enumerate(
     batch_curves.lines(table).items()
   ):
-    place = places[along]
-    _draw_line(axes[0, place], table, name, i)
-    ticks[place] |= {getattr(curve, along) for curve in curves}
+    x, best, _ = batch_curves.line(table, along, curves)
+    slope = batch_curves.slope(x, best)
+    label = (
+      f"{name.partition(', ')[2]}: slope {slope.estimate:.2f} "
+      f"[{slope.low:.2f}, {slope.high:.2f}]"
+    )
+    figures.draw_geometric(places[along], x, best, label, index=i)
+    ticks[along] |= set(x.tolist())
   low, high = batches[0] / 1.5, batches[-1] * 1.5
-  for ax, own, label in zip(
-    axes[0], ticks, ("learning rate", "training examples N"), strict=True
-  ):
-    x = np.array(sorted(own), np.float64)
+  for along, ax in places.items():
+    x = np.array(sorted(ticks[along]))
     middle = np.sqrt(low * high / x[0] / x[-1]) * x
     ax.plot(x, middle, "k:", linewidth=1.2, label="slope 1, as Smith & Le")
-    ax.set_xlabel(label)
+    ax.set_xlabel(names[along])
     ax.set_ylabel("best batch size (geometric mean, 95 %)")
     ax.legend(fontsize=9, loc="upper left")
     plotting.log_axis(ax, "x", x)
@@ -105,7 +94,7 @@ def draw_collapse(
   wanted = [curve for curve in found if curve.budget_unit == "updates"]
   for i, curve in enumerate(wanted):
     sizes, accuracy = batch_curves.by_batch(table, curve)
-    below = 100 * (accuracy - accuracy.mean(axis=0).max())
+    below = ACCURACY.scale * (accuracy - accuracy.mean(axis=0).max())
     name = str(curve).partition(", ")[2]
     plotting.bands(by_batch, sizes, below, name, index=i)
     plotting.bands(by_noise, curve.noise_scale(sizes), below, name, index=i)

@@ -28,10 +28,12 @@ to tune with) about 10 minutes.
 """
 
 import dataclasses
+import functools
 
 import pandas as pd
 
 from experiments._shared import study
+from experiments._shared.metric import ACCURACY
 from experiments.best_batch import curves as batch_curves
 from experiments.best_batch import figures
 from mnist_jax import stats, sweep
@@ -39,7 +41,7 @@ from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import verdicts
 from mnist_jax.sweep import tables
 
-PEAK_MARGIN, SLOPE_MARGIN = 0.001, 0.1
+SLOPE_MARGIN = 0.1
 MOMENTUM = 0.9
 EPOCH_SMALLEST = 8  # batch, where the budget is an epoch
 
@@ -58,17 +60,16 @@ OPTIONS = (
 
 
 def check(values: study.Values) -> None:
-  for budget_unit, examples in (
-    ("updates", values.sizes[0]),
-    ("epochs", 10**9),
-  ):
-    found = _batches(values, budget_unit, examples)
-    if len(found) < 3:
-      raise InputError(
-        f"batches={','.join(map(str, values.batches))}: found {len(found)} "
-        f"from {EPOCH_SMALLEST} on for the epoch and up to half of "
-        f"sizes={values.sizes[0]}, expected 3 of each"
-      )
+  found = min(
+    len(_batches(values, "updates", values.sizes[0])),
+    len(_batches(values, "epochs", 10**9)),
+  )
+  if found < 3:
+    raise InputError(
+      f"batches={','.join(map(str, values.batches))}: found {found} "
+      f"from {EPOCH_SMALLEST} on for the epoch and up to half of "
+      f"sizes={values.sizes[0]}, expected 3 of each"
+    )
 
 
 def _batches(
@@ -117,49 +118,48 @@ def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
     "updates": sweep.Budget(updates=values.updates, final_splits=("test",)),
     "epochs": sweep.Budget(epochs=1, final_splits=("test",)),
   }
+  curves = {str(curve): curve for curve in _curves(values, count)}
   found = []
   for unit, budget in budgets.items():
-    wanted = [c for c in _curves(values, count) if c.budget_unit == unit]
-    cells = {curve: _cells(curve, values, count) for curve in wanted}
-    every = [cell for own in cells.values() for cell in own]
-    table = tables.last_rows(lab.sweep(every, budget))
-    for curve, own in cells.items():
-      keys = [sweep.cell_key(cell, budget) for cell in own]
-      found.append(
-        table[table["cell"].isin(keys)].assign(**dataclasses.asdict(curve))
-      )
+    cells = {
+      name: _cells(curve, values, count)
+      for name, curve in curves.items()
+      if curve.budget_unit == unit
+    }
+    found.append(tables.last_rows(lab.sweep(cells, budget)))
   both = pd.concat(found, ignore_index=True)
+  fields = pd.DataFrame([curves[name] for name in both.pop("arm")])
+  both = both.assign(**fields)
   tuning = both["seed"] >= study.TUNING_SEED
   return {"table": both[~tuning], "tuning": both[tuning]}
 
 
 def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   table, tuning = measured["table"], measured["tuning"]
+  ask = functools.partial(verdicts.Question, "B6")
   questions = []
   for curve in batch_curves.curves_of(table):
     if curve.momentum:
       continue
     batches, accuracy = batch_curves.by_batch(table, curve)
     best = batch_curves.inner_best(tuning, curve)
+    at, note = f"batch {batches[best]:g}", f"{batches[0]:g} to {batches[-1]:g}"
     for end, column in (("smallest", 0), ("largest", -1)):
       questions.append(
-        verdicts.Question(
-          "B6",
+        ask(
           f"peak above the {end}, {curve}",
-          f"accuracy at batch {batches[best]:g} is above that at "
-          f"{batches[column]:g}",
+          f"accuracy at {at} is above that at {batches[column]:g}",
           stats.paired_difference(
             accuracy[:, best], accuracy[:, column], seed=0
           ),
-          margin=PEAK_MARGIN,
-          note=f"batch {batches[best]:g} of {batches[0]:g} to {batches[-1]:g}",
+          margin=ACCURACY.margin,
+          note=f"{at} of {note}",
         )
       )
   for name, (along, curves) in batch_curves.lines(table).items():
     x, best_of, (low, high) = batch_curves.line(table, along, curves)
     questions.append(
-      verdicts.Question(
-        "B6",
+      ask(
         name,
         "the best batch grows: its log against the other's log has a slope "
         "above 0",
@@ -196,14 +196,15 @@ def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
       "noise_scale_at_best": float(curve.noise_scale(mean)),
       "tuned_batch": int(batches[chosen]),
     }
-    for name, values_ in (("dev", accuracy), ("test", test)):
-      for where, column in (
-        ("smallest", 0),
-        ("tuned", chosen),
-        ("largest", -1),
-      ):
-        row[f"{name}_accuracy_{where}"] = float(values_[:, column].mean())
-    rows.append(row)
+    places = {"smallest": 0, "tuned": chosen, "largest": -1}
+    rows.append(
+      row
+      | {
+        f"{name}_accuracy_{where}": float(ends[:, column].mean())
+        for name, ends in (("dev", accuracy), ("test", test))
+        for where, column in places.items()
+      }
+    )
   return pd.DataFrame(rows)
 
 

@@ -39,7 +39,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from experiments._shared import study
-from experiments._shared.metric import ACCURACY
+from experiments._shared.metric import ACCURACY, BOTH
 from experiments.lr_batch_size import figures
 from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
@@ -49,7 +49,7 @@ from mnist_jax.sweep import rate_search, tables
 
 BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
 THIRDS = {"linear": (8, 64), "square root": (64, 512), "none": (512, 4096)}
-EXPONENTS = {"linear": 1.0, "square root": 0.5, "none": 0.0}
+EXPONENTS = (1.0, 0.5, 0.0)  # of each third
 SMALL = (8, 128)  # where B1 looks for a slope
 PANELS = {32: 0.5, 16: 0.1}  # the chapter's best rate of each
 PANEL_RATES = (0.1, 0.3, 0.5, 0.7)
@@ -159,54 +159,43 @@ def _map_questions(
   found, edge = _ridge(table, kind, values)
   small, big = (found.sizes.tolist().index(size) for size in (16, 32))
   ratio = np.log(found.rates[:, big] / found.rates[:, small])
-  thirds = {name: _slopes(found, ends) for name, ends in THIRDS.items()}
+  thirds = [_slopes(found, ends) for ends in THIRDS.values()]
   censored = f"{np.count_nonzero(edge)} of {edge.size} censored"
-  fit = found.fit
+  fit, margin = found.fit, MARGINS["slope"]
 
-  def question(
+  def ask(
     claim: str, name: str, text: str, x: Float[np.ndarray, " S"], **how: Any
   ) -> verdicts.Question:
-    effect = stats.mean_interval(x, seed=0)
     how = {"note": censored} | how
+    effect = stats.mean_interval(x, seed=0)
     full = f"{name}, {BUDGETS[kind]}"
     return verdicts.Question(claim, full, text, effect, **how)
 
-  return [
-    question(
+  questions = [
+    ask(
       "B1",
       "32 above 16",
       "the best rate is higher at batch 32 than at 16 (log of the ratio)",
       ratio,
       margin=MARGINS["ratio"],
     ),
-    question(
+    ask(
       "B1",
       "slope",
       f"the best rate rises from batch {SMALL[0]} to {SMALL[1]} (slope)",
       _slopes(found, SMALL),
       margin=MARGINS["small"],
     ),
-    *(
-      question(
-        "B2",
-        name,
-        f"best rate ~ batch^{EXPONENTS[name]:g} from {ends[0]} to {ends[1]}",
-        thirds[name],
-        kind="same",
-        target=EXPONENTS[name],
-        margin=MARGINS["slope"],
-      )
-      for name, ends in THIRDS.items()
-    ),
-    question(
-      "B2",
-      "bends",
-      "the slope falls from the first third of the map to the last",
-      thirds["linear"] - thirds["none"],
-      margin=MARGINS["slope"],
-      note=f"BIC prefers {fit.best}, by {fit.bic_difference:.3g}; {censored}",
-    ),
   ]
+  for (name, ends), p, x in zip(THIRDS.items(), EXPONENTS, thirds, strict=True):
+    text = f"best rate ~ batch^{p:g} from {ends[0]} to {ends[1]}"
+    same = {"kind": "same", "target": p, "margin": margin}
+    questions.append(ask("B2", name, text, x, **same))
+  text = "the slope falls from the first third of the map to the last"
+  bic = f"BIC prefers {fit.best}, by {fit.bic_difference:.3g}; {censored}"
+  fall = thirds[0] - thirds[-1]
+  bends = ask("B2", "bends", text, fall, margin=margin, note=bic)
+  return [*questions, bends]
 
 
 def _panel_questions(panels: pd.DataFrame) -> list[verdicts.Question]:
@@ -250,7 +239,7 @@ def _summary_rows(
     own = fresh[
       (fresh["batch_size"] == size) & (fresh["learning_rate"] == near.best)
     ]
-    mean, low, high = found.mean(i)
+    mean, low, high = study_figures.geometric_means(found.rates)[:, i]
     rows.append(
       {
         "budget": BUDGETS[kind],
@@ -291,7 +280,7 @@ def _draw_map(
   found, _ = _ridge(measured["table"], kind, values)
   coarse = _stage(measured["table"], kind, "coarse")
   figure, axes = plotting.panels(1, 2, (14, 6))
-  for ax, metric in zip(axes[0], ("dev_accuracy", "dev_loss"), strict=True):
+  for ax, metric in zip(axes[0], BOTH, strict=True):
     figures.draw_map(ax, coarse, metric)
     figures.draw_on_map(ax, found)
   length = f"{getattr(values, kind):g} {kind}"

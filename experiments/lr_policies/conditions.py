@@ -23,13 +23,10 @@ class Conditions:
   """The two sums of a policy, infinite where they diverge.
 
   Attributes:
-    policy, formula: which, with its numbers.
     total: sum of eta_t over all t; the first condition wants infinity.
     squares: sum of eta_t^2; the second wants a finite number.
   """
 
-  policy: str
-  formula: str
   total: float
   squares: float
 
@@ -75,4 +72,4 @@ def conditions(config: ScheduleConfig) -> Conditions:
     start**k * (power_sum(config.constants(), k) + _warmup_sum(config, k))
     for k in (1, 2)
   )
-  return Conditions(config.schedule, config.describe(), total, squares)
+  return Conditions(total, squares)

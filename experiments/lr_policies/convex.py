@@ -10,6 +10,7 @@ M policies, S seeds, T updates, B examples an update, K measurements.
 
 import dataclasses
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,9 +36,7 @@ _CG_STEPS = 500  # of one Newton step
 class Problem:
   """The examples in [0, 1] and in float64, and the factor of the penalty.
 
-  Attributes:
-    l2: The factor, above 0, which makes the optimum unique but for a shift of
-      all biases.
+  That, above 0, makes the optimum unique but for a shift of all biases.
   """
 
   images: Float[np.ndarray, "N D"]
@@ -45,15 +44,8 @@ class Problem:
   l2: float = L2
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Optimum:
-  """The minimum of J.
-
-  Attributes:
-    params: The one layer, in float64.
-    loss: The least loss, J*.
-    gradient_norm: The length of J's gradient there, over all parameters.
-  """
+class Optimum(NamedTuple):
+  """The minimum of J: one layer in float64, J*, and the gradient's length."""
 
   params: mlp.Params
   loss: float
@@ -61,14 +53,10 @@ class Optimum:
 
 
 def make_problem(split: data.Split, num: int, l2: float = L2) -> Problem:
-  """Softmax regression on a split's first examples.
-
-  Args:
-    num: How many, N, in [1, all].
-    l2: The factor of the penalty, above 0.
+  """Softmax regression on a split's first `num` examples.
 
   Raises:
-    InputError: an argument out of range.
+    InputError: num not in [1, all], or l2 not above 0.
   """
   count = len(split.labels)
   if not 1 <= num <= count:
@@ -163,10 +151,8 @@ def _advance(
   over_seeds = jax.vmap(one, in_axes=(0, 0, None))
   over_policies = jax.vmap(over_seeds, in_axes=(0, None, 0))
 
-  def body(
-    params: mlp.Params, row: tuple[Int[Array, ""], Float[Array, " M"]]
-  ) -> tuple[mlp.Params, None]:
-    step, now = row
+  def body(params: mlp.Params, row: Any) -> tuple[mlp.Params, None]:
+    step, now = row  # now: the rates, [M]
 
     def draw(key: Key[Array, ""]) -> objective.Batch:
       chosen = jax.random.randint(
@@ -184,10 +170,10 @@ def _advance(
 def _losses(
   params: mlp.Params, batch: objective.Batch, l2: Float[Array, ""]
 ) -> Float[Array, "M S"]:
-  def one(params: mlp.Params) -> Float[Array, ""]:
-    return objective.make_objective(())(params, batch, l2, None)
-
-  return jax.lax.map(jax.vmap(one), params)
+  of_params = objective.make_objective(())
+  return jax.lax.map(
+    jax.vmap(lambda member: of_params(member, batch, l2, None)), params
+  )
 
 
 def excess_losses(
@@ -208,11 +194,8 @@ def excess_losses(
 
   Args:
     rates: The rate of each policy's updates, T a multiple of `blocks`.
-    seeds: The seeds of the draws, S of them.
-    batch_size: The number of examples an update, B.
-    measurements: How often to measure, K at most; the measurements fall on
-      multiples of T / blocks, the last on T.
-    blocks: The number of equal parts the updates are run in.
+    measurements: How often to measure, K at most, at multiples of T / blocks,
+      the last at T.
 
   Returns:
     The updates made at each measurement, and the excess losses: not finite

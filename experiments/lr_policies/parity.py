@@ -28,15 +28,11 @@ class Parity:
   """How far a table is from another source of the same policy.
 
   Attributes:
-    policy: the policy.
-    formula: with its numbers.
     against: "exact formula", or torch's scheduler and version.
-    steps: T.
-    max_relative: the largest |table - other| / |other|; infinite where the
-      other is 0 and the table is not.
+    max_relative: the largest |table - other| / |other| of the T steps; infinite
+      where the other is 0 and the table is not.
     max_ulps: the largest distance in float32's last places at the other's
-      value.
-    worst_step: the update with the largest distance in last places.
+      value, at update worst_step.
   """
 
   policy: str
@@ -148,8 +144,12 @@ def compare(
   return relative, float(ulps.max()), int(ulps.argmax())
 
 
-def _table(config: ScheduleConfig, num_steps: int) -> np.ndarray:
-  return schedules.learning_rates(config, num_steps, num_steps)
+def _parity(
+  config: ScheduleConfig, against: str, num_steps: int, others: list[Decimal]
+) -> Parity:
+  table = schedules.learning_rates(config, num_steps, num_steps)
+  found = compare(table, others)
+  return Parity(config.schedule, config.describe(), against, num_steps, *found)
 
 
 def against_formula(
@@ -162,14 +162,8 @@ def against_formula(
     InputError: as `exact_rates` and `schedules.learning_rates`.
   """
   return tuple(
-    Parity(
-      name,
-      config.describe(),
-      "exact formula",
-      num_steps,
-      *compare(_table(config, num_steps), exact_rates(config, num_steps)),
-    )
-    for name, config in configs.items()
+    _parity(config, "exact formula", num_steps, exact_rates(config, num_steps))
+    for config in configs.values()
   )
 
 
@@ -227,19 +221,11 @@ def against_torch(
     return "torch is not installed"
   import torch
 
+  source = f"torch {torch.__version__.partition('+')[0]}"
   found = []
-  for name, config in configs.items():
+  for config in configs.values():
     theirs = torch_rates(config, num_steps)
-    if theirs is None:
-      continue
-    others = [Decimal.from_float(float(rate)) for rate in theirs]
-    found.append(
-      Parity(
-        name,
-        config.describe(),
-        f"torch {torch.__version__.partition('+')[0]}",
-        num_steps,
-        *compare(_table(config, num_steps), others),
-      )
-    )
+    if theirs is not None:
+      others = [Decimal.from_float(float(rate)) for rate in theirs]
+      found.append(_parity(config, source, num_steps, others))
   return tuple(found)

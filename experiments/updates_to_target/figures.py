@@ -3,15 +3,18 @@
 `measured` is as in `scaling_tables`.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from experiments.updates_to_target import scaling, tables
+from experiments.updates_to_target import scaling
 from experiments.updates_to_target.tables import Measured
 from mnist_jax import plotting, stats
 from mnist_jax.sweep import figures
 
+ROUGH = {"batch_loss": "mini-batch loss", "dev_loss": "development loss"}
 _BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
 
 
@@ -28,12 +31,7 @@ def _geometric(
   index: int = 0,
 ) -> None:
   """Geometric means over seeds with their intervals, on two log axes."""
-  found = [stats.geometric_mean(column) for column in values.T]
-  means, lows, highs = np.array(found).T
-  line = plotting.bands(
-    ax, batches, values, label, index=index, interval=(lows, highs)
-  )
-  line.set_ydata(means)
+  figures.draw_geometric(ax, batches, values, label, index=index)
   plotting.log_axis(ax, "x", _ticks(batches))
   plotting.log_axis(ax, "y")
   ax.set_xlabel("batch size B")
@@ -45,25 +43,14 @@ def _mark_regions(ax: plotting.Axes, measured: Measured) -> None:
   regions = scaling.regions(batches, scaling.local_slopes(batches, updates))
   critical = stats.as_ratio(scaling.critical_batch(batches, updates))
   noise = stats.geometric_mean(measured["noise"]["noise_scale"].to_numpy())
-  if regions.perfect_to is not None:
-    ax.axvspan(
-      batches[0],
-      regions.perfect_to,
-      color="#888888",
-      alpha=0.22,
-      linewidth=0,
-      label="perfect scaling",
-    )
-  if regions.none_from is not None:
-    ax.axvspan(
-      regions.none_from,
-      batches[-1],
-      facecolor="none",
-      edgecolor="#888888",
-      hatch="//",
-      linewidth=0,
-      label="no scaling",
-    )
+  perfect: dict[str, Any] = {"facecolor": "#888888", "alpha": 0.22}
+  none = {"facecolor": "none", "edgecolor": "#888888", "hatch": "//"}
+  for low, high, name, look in (
+    (batches[0], regions.perfect_to, "perfect scaling", perfect),
+    (regions.none_from, batches[-1], "no scaling", none),
+  ):
+    if low is not None and high is not None:
+      ax.axvspan(low, high, linewidth=0, label=name, **look)
   for (mean, low, high), name, style in (
     (critical, "critical batch", "--"),
     (noise, "noise scale", ":"),
@@ -84,9 +71,7 @@ def _draw_slopes(ax: plotting.Axes, measured: Measured) -> None:
   plotting.differences(
     ax,
     batches[1:-1],
-    np.array([effect.estimate for effect in found]),
-    np.array([effect.low for effect in found]),
-    np.array([effect.high for effect in found]),
+    *np.array([(e.estimate, e.low, e.high) for e in found]).T,
   )
   for value in (-1 + scaling.MARGIN, -scaling.MARGIN):
     ax.axhline(value, color="black", linestyle=":", linewidth=1)
@@ -108,33 +93,22 @@ def draw_target(measured: Measured, target: float | int) -> plotting.Figure:
   first, second, third, fourth = axes.flat
   _mark_regions(first, measured)
   _geometric(first, batches, updates, "rate tuned per batch")
-  mean = float(np.exp(np.log(updates[:, 0]).mean()))
-  per_seed = np.exp(np.log(updates).mean(axis=0))
-  fit = scaling.tradeoff(batches, per_seed)
+  means = np.exp(np.log(updates).mean(axis=0))
+  fit = scaling.tradeoff(batches, means)
+  look = {"color": plotting.COLOURS[1], "label": "S_min + E_min / B"}
+  perfect = means[0] * batches[0] / batches
   first.plot(
-    batches,
-    mean * batches[0] / batches,
-    color="black",
-    linewidth=0.9,
-    label="perfect: updates ~ 1 / B",
+    batches, perfect, "k", linewidth=0.9, label="perfect: updates ~ 1 / B"
   )
-  first.plot(
-    batches,
-    fit.updates(batches),
-    color=plotting.COLOURS[1],
-    linewidth=1.2,
-    label="S_min + E_min / B",
-  )
-  first.set_ylim(per_seed.min() / 2, per_seed.max() * 1.6)
+  first.plot(batches, fit.updates(batches), **look)
+  first.set_ylim(means.min() / 2, means.max() * 1.6)
   first.set_ylabel(f"updates to development loss {target:g}")
   first.legend(fontsize=8)
   _geometric(second, batches, epochs, "rate tuned per batch")
   second.set_ylabel(f"epochs to development loss {target:g}")
   second.legend(fontsize=9)
   _draw_slopes(third, measured)
-  for i, (column, name) in enumerate(
-    (("batch_loss", "mini-batch loss"), ("dev_loss", "development loss"))
-  ):
+  for i, (column, name) in enumerate(ROUGH.items()):
     sizes, rough = scaling.by_batch(measured["roughness"], column)
     _geometric(fourth, sizes, rough, name, index=i)
   fourth.set_ylabel("roughness over the last updates (nats)")
@@ -146,13 +120,11 @@ def draw_target(measured: Measured, target: float | int) -> plotting.Figure:
   return figure
 
 
-def _draw_ends(
-  ax: plotting.Axes, table: pd.DataFrame, column: str, scale: float | int
-) -> None:
+def _draw_ends(ax: plotting.Axes, table: pd.DataFrame, column: str) -> None:
   """A column of B8's runs against batch, a line for each budget."""
   for i, (unit, own) in enumerate(table.groupby("budget_unit", sort=False)):
     batches, values = scaling.by_batch(own, column)
-    plotting.bands(ax, batches, scale * values, _BUDGETS[str(unit)], index=i)
+    plotting.bands(ax, batches, values, _BUDGETS[str(unit)], index=i)
   sizes = sorted(table["batch_size"].unique().tolist())
   plotting.log_axis(ax, "x", sizes)
   ax.set_xlabel("batch size")
@@ -164,39 +136,21 @@ def draw_gap(measured: Measured) -> plotting.Figure:
   figure, axes = plotting.panels(2, 2, (12, 9))
   accuracy, gap, rates, sharp = axes.flat
   table = measured["gap"]
-  _draw_ends(accuracy, table, "dev_accuracy", 1)
+  columns = ("dev_accuracy", "gap", "learning_rate")
+  for ax, column in zip((accuracy, gap, rates), columns, strict=True):
+    _draw_ends(ax, table, column)
   figures.metric_axis(accuracy, "dev_accuracy")
-  _draw_ends(gap, table, "gap", 1)
   gap.set_ylabel("development less training loss (nats)")
-  found = tables.gap(table)
-  for i, (unit, own) in enumerate(found.groupby("budget_unit", sort=False)):
-    rates.plot(
-      own["batch_size"],
-      own["learning_rate"],
-      label=_BUDGETS[str(unit)],
-      **plotting.series(i),
-    )
-  plotting.log_axis(rates, "x", sorted(found["batch_size"].unique().tolist()))
+  rates.set_ylabel("tuned learning rate")
   plotting.log_axis(rates, "y")
   sizes, values = scaling.by_batch(measured["sharpness"], "sharpness")
-  rates.set_xlabel("batch size")
-  rates.set_ylabel("tuned learning rate")
-  rates.legend(fontsize=9)
-  for place, column in enumerate(values.T):
-    mean, low, high = stats.geometric_mean(column)
-    sharp.plot(
-      np.full(len(column), place), column, ".", color="black", alpha=0.4
-    )
-    sharp.errorbar(
-      [place + 0.12],
-      [mean],
-      yerr=[[mean - low], [high - mean]],
-      marker="o",
-      capsize=3,
-      color=plotting.COLOURS[0],
-      label="geometric mean, 95 %" if place == 0 else None,
-    )
-  sharp.set_xticks(range(len(sizes)), [f"{size:g}" for size in sizes])
+  places = np.arange(len(sizes))
+  figures.draw_seeds(sharp, places, values)
+  means = figures.geometric_means(values)
+  plotting.error_bars(
+    sharp, places + 0.12, *means, label="geometric mean, 95 %"
+  )
+  sharp.set_xticks(places, [f"{size:g}" for size in sizes])
   sharp.set_xlim(-0.5, len(sizes) - 0.5)
   sharp.set_xlabel("batch size (equal epochs)")
   sharp.set_ylabel("largest Hessian eigenvalue")

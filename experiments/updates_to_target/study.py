@@ -37,21 +37,15 @@ cores: full (30 seeds, 2 to tune with) about 18 minutes.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import pandas as pd
 
 from experiments._shared import progress, study
-from experiments.updates_to_target import (
-  figures,
-  minima,
-  roughness,
-  scaling,
-  target_runs,
-)
+from experiments._shared.metric import ACCURACY, LOSS
+from experiments.updates_to_target import figures, runs, scaling
 from experiments.updates_to_target import tables as scaling_tables
-from mnist_jax import data, stats, sweep, training
+from mnist_jax import stats, sweep
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import slopes, verdicts
 from mnist_jax.sweep import rate_search, tables
@@ -61,9 +55,11 @@ LIMIT = 4  # times the updates that tuning took
 WINDOWS = 40  # updates over which roughness is measured
 REFERENCE, LARGE = 128, 2048  # batches of B8
 MOST_EPOCHS = 60
-MARGINS = {"accuracy": 0.001, "gap": 0.005}
-WORSE = {"accuracy": "accuracy is lower", "gap": "the gap in loss is larger"}
-ROUGH = {"batch_loss": "mini-batch loss", "dev_loss": "development loss"}
+# Of B8: column, the sign of what is worse, its margin, and the claim.
+WORSE = {
+  "accuracy": ("dev_accuracy", -1, ACCURACY.margin, "accuracy is lower"),
+  "gap": ("gap", 1, LOSS.margin, "the gap in loss is larger"),
+}
 
 OPTIONS = (
   study.Option(
@@ -92,28 +88,24 @@ def check(values: study.Values) -> None:
     )
 
 
-def _expected(batch_size: int) -> float:
-  """About the updates to a loss of 0.25, from runs on other seeds (2000)."""
-  return 160 + 22_000 / batch_size
-
-
 def _tune_to_target(
   lab: study.Lab, batch_size: int, values: study.Values
 ) -> rate_search.Tuned:
-  limit = math.ceil(2 * _expected(batch_size))
-  budget = target_runs.budget(limit, values.target)
+  # About the updates to a loss of 0.25, from runs on other seeds (2000).
+  expected = 160 + 22_000 / batch_size
+  budget = runs.budget(math.ceil(2 * expected), values.target)
   return rate_search.tune(
     functools.partial(lab.sweep, budget=budget),
     batch_size,
     min(2.0, 0.04 * batch_size**0.85),
     study.tuning_seeds(values.tuning_seeds),
-    lambda rows: target_runs.score(rows, values.target),
+    lambda rows: runs.score(rows, values.target),
   )
 
 
 def _rough(
   lab: study.Lab, cells: list[sweep.Settings], took: int
-) -> list[dict[str, Any]]:
+) -> pd.DataFrame:
   """Of each run: the roughness of its losses over WINDOWS late updates."""
   budget = sweep.Budget(
     updates=took + WINDOWS,
@@ -121,16 +113,12 @@ def _rough(
   )
   table = lab.sweep(cells, budget)
   late = table[table["step"] > took]
-  found = {
-    metric: tables.curves(late, "batch_size", metric, point="step").values[0]
-    for metric in ("batch_loss", "dev_loss")
-  }
-  rough = {name: roughness.roughness(v) for name, v in found.items()}
-  return [
-    {"batch_size": cell.batch_size, "seed": cell.seed}
-    | {name: float(values[i]) for name, values in rough.items()}
-    for i, cell in enumerate(cells)
-  ]
+  rough = {}
+  for metric in figures.ROUGH:
+    curves = tables.curves(late, "batch_size", metric, point="step")
+    rough[metric] = runs.roughness(curves.values[0])
+  where = {"batch_size": cells[0].batch_size, "seed": curves.seeds}
+  return pd.DataFrame(where | rough)
 
 
 def _measure_target(
@@ -142,76 +130,58 @@ def _measure_target(
   for i, size in enumerate(values.batches):
     tuned = _tune_to_target(lab, size, values)
     own = tuned.runs[tuned.runs["learning_rate"] == tuned.rate]
-    rates[size], took = tuned.rate, target_runs.took(own)
+    rates[size], took = tuned.rate, runs.took(own)
     cells = sweep.product(
       batch_size=size, learning_rate=tuned.rate, seed=range(values.seeds)
     )
-    budget = target_runs.budget(LIMIT * took, values.target)
+    budget = runs.budget(LIMIT * took, values.target)
     ends = tables.last_rows(lab.sweep(cells, budget))
     fresh.append(ends.assign(limit=LIMIT * took))
     tuning.append(tuned.runs)
     if i % 2 == 0:
-      rough += _rough(lab, cells, took)
+      rough.append(_rough(lab, cells, took))
   near = min(rates, key=lambda size: abs(math.log(size / REFERENCE)))
-  return {
-    "table": pd.concat(fresh, ignore_index=True),
-    "tuning": pd.concat(tuning, ignore_index=True),
-    "roughness": pd.DataFrame(rough),
-    "noise": _at_end(
-      minima.noise_scale,
-      "noise_scale",
-      lab.dataset,
-      near,
-      rates[near],
-      seeds=values.seeds,
-      epochs=1,
-    ),
-  }
+  noise = _at_end(
+    runs.noise_scale, "noise_scale", lab, near, rates[near], values.seeds, 1
+  )
+  found = {"table": fresh, "tuning": tuning, "roughness": rough}
+  return _joined(found) | {"noise": noise}
 
 
-Found = Callable[[training.TrainConfig, float, data.Split, int, int], float]
+def _joined(parts: dict[str, list[pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+  return {name: pd.concat(p, ignore_index=True) for name, p in parts.items()}
 
 
 def _at_end(
-  find: Found,
+  find: Callable[..., float],
   name: str,
-  dataset: data.Dataset,
+  lab: study.Lab,
   batch_size: int,
   rate: float,
-  *,
   seeds: int,
   epochs: int,
 ) -> pd.DataFrame:
   """What is found of single runs after so many epochs, a row for each seed."""
   config = sweep.Settings(batch_size=batch_size).train_config()
-  split = jax.device_put(dataset.train)
-  rows = [
-    {
-      "batch_size": batch_size,
-      "learning_rate": rate,
-      "seed": seed,
-      name: find(config, rate, split, seed, epochs),
-    }
+  split = jax.device_put(lab.dataset.train)
+  row = {"batch_size": batch_size, "learning_rate": rate}
+  return pd.DataFrame(
+    row | {"seed": seed, name: find(config, rate, split, seed, epochs)}
     for seed in progress.each(range(seeds), f"{name}, batch {batch_size}")
-  ]
-  return pd.DataFrame(rows)
+  )
 
 
 def _measure_gap(
   lab: study.Lab, values: study.Values
 ) -> dict[str, pd.DataFrame]:
   """B8: runs of both budgets with their tuning, and the sharpness."""
-  count = len(lab.dataset.train.labels)
-  budgets = {
-    "epochs": sweep.Budget(epochs=values.gap_epochs, final_splits=("train",)),
-    "updates": sweep.Budget(
-      updates=values.gap_updates, final_splits=("train",)
-    ),
-  }
+  most = MOST_EPOCHS * len(lab.dataset.train.labels)
+  lengths = {"epochs": values.gap_epochs, "updates": values.gap_updates}
   gap, tuning, sharp = [], [], []
-  for unit, budget in budgets.items():
+  for unit, length in lengths.items():
+    budget = sweep.Budget(**{unit: length}, final_splits=("train",))
     for size in values.gap_batches:
-      if unit == "updates" and values.gap_updates * size > MOST_EPOCHS * count:
+      if unit == "updates" and length * size > most:
         continue
       tuned = rate_search.tune(
         functools.partial(lab.sweep, budget=budget),
@@ -225,25 +195,13 @@ def _measure_gap(
         batch_size=size, learning_rate=tuned.rate, seed=range(values.seeds)
       )
       ends = tables.last_rows(lab.sweep(cells, budget))
+      ends["gap"] = ends["dev_loss"] - ends["train_loss"]
       gap.append(ends.assign(budget_unit=unit))
       tuning.append(tuned.runs.assign(budget_unit=unit))
       if unit == "epochs" and size in (values.gap_batches[0], LARGE):
-        found = _at_end(
-          minima.sharpness,
-          "sharpness",
-          lab.dataset,
-          size,
-          tuned.rate,
-          seeds=values.seeds,
-          epochs=values.gap_epochs,
-        )
-        sharp.append(found)
-  ends = pd.concat(gap, ignore_index=True)
-  return {
-    "gap": ends.assign(gap=ends["dev_loss"] - ends["train_loss"]),
-    "gap_tuning": pd.concat(tuning, ignore_index=True),
-    "sharpness": pd.concat(sharp, ignore_index=True),
-  }
+        where = (lab, size, tuned.rate, values.seeds, length)
+        sharp.append(_at_end(runs.sharpness, "sharpness", *where))
+  return _joined({"gap": gap, "gap_tuning": tuning, "sharpness": sharp})
 
 
 def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
@@ -261,9 +219,9 @@ def _b7(measured: study.Tables) -> list[verdicts.Question]:
   short = int((~table["reached"].astype(bool)).sum())
   note = f"{short} of {len(table)} runs did not get there"
   sizes = f"{batches[-3]:g} to {batches[-1]:g}"
+  ask = functools.partial(verdicts.Question, "B7")
   questions = [
-    verdicts.Question(
-      "B7",
+    ask(
       "fewer updates",
       f"updates fall with batch up to {batches[few][-1]:g}: slope below 0",
       small,
@@ -271,16 +229,14 @@ def _b7(measured: study.Tables) -> list[verdicts.Question]:
       margin=SLOPE_MARGIN,
       note=note,
     ),
-    verdicts.Question(
-      "B7",
+    ask(
       "falls off",
       f"the slope over {sizes} is above that up to {batches[few][-1]:g}",
       stats.mean_interval(change, seed=0),
       margin=SLOPE_MARGIN,
       note=note,
     ),
-    verdicts.Question(
-      "B7",
+    ask(
       "no gain left",
       f"updates fall no more over {sizes}: slope above {FLAT}",
       large,
@@ -288,19 +244,12 @@ def _b7(measured: study.Tables) -> list[verdicts.Question]:
       note=note,
     ),
   ]
-  for metric, name in ROUGH.items():
-    slope = slopes.loglog_slope(
-      *scaling.by_batch(measured["roughness"], metric), seed=0
-    )
+  for metric, name in figures.ROUGH.items():
+    rough = scaling.by_batch(measured["roughness"], metric)
+    slope = slopes.loglog_slope(*rough, seed=0)
+    text = f"roughness of the {name} falls with batch: slope below 0"
     questions.append(
-      verdicts.Question(
-        "B7",
-        f"smoother, {name}",
-        f"roughness of the {name} falls with batch: slope below 0",
-        slope,
-        "less",
-        margin=SLOPE_MARGIN,
-      )
+      ask(f"smoother, {name}", text, slope, "less", margin=SLOPE_MARGIN)
     )
   return questions
 
@@ -308,28 +257,21 @@ def _b7(measured: study.Tables) -> list[verdicts.Question]:
 def _b8(gap: pd.DataFrame) -> list[verdicts.Question]:
   questions = []
   for unit, own in gap.groupby("budget_unit", sort=False):
-    batches, accuracy = scaling.by_batch(own, "dev_accuracy")
-    _, gaps = scaling.by_batch(own, "gap")
-    reference = batches.tolist().index(REFERENCE)
     rates = own.groupby("batch_size")["learning_rate"].first()
-    for i, batch in enumerate(batches.tolist()):
-      if batch < LARGE:
-        continue
-      found = {
-        "accuracy": accuracy[:, reference] - accuracy[:, i],
-        "gap": gaps[:, i] - gaps[:, reference],
-      }
-      questions += [
-        verdicts.Question(
-          "B8",
-          f"{name}, batch {batch:g}, equal {unit}",
-          f"{WORSE[name]} at {batch:g} than at {REFERENCE}, equal {unit}",
-          stats.mean_interval(effect, seed=0),
-          margin=MARGINS[name],
-          note=f"rates {rates[batch]:g} and {rates[REFERENCE]:g}",
+    for batch in rates.index[rates.index >= LARGE]:
+      for name, (column, sign, margin, worse) in WORSE.items():
+        batches, found = scaling.by_batch(own, column)
+        here, there = (found[:, batches == b][:, 0] for b in (batch, REFERENCE))
+        questions.append(
+          verdicts.Question(
+            "B8",
+            f"{name}, batch {batch:g}, equal {unit}",
+            f"{worse} at {batch:g} than at {REFERENCE}, equal {unit}",
+            stats.mean_interval(sign * (here - there), seed=0),
+            margin=margin,
+            note=f"rates {rates[batch]:g} and {rates[REFERENCE]:g}",
+          )
         )
-        for name, effect in found.items()
-      ]
   return questions
 
 

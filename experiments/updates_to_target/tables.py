@@ -40,17 +40,16 @@ def target(table: pd.DataFrame) -> pd.DataFrame:
   batches, updates = scaling.by_batch(table, "step")
   found = scaling.local_slopes(batches, updates)
   regions = scaling.regions(batches, found)
-  rows = by_size(table.rename(columns={"step": "updates"}), ["updates"])
-  epochs = by_size(table, ["epoch"]).rename(columns=lambda n: n + "s")
-  rows["epochs"] = epochs["epochs"]
+  named = table.rename(columns={"step": "updates", "epoch": "epochs"})
+  rows = by_size(named, ["updates", "epochs"])
+  rows = rows.drop(columns=["epochs_low", "epochs_high"])
   rows["reached"] = table.groupby("batch_size")["reached"].sum().to_numpy(int)
-  inner = slice(1, len(rows) - 1)
-  for name, values in (
-    ("local_slope", [effect.estimate for effect in found]),
-    ("local_slope_low", [effect.low for effect in found]),
-    ("local_slope_high", [effect.high for effect in found]),
-  ):
-    rows.loc[rows.index[inner], name] = values
+  slopes_there = pd.DataFrame(
+    [(effect.estimate, effect.low, effect.high) for effect in found],
+    index=rows.index[1:-1],
+    columns=["local_slope", "local_slope_low", "local_slope_high"],
+  )
+  rows = rows.join(slopes_there)
   rows["region"] = [regions.name(size) for size in batches.tolist()]
   return rows.assign(what="updates to target")
 
@@ -66,11 +65,7 @@ def fits(measured: Measured) -> pd.DataFrame:
     row = dict(zip(("value", "value_low", "value_high"), ends, strict=True))
     rows.append({"what": what} | row | more)
 
-  add(
-    "critical batch",
-    stats.as_ratio(critical),
-    seeds=critical.n,
-  )
+  add("critical batch", stats.as_ratio(critical), seeds=critical.n)
   add(
     "noise scale after an epoch",
     stats.geometric_mean(noise["noise_scale"].to_numpy()),
@@ -81,10 +76,8 @@ def fits(measured: Measured) -> pd.DataFrame:
     pieces = slopes.piecewise_slopes(batches, updates, seed=0)
     best = pieces.fit(pieces.best)
     name = f"{pieces.best} by {pieces.bic_difference:.1f} of BIC"
-    for kind, effects in (
-      ("break", best.breakpoints),
-      ("slope", best.slopes),
-    ):
+    both = {"break": best.breakpoints, "slope": best.slopes}
+    for kind, effects in both.items():
       for i, effect in enumerate(effects, 1):
         ends = effect.estimate, effect.low, effect.high
         add(f"{name}: {kind} {i}", ends, seeds=effect.n)

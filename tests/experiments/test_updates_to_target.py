@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from experiments._shared import study
-from experiments.updates_to_target import minima
+from experiments.updates_to_target import runs
 from experiments.updates_to_target import study as updates_to_target
 from experiments.updates_to_target import tables as scaling_tables
 from mnist_jax import data, training
@@ -154,7 +154,7 @@ def small(mnist):
 
 def test_measure(small, monkeypatch):
   for name in ("noise_scale", "sharpness"):
-    monkeypatch.setattr(minima, name, lambda *arguments: 7.0)
+    monkeypatch.setattr(runs, name, lambda *arguments: 7.0)
   values = study.preset_values(updates_to_target.STUDY, "quick")
   values.target, values.gap_batches = 0.25, (128, 1024, 2048)
   lab = FakeLab(small)
@@ -182,7 +182,7 @@ def test_roughness_is_of_single_late_updates(small, monkeypatch):
   lab = FakeLab(small)
   seen = []
   monkeypatch.setattr(
-    updates_to_target.roughness,
+    runs,
     "roughness",
     lambda values: seen.append(values.shape) or np.zeros(len(values)),
   )
@@ -199,7 +199,7 @@ def test_minima_are_of_the_weights_at_the_end(small, monkeypatch):
   config = Settings(batch_size=500).train_config()
   split = jax.device_put(small.train)
   _, params = next(training.params_at(config, 1.0, split, 3, (2,)))
-  monkeypatch.setattr(minima, "SHARPNESS_EXAMPLES", 200)
+  monkeypatch.setattr(runs, "SHARPNESS_EXAMPLES", 200)
   given = []
 
   def moments(activations, params, some):
@@ -210,10 +210,10 @@ def test_minima_are_of_the_weights_at_the_end(small, monkeypatch):
     given.append((len(some.labels), params))
     return SimpleNamespace(value=np.float32(2.5))
 
-  monkeypatch.setattr(minima.analysis, "network_moments", moments)
-  monkeypatch.setattr(minima.curvature, "network_sharpness", sharpness)
-  assert minima.noise_scale(config, 1.0, split, 3, 2) == 1.5
-  assert minima.sharpness(config, 1.0, split, 3, 2) == 2.5
+  monkeypatch.setattr(runs.analysis, "network_moments", moments)
+  monkeypatch.setattr(runs.curvature, "network_sharpness", sharpness)
+  assert runs.noise_scale(config, 1.0, split, 3, 2) == 1.5
+  assert runs.sharpness(config, 1.0, split, 3, 2) == 2.5
   assert [count for count, _ in given] == [1100, 200]
   for _, found in given:
     for a, b in zip(found, params, strict=True):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.updates_to_target import roughness, scaling, target_runs
+from experiments.updates_to_target import runs, scaling
 from mnist_jax import stats
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.sweep import rate_search
@@ -70,11 +70,11 @@ def test_regions_that_are_not_there():
 def test_roughness_leaves_the_trend_out():
   rng = np.random.default_rng(0)
   noise = rng.normal(size=(2, 4000)) * np.array([[0.1], [0.4]])
-  found = roughness.roughness(noise + np.linspace(3, 1, 4000))
+  found = runs.roughness(noise + np.linspace(3, 1, 4000))
   np.testing.assert_allclose(found, [0.1, 0.4], rtol=0.05)
   for bad in (noise[:, :2], np.array([1.0, np.nan, 2.0])):
     with pytest.raises(InputError, match="at least 3 windows, all finite"):
-      roughness.roughness(bad)
+      runs.roughness(bad)
 
 
 def tune(best, asked, **more):
@@ -123,12 +123,12 @@ def test_search_ends_somewhere():
 
 
 def test_budget_to_a_target():
-  budget = target_runs.budget(1600, 0.25)
+  budget = runs.budget(1600, 0.25)
   places = np.array(budget.evaluate_at)
   assert 90 < places[0] <= 100
   assert places[-1] == 1600
   assert (places[1:] / places[:-1]).max() < 1.06
-  assert target_runs.budget(10, 0.25).evaluate_at[0] == 1
+  assert runs.budget(10, 0.25).evaluate_at[0] == 1
 
 
 def test_score_ranks_rates_that_fall_short():
@@ -140,13 +140,13 @@ def test_score_ranks_rates_that_fall_short():
       "diverged_step": [None, None, None, 7.0],
     }
   )
-  found = target_runs.score(rows, 0.25)
+  found = runs.score(rows, 0.25)
   log = math.log
   lost = log(400) + log(log(10) / 0.25)  # what its last weights say is naught
   np.testing.assert_allclose(
     found, [log(100), log(480), log(800), lost], rtol=1e-12
   )
-  assert target_runs.took(rows[:2]) == 200
+  assert runs.took(rows[:2]) == 200
 
 
 def test_regions_reach_as_far_as_the_intervals_do():
