@@ -34,6 +34,7 @@ import pandas as pd
 from jaxtyping import Array, Float
 
 from experiments._shared import progress, study
+from experiments._shared.metric import interval_columns
 from mnist_jax import data, plotting, stats, training
 from mnist_jax.analysis import gradient_noise, two_batch
 from mnist_jax.model import mlp
@@ -218,20 +219,15 @@ def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   table = measured["table"]
   rows = []
   for epoch, scales in measured["scales"].groupby("epoch"):
-    slope = _slope(table, epoch)
-    mean, low, high = stats.geometric_mean(scales["noise_scale"].to_numpy())
+    scale = stats.geometric_mean(scales["noise_scale"].to_numpy())
     holds, undefined = _agreement(scales)
     rows.append(
       {
         "epoch": epoch,
         "seeds": len(scales),
-        "slope": slope.estimate,
-        "slope_low": slope.low,
-        "slope_high": slope.high,
+        **interval_columns("slope", _slope(table, epoch)),
         "ratio_16_32": math.exp(_log_ratio(table, epoch).estimate),
-        "noise_scale": mean,
-        "noise_scale_low": low,
-        "noise_scale_high": high,
+        **interval_columns("noise_scale", scale),
         "two_batch_median": scales["estimate"].median(),
         "two_batch_holds_exact": holds,
         "two_batch_undefined": undefined,

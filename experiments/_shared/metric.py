@@ -98,3 +98,15 @@ def spread(
   result = grouped.agg(list(kinds))
   result.columns = ["_".join(names) for names in result.columns]
   return result.reset_index()
+
+
+def interval_columns(
+  name: str, found: stats.Effect | tuple[float, float, float], scale: int = 1
+) -> dict[str, float]:
+  """An estimate and its interval's ends as NAME, NAME_low and NAME_high."""
+  if isinstance(found, stats.Effect):
+    found = (found.estimate, found.low, found.high)
+  return {
+    f"{name}{end}": scale * value
+    for end, value in zip(("", "_low", "_high"), found, strict=True)
+  }

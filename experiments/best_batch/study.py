@@ -33,7 +33,7 @@ import functools
 import pandas as pd
 
 from experiments._shared import study
-from experiments._shared.metric import ACCURACY
+from experiments._shared.metric import ACCURACY, interval_columns
 from experiments.best_batch import curves as batch_curves
 from experiments.best_batch import figures
 from mnist_jax import stats, sweep
@@ -185,15 +185,13 @@ def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
     _, test = batch_curves.by_batch(table, curve, "test_accuracy")
     chosen = batch_curves.inner_best(measured["tuning"], curve)
     found = batch_curves.best_batches(table, curve)
-    mean, low, high = stats.geometric_mean(found.at)
+    best = stats.geometric_mean(found.at)
     row = dataclasses.asdict(curve) | {
       "seeds": len(accuracy),
-      "best_batch": mean,
-      "best_batch_low": low,
-      "best_batch_high": high,
+      **interval_columns("best_batch", best),
       "at_smallest": found.censored()[0],
       "at_largest": found.censored()[1],
-      "noise_scale_at_best": float(curve.noise_scale(mean)),
+      "noise_scale_at_best": float(curve.noise_scale(best[0])),
       "tuned_batch": int(batches[chosen]),
     }
     places = {"smallest": 0, "tuned": chosen, "largest": -1}

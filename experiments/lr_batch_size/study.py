@@ -39,7 +39,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from experiments._shared import study
-from experiments._shared.metric import ACCURACY, BOTH
+from experiments._shared.metric import ACCURACY, BOTH, interval_columns
 from experiments.lr_batch_size import figures
 from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
@@ -239,7 +239,7 @@ def _summary_rows(
     own = fresh[
       (fresh["batch_size"] == size) & (fresh["learning_rate"] == near.best)
     ]
-    mean, low, high = study_figures.geometric_means(found.rates)[:, i]
+    best = stats.geometric_mean(found.rates[:, i])
     rows.append(
       {
         "budget": BUDGETS[kind],
@@ -247,9 +247,7 @@ def _summary_rows(
         "seeds": len(edge),
         "coarse_best": coarse.best,
         "diverges_from": broken.min() if len(broken) else math.nan,
-        "best_rate": mean,
-        "best_rate_low": low,
-        "best_rate_high": high,
+        **interval_columns("best_rate", best),
         "sd_of_log2": np.log2(found.rates[:, i]).std(ddof=1),
         "censored_low": int((edge[:, i] < 0).sum()),
         "censored_high": int((edge[:, i] > 0).sum()),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments._shared.metric import interval_columns
 from experiments.updates_to_target import scaling
 from mnist_jax import stats
 from mnist_jax.stats import slopes
@@ -29,8 +30,8 @@ def by_size(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     if "learning_rate" in own:
       row["learning_rate"] = own["learning_rate"].iloc[0]
     for column in columns:
-      mean, low, high = stats.geometric_mean(own[column].to_numpy())
-      row |= {column: mean, f"{column}_low": low, f"{column}_high": high}
+      mean = stats.geometric_mean(own[column].to_numpy())
+      row |= interval_columns(column, mean)
     rows.append(row)
   return pd.DataFrame(rows)
 
@@ -45,9 +46,8 @@ def target(table: pd.DataFrame) -> pd.DataFrame:
   rows = rows.drop(columns=["epochs_low", "epochs_high"])
   rows["reached"] = table.groupby("batch_size")["reached"].sum().to_numpy(int)
   slopes_there = pd.DataFrame(
-    [(effect.estimate, effect.low, effect.high) for effect in found],
+    [interval_columns("local_slope", effect) for effect in found],
     index=rows.index[1:-1],
-    columns=["local_slope", "local_slope_low", "local_slope_high"],
   )
   rows = rows.join(slopes_there)
   rows["region"] = [regions.name(size) for size in batches.tolist()]
@@ -61,9 +61,8 @@ def fits(measured: Measured) -> pd.DataFrame:
   noise = measured["noise"]
   rows: list[dict[str, Any]] = []
 
-  def add(what: str, ends: tuple[float, float, float], **more: Any) -> None:
-    row = dict(zip(("value", "value_low", "value_high"), ends, strict=True))
-    rows.append({"what": what} | row | more)
+  def add(what: str, found: Any, **more: Any) -> None:
+    rows.append({"what": what} | interval_columns("value", found) | more)
 
   add("critical batch", stats.as_ratio(critical), seeds=critical.n)
   add(
@@ -79,8 +78,7 @@ def fits(measured: Measured) -> pd.DataFrame:
     both = {"break": best.breakpoints, "slope": best.slopes}
     for kind, effects in both.items():
       for i, effect in enumerate(effects, 1):
-        ends = effect.estimate, effect.low, effect.high
-        add(f"{name}: {kind} {i}", ends, seeds=effect.n)
+        add(f"{name}: {kind} {i}", effect, seeds=effect.n)
   return pd.DataFrame(rows)
 
 
