@@ -73,17 +73,6 @@ def more_rates(table: pd.DataFrame, batch_size: int) -> list[int]:
   return [p for p, wanted in places if wanted and low <= p <= high]
 
 
-def _limits(lab: study.Lab, values: study.Values) -> pd.DataFrame:
-  budget = sweep.Budget(updates=values.updates)
-  first, last = map(rate_search.place, (FIRST, LAST))
-  return rate_search.extended(
-    lambda cells: lab.sweep(cells, budget),
-    dict.fromkeys(values.batch_sizes, range(first, last + 1)),
-    range(values.seeds),
-    more_rates,
-  )
-
-
 def _sharpness(
   dataset: data.Dataset, seed: int, values: study.Values
 ) -> list[dict[str, float]]:
@@ -106,7 +95,13 @@ def _sharpness(
 
 
 def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
-  table = _limits(lab, values)
+  first, last = map(rate_search.place, (FIRST, LAST))
+  table = rate_search.extended(
+    functools.partial(lab.sweep, budget=sweep.Budget(updates=values.updates)),
+    dict.fromkeys(values.batch_sizes, range(first, last + 1)),
+    range(values.seeds),
+    more_rates,
+  )
   above = lab.sweep(
     sweep.product(
       batch_size=BATCH, learning_rate=[BELOW, ABOVE], seed=range(values.seeds)
@@ -121,8 +116,7 @@ def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
     for seed in progress.each(range(values.seeds), "curvature")
     for row in _sharpness(dataset, seed, values)
   ]
-  sharpness = pd.DataFrame(rows)
-  return {"table": table, "above": above, "sharpness": sharpness}
+  return {"table": table, "above": above, "sharpness": pd.DataFrame(rows)}
 
 
 def largest(
@@ -246,8 +240,7 @@ def _draw_limits(
   ax.axhline(LIMIT, color="black", linewidth=1, label="the claim's limit, 1.0")
   plotting.log_axis(ax, "x", values.batch_sizes)
   plotting.log_axis(ax, "y")
-  ax.set_xlabel("batch size")
-  ax.set_ylabel("learning rate")
+  ax.set(xlabel="batch size", ylabel="learning rate")
   ax.legend(fontsize=8)
 
 
@@ -288,8 +281,8 @@ def _draw_curvature(ax: plotting.Axes, sharpness: pd.DataFrame) -> None:
     ax.axhline(rate, linewidth=1, label=f"the rate, {rate:g}", **look)
   plotting.log_axis(ax, "y")
   plotting.integer_ticks(ax.xaxis)
-  ax.set_xlabel(f"epoch, at batch {BATCH}")
-  ax.set_ylabel("2 / λ, λ the largest curvature")
+  ylabel = "2 / λ, λ the largest curvature"
+  ax.set(xlabel=f"epoch, at batch {BATCH}", ylabel=ylabel)
   ax.legend(fontsize=8)
 
 

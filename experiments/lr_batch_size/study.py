@@ -226,50 +226,41 @@ def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
   return verdicts.judge(questions)
 
 
-def _summary_rows(
-  table: pd.DataFrame, kind: str, values: study.Values
-) -> list[dict[str, Any]]:
-  found, edge = _ridge(table, kind, values)
-  rows = []
-  for i, size in enumerate(values.batch_sizes):
-    coarse = rate_search.column(_stage(table, kind, "coarse"), size)
-    fresh = _stage(table, kind, "fresh")
-    near = rate_search.column(fresh, size)
-    broken = coarse.rates[coarse.lost.mean(axis=0) >= 0.5]
-    own = fresh[
-      (fresh["batch_size"] == size) & (fresh["learning_rate"] == near.best)
-    ]
-    best = stats.geometric_mean(found.rates[:, i])
-    rows.append(
-      {
-        "budget": BUDGETS[kind],
-        "batch_size": size,
-        "seeds": len(edge),
-        "coarse_best": coarse.best,
-        "diverges_from": broken.min() if len(broken) else math.nan,
-        **interval_columns("best_rate", best),
-        "sd_of_log2": np.log2(found.rates[:, i]).std(ddof=1),
-        "censored_low": int((edge[:, i] < 0).sum()),
-        "censored_high": int((edge[:, i] > 0).sum()),
-        "fresh_diverged": int(near.lost.sum()),
-        "fresh_best": near.best,
-        "dev_loss": own["dev_loss"].mean(),
-        "dev_accuracy": own["dev_accuracy"].mean(),
-        "bic_best": found.fit.best,
-        "bic_difference": found.fit.bic_difference,
-        "fit": figures.fit_text(found),
-      }
-    )
-  return rows
-
-
 def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
   """By budget and batch: best rate, censored seeds, divergence, the fit."""
-  return pd.DataFrame(
-    row
-    for kind in BUDGETS
-    for row in _summary_rows(measured["table"], kind, values)
-  )
+  rows = []
+  for kind in BUDGETS:
+    found, edge = _ridge(measured["table"], kind, values)
+    stages = [
+      _stage(measured["table"], kind, stage) for stage in ("coarse", "fresh")
+    ]
+    for i, size in enumerate(values.batch_sizes):
+      coarse, near = (rate_search.column(stage, size) for stage in stages)
+      broken = coarse.rates[coarse.lost.mean(axis=0) >= 0.5]
+      of_size = stages[1][stages[1]["batch_size"] == size]
+      own = of_size[of_size["learning_rate"] == near.best]
+      best = stats.geometric_mean(found.rates[:, i])
+      rows.append(
+        {
+          "budget": BUDGETS[kind],
+          "batch_size": size,
+          "seeds": len(edge),
+          "coarse_best": coarse.best,
+          "diverges_from": broken.min() if len(broken) else math.nan,
+          **interval_columns("best_rate", best),
+          "sd_of_log2": np.log2(found.rates[:, i]).std(ddof=1),
+          "censored_low": int((edge[:, i] < 0).sum()),
+          "censored_high": int((edge[:, i] > 0).sum()),
+          "fresh_diverged": int(near.lost.sum()),
+          "fresh_best": near.best,
+          "dev_loss": own["dev_loss"].mean(),
+          "dev_accuracy": own["dev_accuracy"].mean(),
+          "bic_best": found.fit.best,
+          "bic_difference": found.fit.bic_difference,
+          "fit": figures.fit_text(found),
+        }
+      )
+  return pd.DataFrame(rows)
 
 
 def _draw_map(

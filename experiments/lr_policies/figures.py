@@ -40,9 +40,7 @@ def policies(
         **plotting.series(i),
       )
   for ax, title in zip(axes[0], ("linear", "logarithmic"), strict=True):
-    ax.set_xlabel("update t")
-    ax.set_ylabel("learning rate")
-    ax.set_title(f"{title} axis")
+    ax.set(xlabel="update t", ylabel="learning rate", title=f"{title} axis")
   axes[0][0].set_ylim(bottom=0)
   plotting.log_axis(axes[0][1], "y")
   lowest = min(float(c.learning_rate) for c in configs.values()) / 1000

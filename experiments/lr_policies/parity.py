@@ -81,7 +81,7 @@ def _exact_factor(config: ScheduleConfig) -> Callable[[int], Decimal]:
   """lr(t) / lr(0); a setting means the float that it is."""
   settings = config.constants()
   of = {
-    name: Decimal.from_float(float(settings[name]))
+    name: Decimal(float(settings[name]))
     for name in ("gamma", "power", "decay_rate")
     if name in settings
   }
@@ -116,9 +116,8 @@ def exact_rates(config: ScheduleConfig, num_steps: int) -> list[Decimal]:
       f"{config.describe()}: expected a policy in updates, without warmup"
     )
   factor = _exact_factor(config)
-  with localcontext() as context:
-    context.prec = DIGITS
-    start = Decimal.from_float(float(config.learning_rate))
+  with localcontext(prec=DIGITS):
+    start = Decimal(float(config.learning_rate))
     return [start * factor(t) for t in range(num_steps)]
 
 
@@ -129,18 +128,15 @@ def compare(
 
   Computed in decimals: in float64 the quotient itself would round.
   """
-  with localcontext() as context:
-    context.prec = DIGITS
-    apart = [
-      abs(Decimal.from_float(float(rate)) - other)
-      for rate, other in zip(rates, others, strict=True)
-    ]
+  exact = np.array(others, object)
+  with localcontext(prec=DIGITS):
+    apart = np.abs(np.array([*map(Decimal, rates.tolist())], object) - exact)
     relative = max(
       float(a / other) if other else math.inf if a else 0.0
       for a, other in zip(apart, others, strict=True)
     )
-  near = np.array([float(other) for other in others], np.float32)
-  ulps = np.array([float(a) for a in apart]) / np.spacing(near).astype(float)
+  place = np.spacing(exact.astype(np.float64).astype(np.float32))
+  ulps = apart.astype(np.float64) / place.astype(np.float64)
   return relative, float(ulps.max()), int(ulps.argmax())
 
 
@@ -226,6 +222,6 @@ def against_torch(
   for config in configs.values():
     theirs = torch_rates(config, num_steps)
     if theirs is not None:
-      others = [Decimal.from_float(float(rate)) for rate in theirs]
+      others = [*map(Decimal, theirs.tolist())]
       found.append(_parity(config, source, num_steps, others))
   return tuple(found)

@@ -319,8 +319,7 @@ def _draw_convex(
     plotting.bands(ax, curves.points, curves.arm(policy), label, index=i)
   plotting.log_axis(ax, "x")
   plotting.log_axis(ax, "y")
-  ax.set_xlabel("update t")
-  ax.set_ylabel("excess loss J − J* (nats)")
+  ax.set(xlabel="update t", ylabel="excess loss J − J* (nats)")
   ax.legend(fontsize=8)
   ax.set_title(
     f"L2 softmax regression, {values.convex_examples} examples, batch "

@@ -76,9 +76,8 @@ def _draw_slopes(ax: plotting.Axes, measured: Measured) -> None:
   for value in (-1 + scaling.MARGIN, -scaling.MARGIN):
     ax.axhline(value, color="black", linestyle=":", linewidth=1)
   ax.axhline(-1, color="black", linewidth=1)
-  ax.set_xlabel("batch size B")
-  ax.set_ylabel("local slope of log updates (three sizes)")
-  ax.set_ylim(-1.35, 0.35)
+  ylabel = "local slope of log updates (three sizes)"
+  ax.set(xlabel="batch size B", ylabel=ylabel, ylim=(-1.35, 0.35))
   ax.legend(fontsize=8, loc="lower right")
   plotting.log_axis(ax, "x", _ticks(batches))
   ax.set_xlim(batches[0] / 1.3, batches[-1] * 1.3)
@@ -152,8 +151,9 @@ def draw_gap(measured: Measured) -> plotting.Figure:
   )
   sharp.set_xticks(places, [f"{size:g}" for size in sizes])
   sharp.set_xlim(-0.5, len(sizes) - 0.5)
-  sharp.set_xlabel("batch size (equal epochs)")
-  sharp.set_ylabel("largest Hessian eigenvalue")
+  sharp.set(
+    xlabel="batch size (equal epochs)", ylabel="largest Hessian eigenvalue"
+  )
   sharp.legend(fontsize=9)
   figure.suptitle(
     "Generalisation against batch size, rates tuned per batch and budget; "

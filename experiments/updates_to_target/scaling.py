@@ -117,9 +117,7 @@ def tradeoff(
   def residuals(logs: Float[np.ndarray, " 2"]) -> Float[np.ndarray, " K"]:
     return np.logaddexp(logs[0], logs[1] - np.log(batches)) - log_updates
 
-  first = np.array(
-    [math.log(min(updates)), math.log(float(updates[0] * batches[0]))]
-  )
+  first = np.log([min(updates), updates[0] * batches[0]])
   least, examples = optimize.least_squares(residuals, first).x
   return Tradeoff(math.exp(least), math.exp(examples))
 

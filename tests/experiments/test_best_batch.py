@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import best_batch
 from experiments._shared import study
-from experiments.best_batch import curves
-from experiments.best_batch import study as best_batch
-from experiments.best_batch.curves import Curve
+from experiments.best_batch import Curve
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import grid_minimum
 from mnist_jax.stats.verdicts import Verdict
@@ -87,7 +86,7 @@ def test_best_batches_are_vertices_of_the_error():
     for seed, row in enumerate((accuracy, [*accuracy[:2], 0.95, 1.0]))
     for size, found in zip(sizes, row, strict=True)
   ]
-  found = curves.best_batches(pd.DataFrame(rows), curve)
+  found = best_batch.best_batches(pd.DataFrame(rows), curve)
   np.testing.assert_allclose(found.at, [16 * 2**0.5, 64])
   assert found.edge.tolist() == [0, 1]
   assert isinstance(found, grid_minimum.GridMinimum)

@@ -1,1 +1,0 @@
-"""Claim B6: the best batch at a fixed rate."""
