@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import lr_batch_size
 from experiments._shared import study
-from experiments.lr_batch_size import figures as ridge_figures
-from experiments.lr_batch_size import study as lr_batch_size
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
 from mnist_jax.sweep import rate_search
@@ -204,7 +203,7 @@ def test_fitted_line_goes_through_what_it_fits(measure, values):
   found, _ = lr_batch_size._ridge(measured["table"], "epochs", values)
   x = np.array(values.batch_sizes, np.float64)
   np.testing.assert_allclose(
-    ridge_figures.fitted(found, x), list(map(as_claimed, x)), rtol=0.15
+    lr_batch_size.fitted(found, x), list(map(as_claimed, x)), rtol=0.15
   )
 
 

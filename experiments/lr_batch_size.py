@@ -32,21 +32,22 @@ Cost on two cores: full (30 seeds, 3 coarse) about 25 minutes.
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
 from experiments._shared import study
-from experiments._shared.metric import ACCURACY, BOTH, interval_columns
-from experiments.lr_batch_size import figures
+from experiments._shared.metric import ACCURACY, BOTH, Metric, interval_columns
 from mnist_jax import plotting, stats, sweep
+from mnist_jax.plotting.axes import outlined
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import slopes, verdicts
-from mnist_jax.sweep import figures as study_figures
-from mnist_jax.sweep import rate_search, tables
+from mnist_jax.sweep import figures, rate_search, tables
 
+ANCHOR = 128  # the lines of slope 1 and 1/2 go through its best rate
 BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
 THIRDS = {"linear": (8, 64), "square root": (64, 512), "none": (512, 4096)}
 EXPONENTS = (1.0, 0.5, 0.0)  # of each third
@@ -55,6 +56,7 @@ PANELS = {32: 0.5, 16: 0.1}  # the chapter's best rate of each
 PANEL_RATES = (0.1, 0.3, 0.5, 0.7)
 PANEL_POINTS = (0.1, 0.25, 0.5)  # evaluated within the first epoch
 MARGINS = {"slope": 0.15, "small": 0.1, "ratio": math.log(1.1)}
+_POINTS = 15  # of accuracy that the map's colours span
 
 OPTIONS = (
   study.Option(
@@ -90,7 +92,7 @@ def check(values: study.Values) -> None:
       f"--batch_sizes={shown}: expected at least five, rising, two or more of "
       "them in each of 8-64, 64-512 and 512-4096"
     )
-  missing = {*PANELS, figures.ANCHOR} - set(sizes)
+  missing = {*PANELS, ANCHOR} - set(sizes)
   if missing:
     raise InputError(
       f"--batch_sizes={shown}: expected {min(missing)} among them"
@@ -102,6 +104,52 @@ def check(values: study.Values) -> None:
       f"--rates={','.join(map(str, values.rates))}: expected at least three "
       "powers of 2, each twice the one before"
     )
+
+
+class Ridge(NamedTuple):
+  """The best rates of S seeds at K batch sizes.
+
+  Attributes:
+    sizes: [K] rising, ANCHOR among them.
+    rates: [S, K].
+    fit: of them, all numbers of breaks.
+  """
+
+  sizes: Int[np.ndarray, " K"]
+  rates: Float[np.ndarray, "S K"]
+  fit: slopes.PiecewiseFit
+
+  @property
+  def best_fit(self) -> slopes.Segments:
+    """The one of the lowest BIC."""
+    return self.fit.fit(self.fit.best)
+
+
+def fitted(ridge: Ridge, x: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+  """The best fit's line at x, at the level of the mean log rates.
+
+  Args:
+    x: batch sizes, within those of the ridge.
+  """
+  fit = ridge.best_fit
+  places = [place.estimate for place in fit.breakpoints]
+  knots = np.log([ridge.sizes[0], *places, ridge.sizes[-1]])
+  rises = np.diff(knots) * [slope.estimate for slope in fit.slopes]
+  line = np.append(0.0, np.cumsum(rises))
+  middle = np.interp(np.log(ridge.sizes), knots, line).mean()
+  level = np.log(ridge.rates).mean() - middle
+  return np.exp(level + np.interp(np.log(x), knots, line))
+
+
+def fit_text(ridge: Ridge) -> str:
+  """The slopes of the best fit and where it bends, in words."""
+  fit = ridge.best_fit
+  # + 0.0, or a small slope may be called -0.00.
+  rounded = [round(slope.estimate, 2) + 0.0 for slope in fit.slopes]
+  exponents = ", ".join(f"{slope:.2f}" for slope in rounded)
+  places = ", ".join(f"{place.estimate:.0f}" for place in fit.breakpoints)
+  bends = f", bends at {places}" if places else ""
+  return f"fit ({fit.name}): slope {exponents}{bends}"
 
 
 def _map(lab: study.Lab, kind: str, values: study.Values) -> pd.DataFrame:
@@ -136,18 +184,16 @@ def _stage(table: pd.DataFrame, kind: str, stage: str) -> pd.DataFrame:
 
 def _ridge(
   table: pd.DataFrame, kind: str, values: study.Values
-) -> tuple[figures.Ridge, Int[np.ndarray, "S K"]]:
+) -> tuple[Ridge, Int[np.ndarray, "S K"]]:
   """The best rates of a budget, and which of them are censored."""
   fresh = _stage(table, kind, "fresh")
   rates, edge = rate_search.best_rates(fresh, values.batch_sizes)
   sizes = np.array(values.batch_sizes)
   fit = slopes.piecewise_slopes(sizes, rates, seed=0)
-  return figures.Ridge(sizes, rates, fit), edge
+  return Ridge(sizes, rates, fit), edge
 
 
-def _slopes(
-  found: figures.Ridge, ends: tuple[int, int]
-) -> Float[np.ndarray, " S"]:
+def _slopes(found: Ridge, ends: tuple[int, int]) -> Float[np.ndarray, " S"]:
   """Each seed's exponent between two batch sizes, both included."""
   chosen = (found.sizes >= ends[0]) & (found.sizes <= ends[1])
   return slopes.seed_slopes(found.sizes[chosen], found.rates[:, chosen])
@@ -257,21 +303,82 @@ def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
           "dev_accuracy": own["dev_accuracy"].mean(),
           "bic_best": found.fit.best,
           "bic_difference": found.fit.bic_difference,
-          "fit": figures.fit_text(found),
+          "fit": fit_text(found),
         }
       )
   return pd.DataFrame(rows)
 
 
+def _draw_best(
+  ax: plotting.Axes, ridge: Ridge, looks: Sequence[dict[str, Any]], name: str
+) -> None:
+  """The mean best rates, their fit and the two scaling rules."""
+  means, low, high = figures.geometric_means(ridge.rates)
+  x = np.geomspace(ridge.sizes[0], ridge.sizes[-1], 200)
+  ratio = x / ANCHOR
+  anchor = means[ridge.sizes == ANCHOR]
+  lines = {
+    fit_text(ridge): fitted(ridge, x),
+    f"linear, through batch {ANCHOR}": anchor * ratio,
+    f"square root, through batch {ANCHOR}": anchor * np.sqrt(ratio),
+  }
+  for (label, y), line in zip(lines.items(), looks, strict=True):
+    ax.plot(x, y, label=label, **line)
+  ax.vlines(ridge.sizes, low, high, zorder=5, **outlined())
+  look: dict[str, Any] = {"color": "white", "markeredgecolor": "black"}
+  ax.plot(ridge.sizes, means, "o", zorder=6, label=name, **look)
+  ax.set_xlabel("batch size")
+
+
+def _heat_map(ax: plotting.Axes, table: pd.DataFrame, metric: Metric) -> None:
+  """A metric by rate and batch size, mean over seeds.
+
+  Cells where at least half the runs are lost are hatched; grey ones were not
+  run.
+
+  Args:
+    table: last rows, of a `rate_search` grid.
+    metric: accuracy is shown in percent down to 15 points below the best cell,
+      loss as the counted losses' geometric mean.
+  """
+  if metric.is_accuracy:
+    value = metric.scale * table[metric.column]
+  else:
+    value = np.log(tables.counted_loss(table))
+  both = table.assign(value=value, lost=tables.lost(table)).pivot_table(
+    index="learning_rate", columns="batch_size", values=["value", "lost"]
+  )
+  means = both["value"].to_numpy(np.float64)
+  lost = both["lost"].to_numpy(np.float64) >= 0.5
+  best = float(np.nanmax(np.where(lost, np.nan, means)))
+  plotting.heat_map(
+    ax,
+    both["value"].columns.to_numpy(),
+    both.index.to_numpy(),
+    means if metric.is_accuracy else np.exp(means),
+    f"development {'accuracy (%)' if metric.is_accuracy else 'loss (nats)'}",
+    lost=lost,
+    low_is_good=not metric.is_accuracy,
+    limits=(best - _POINTS, best) if metric.is_accuracy else None,
+  )
+
+
 def _draw_map(
   measured: study.Tables, kind: str, values: study.Values
 ) -> plotting.Figure:
+  """Heat maps of both metrics; over them best rates, their fit, the rules."""
   found, _ = _ridge(measured["table"], kind, values)
   coarse = _stage(measured["table"], kind, "coarse")
   figure, axes = plotting.panels(1, 2, (14, 6))
+  looks = [
+    outlined(),
+    outlined("#E69F00") | {"linestyle": "--"},
+    outlined("#56B4E9") | {"linestyle": ":"},
+  ]
   for ax, metric in zip(axes[0], BOTH, strict=True):
-    figures.draw_map(ax, coarse, metric)
-    figures.draw_on_map(ax, found)
+    _heat_map(ax, coarse, metric)
+    _draw_best(ax, found, looks, "best rate (mean, 95 %)")
+    ax.set_ylabel("learning rate")
   length = f"{getattr(values, kind):g} {kind}"
   figure.legend(
     *axes[0, 0].get_legend_handles_labels(),
@@ -289,10 +396,17 @@ def _draw_map(
 def _draw_ridges(
   measured: study.Tables, values: study.Values
 ) -> plotting.Figure:
+  """The best rates of each seed, their means, their fit and the two rules."""
   figure, axes = plotting.panels(1, 2, (12, 5))
+  looks = [plotting.series(i) | {"marker": None} for i in range(3)]
   for ax, kind in zip(axes[0], BUDGETS, strict=True):
     found, edge = _ridge(measured["table"], kind, values)
-    figures.draw_ridge(ax, found)
+    figures.draw_seeds(ax, found.sizes, found.rates, octaves=0.24)
+    _draw_best(ax, found, looks, "geometric mean, 95 %")
+    plotting.log_axis(ax, "x", found.sizes.tolist())
+    plotting.log_axis(ax, "y")
+    ax.set_ylim(found.rates.min() / 2, found.rates.max() * 2)
+    ax.set_ylabel("best learning rate")
     ax.set_title(
       f"{BUDGETS[kind]}: {getattr(values, kind):g} {kind}; "
       f"{np.count_nonzero(edge)} of {edge.size} censored"
@@ -308,7 +422,7 @@ def _draw_panels(panels: pd.DataFrame, values: study.Values) -> plotting.Figure:
     own = panels[panels["batch_size"] == size]
     for ax, metric in zip(row, ("dev_accuracy", "dev_loss"), strict=True):
       curves = tables.curves(own, "learning_rate", metric)
-      study_figures.draw_curves(
+      figures.draw_curves(
         ax, curves, metric, "rate {:g}".format, since=PANEL_POINTS[0]
       )
       ax.set_title(f"batch {size}; the chapter's best: {PANELS[size]:g}")
@@ -330,3 +444,6 @@ def draw(measured: study.Tables, values: study.Values) -> study.Figures:
 STUDY = study.Study(
   "lr_batch_size", OPTIONS, measure, judge, draw, summarise, check
 )
+
+if __name__ == "__main__":
+  study.main(STUDY, __doc__)
