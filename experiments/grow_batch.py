@@ -290,9 +290,9 @@ def _draw_differences(
         )
       for boundary in values.boundaries:
         ax.axvline(boundary, color="black", linestyle=":", linewidth=1)
-      ax.set_xlabel("epoch")
       unit = "points" if metric.is_accuracy else "nats"
-      ax.set_ylabel(f"{metric.name} less that of decay ({unit})")
+      ylabel = f"{metric.name} less that of decay ({unit})"
+      ax.set(xlabel="epoch", ylabel=ylabel)
       plotting.integer_ticks(ax.xaxis)
       low, high = ax.get_ylim()
       ax.set_ylim(low, high + 0.4 * (high - low))  # room for the legend

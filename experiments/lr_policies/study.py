@@ -20,7 +20,7 @@ Cost on two cores: full (30 seeds, 20 epochs) about 10 minutes.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,11 @@ import pandas as pd
 
 from experiments._shared import study
 from experiments._shared.metric import ACCURACY, interval_columns
-from experiments.lr_policies import conditions, convex, figures
+from experiments.lr_policies import conditions, convex
 from experiments.lr_policies import parity as policy_parity
 from mnist_jax import plotting, schedules, stats, sweep
 from mnist_jax.stats import verdicts
-from mnist_jax.sweep import figures as study_figures
-from mnist_jax.sweep import tables
+from mnist_jax.sweep import figures, tables
 
 ONE_LAST_PLACE = 1.0
 CONVEX_RATE = 0.1
@@ -275,6 +274,41 @@ def _legend(own: pd.DataFrame) -> str:
   ).describe()
 
 
+def draw_policies(
+  configs: Mapping[str, schedules.ScheduleConfig], num_steps: int
+) -> plotting.Figure:
+  """Rate against update, on a linear axis and on a logarithmic one.
+
+  Args:
+    configs: in updates; each becomes a line, its `describe()` the legend.
+    num_steps: T.
+
+  Raises:
+    InputError: as `schedules.learning_rates`.
+  """
+  figure, axes = plotting.panels(1, 2, size=(11, 5.2))
+  linear, log = axes[0]
+  for i, config in enumerate(configs.values()):
+    rates = schedules.learning_rates(config, num_steps, num_steps)
+    rates = rates.astype(np.float64)
+    # A log axis has no place for a rate of 0.
+    shown = np.where(rates > 0, rates, np.nan)
+    # Apart from one another, where lines lie on each other.
+    places = (num_steps * (i + 1) // 70, max(1, num_steps // 8))
+    look = plotting.series(i) | {"markevery": places}
+    for ax, y in ((linear, rates), (log, shown)):
+      ax.plot(np.arange(num_steps), y, label=config.describe(), **look)
+  for ax, title in ((linear, "linear"), (log, "logarithmic")):
+    ax.set(xlabel="update t", ylabel="learning rate", title=f"{title} axis")
+  linear.set_ylim(bottom=0)
+  plotting.log_axis(log, "y")
+  lowest = min(float(c.learning_rate) for c in configs.values()) / 1000
+  log.set_ylim(bottom=lowest)
+  handles = linear.get_legend_handles_labels()
+  figure.legend(*handles, loc="outside lower center", ncols=2)
+  return figure
+
+
 def _draw_trained(
   measured: study.Tables, values: study.Values
 ) -> plotting.Figure:
@@ -282,7 +316,7 @@ def _draw_trained(
   table = measured["table"]
   for ax, metric in zip(axes[0], ("dev_loss", "dev_accuracy"), strict=False):
     curves = tables.curves(table, "schedule", metric)
-    study_figures.draw_curves(
+    figures.draw_curves(
       ax,
       curves,
       metric,
@@ -294,9 +328,7 @@ def _draw_trained(
     ax.legend(fontsize=7)
   against = _against_fixed(table)
   effects = list(against.values())
-  study_figures.draw_effects(
-    axes[0, 2], list(against), effects, scale=ACCURACY.scale
-  )
+  figures.draw_effects(axes[0, 2], list(against), effects, scale=ACCURACY.scale)
   axes[0, 2].set_xlabel(
     "over the tuned fixed rate (points of dev accuracy, 95 %)"
   )
@@ -331,7 +363,7 @@ def _draw_convex(
 def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   studied = policy_parity.studied_policies()
   return {
-    "policies": figures.policies(studied, policy_parity.NUM_STEPS),
+    "policies": draw_policies(studied, policy_parity.NUM_STEPS),
     "trained": _draw_trained(measured, values),
     "convex": _draw_convex(measured, values),
   }

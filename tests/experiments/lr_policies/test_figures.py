@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from experiments.lr_policies import figures, parity
+from experiments.lr_policies import parity, study
 from mnist_jax import plotting, schedules
 from mnist_jax.runtime.errors import InputError
 
 
 def test_each_policy_is_a_line_with_its_formula():
   configs = parity.studied_policies(0.2, 400)
-  figure = figures.policies(configs, 400)
+  figure = study.draw_policies(configs, 400)
   linear, log = figure.axes
   (legend,) = figure.legends
   assert [text.get_text() for text in legend.get_texts()] == [
@@ -27,7 +27,7 @@ def test_each_policy_is_a_line_with_its_formula():
 
 def test_a_rate_of_zero_is_left_out_of_the_log_axis_alone():
   config = schedules.ScheduleConfig("poly", 0.2, decay_steps=50)
-  figure = figures.policies({"poly": config}, 100)
+  figure = study.draw_policies({"poly": config}, 100)
   linear, log = (ax.lines[0].get_ydata() for ax in figure.axes)
   assert np.isnan(log).sum() == (linear == 0).sum() == 50
 
@@ -35,4 +35,4 @@ def test_a_rate_of_zero_is_left_out_of_the_log_axis_alone():
 def test_a_policy_that_never_drops_is_refused():
   config = schedules.ScheduleConfig("multistep", 0.2, boundaries=(500,))
   with pytest.raises(InputError, match="never reached"):
-    figures.policies({"multistep": config}, 100)
+    study.draw_policies({"multistep": config}, 100)
