@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from mnist_jax import plotting
-from mnist_jax.gradcheck._report import RECHECK, VERY_SATISFYING
+from mnist_jax.gradcheck import RECHECK, VERY_SATISFYING
 from mnist_jax.plotting import run
 from mnist_jax.stats.effects import Effect
 
@@ -27,15 +27,9 @@ def _marks(ax: Any, lowest: float) -> None:
     (RECHECK, "1e-2: re-check above"),
   ):
     ax.axhline(value, color="#888888", linewidth=1, linestyle=":")
-    ax.annotate(
-      text,
-      (0.01, value),
-      xycoords=("axes fraction", "data"),
-      xytext=(0, 2),
-      textcoords="offset points",
-      fontsize=8,
-      color="#555555",
-    )
+    across = ax.get_yaxis_transform()  # x in parts of the axes
+    look = {"fontsize": 8, "color": "#555555", "va": "bottom"}
+    ax.text(0.01, value, text, transform=across, **look)
 
 
 def _geometric(y: Float[np.ndarray, "S K"]) -> Float[np.ndarray, " K"]:
@@ -173,26 +167,23 @@ def residual_map(
     else:
       table = error if error.ndim == 2 else error[:, None]
     image = ax.imshow(
-      np.log10(np.clip(table, _LEAST, _MOST)),
+      np.clip(table, _LEAST, _MOST),
       cmap="viridis",
-      vmin=math.log10(_LEAST),
-      vmax=math.log10(_MOST),
+      norm="log",
+      vmin=_LEAST,
+      vmax=_MOST,
       interpolation="nearest",
       aspect="equal" if tile else "auto",
     )
     shape = "x".join(map(str, error.shape))
     ax.set_title(f"{name}\n{shape}\nmax {worst:.0e}", fontsize=9)
     ax.grid(False)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])
     if tile:
       ax.set_xlabel("28x28 pixels for each unit")
     elif error.ndim == 2:
-      ax.set_xlabel("unit")
-      ax.set_ylabel("input")
-  bar = figure.colorbar(image, ax=list(axes[0]), fraction=0.03, pad=0.01)
-  ticks = range(-16, 1, 4)
-  bar.set_ticks(list(ticks), labels=[f"$10^{{{t}}}$" for t in ticks])
+      ax.set(xlabel="unit", ylabel="input")
+  figure.colorbar(image, ax=list(axes[0]), fraction=0.03, pad=0.01)
   figure.suptitle("|given - numeric| as a part of each tensor's largest entry")
   return figure
 
@@ -212,17 +203,15 @@ def distances(
   """
   figure, axes = plotting.panels(1, 1, (8.0, 5.4))
   ax = axes[0, 0]
-  seeds = 0
   plotting.log_axis(ax, "y")
   _marks(ax, 1e-13)
   for i, (name, y) in enumerate(lines.items()):
     look = plotting.series(i)
     ax.plot(x, _geometric(y), label=name, **look)
     _band(ax, x, y, look)
-    seeds = len(y)
   ax.set_xticks([float(v) for v in x], [f"{v:g}" for v in x])
-  ax.set_xlabel(label)
-  ax.set_ylabel("distance")
+  ax.set(xlabel=label, ylabel="distance")
+  seeds = len(next(iter(lines.values())))
   ax.set_title(f"{title}\n({seeds} seeds; band: smallest to largest)")
   _legend_below(ax, 3)
   return figure

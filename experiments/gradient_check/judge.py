@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
-from mnist_jax.gradcheck._report import VERY_SATISFYING
+from mnist_jax.gradcheck import VERY_SATISFYING
 from mnist_jax.stats.effects import Effect, mean_interval, paired_difference
 from mnist_jax.stats.slopes import loglog_slope
 from mnist_jax.stats.verdicts import Part, Question, derived, judge
@@ -27,28 +28,20 @@ FIT_RANGES = {
 SLOPE_MARGIN = 0.1
 CAUGHT = 0.9  # the fraction that must be exceeded
 Errors = Mapping[tuple[str, str], Float[np.ndarray, "S K"]]
-Moments = Sequence[Sequence[Mapping[str, Any]]]  # [S][K]
+Moments = Sequence[Sequence[dict[str, Any]]]  # [S][K]
+Curves = Mapping[str, Float[np.ndarray, "S K"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurements:
-  """All that was measured.
+  """All that was measured."""
 
-  Attributes:
-    errors: by (precision, method) the distances at STEPS.
-    depths: the numbers of layers.
-    by_depth: by what was compared and the activation, [S, depths].
-    epochs: after which the gradient was checked.
-    training: for each seed `check_study.distances_in_training`'s moments.
-    facts: by name of a part of G5 (in words), whether it is so.
-  """
-
-  errors: Errors
-  depths: tuple[int, ...]
-  by_depth: Mapping[str, Float[np.ndarray, "S K"]]
-  epochs: tuple[int, ...]
-  training: Moments
-  facts: Mapping[str, bool]
+  errors: Errors  # the distances at STEPS
+  depths: tuple[int, ...]  # numbers of layers
+  by_depth: Curves  # by what was compared and the activation
+  epochs: tuple[int, ...]  # after which the gradient was checked
+  training: Moments  # of `measure.distances_in_training`
+  facts: Mapping[str, bool]  # whether a part of G5, in words, is so
 
 
 def slopes(
@@ -63,29 +56,16 @@ def slopes(
   return found
 
 
-def _ends(training: Moments) -> Moments:
-  """The first and the last moment of each run."""
-  return [[seed[0], seed[-1]] for seed in training]
+def training_curves(training: Moments) -> Curves:
+  """Each number of the moments, "plain all" for moment["plain"]["all"].
 
-
-def training_curve(training: Moments, *keys: str) -> Float[np.ndarray, "S K"]:
-  """One number of every moment, found under the keys one after the other."""
-
-  def number(moment: Any) -> float:
-    for key in keys:
-      moment = moment[key]
-    return float(moment)
-
-  return np.array([[number(m) for m in seed] for seed in training])
-
-
-def _worst_tensor(training: Moments) -> Float[np.ndarray, "S K"]:
-  return np.array(
-    [
-      [max(v for k, v in m["plain"].items() if k != "all") for m in seed]
-      for seed in training
-    ]
-  )
+  "caught" is NaN between the first and the last moment.
+  """
+  seeds = [pd.json_normalize(list(seed), sep=" ") for seed in training]
+  return {
+    name: np.stack([seed[name].astype(float) for seed in seeds])
+    for name in seeds[0].columns.drop("verdict")
+  }
 
 
 def _of_steps(errors: Errors) -> list[Question]:
@@ -137,10 +117,10 @@ def _below(name: str, text: str, values: np.ndarray) -> Question:
 
 
 def _of_training(training: Moments) -> list[Question]:
-  whole = training_curve(training, "plain", "all")
-  worst = _worst_tensor(training)
-  late = training_curve(_ends(training), "late", "caught")
-  no_l2 = training_curve(_ends(training), "no_l2", "caught")
+  curves = training_curves(training)
+  whole, late = curves["plain all"], curves["late caught"]
+  tensors = [curves[name] for name in curves if name.startswith("plain [")]
+  worst = np.max(tensors, axis=0)
   text = "log10 distance at h = 1e-5, float64"
   return [
     _below("all, at the start", f"{text}, all parameters", whole[:, 0]),
@@ -159,7 +139,7 @@ def _of_training(training: Moments) -> list[Question]:
       "G5",
       "leaving L2 out is caught",
       "fraction of the checks, before training and after, that catch it",
-      mean_interval(no_l2.mean(axis=1), seed=0),
+      mean_interval(curves["no_l2 caught"][:, [0, -1]].mean(axis=1), seed=0),
       "greater",
       CAUGHT,
     ),

@@ -17,7 +17,7 @@ from mnist_jax import data, gradcheck
 from mnist_jax.gradcheck._differences import Losses
 from mnist_jax.gradcheck._layout import flatten
 from mnist_jax.gradcheck.faults import catalogue
-from mnist_jax.gradcheck.network import check
+from mnist_jax.gradcheck.network import check, differences
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError
@@ -88,14 +88,11 @@ def error_against_step(
   theta = flatten(params, "params")[1].astype(dtype)
   wide = np.dtype(dtype) == np.float64
   with precision.float64() if wide else contextlib.nullcontext():
-    own = jax.tree.map(
-      lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), batch
-    )
     losses = Losses(
       check.objective_of(activations),
       layout,
       theta,
-      (own, None, None),
+      (differences.cast(batch, dtype), None, None),
       grid=dtype,
     )
     lines = losses.lines(positions, tuple(float(step) for step in steps))

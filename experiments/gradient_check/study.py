@@ -124,14 +124,10 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> judge.Measurements:
 def draw(
   found: judge.Measurements, values: SimpleNamespace
 ) -> dict[str, plotting.Figure]:
-  def curve(*keys: str) -> np.ndarray:
-    return judge.training_curve(found.training, *keys)
-
+  curve = judge.training_curves(found.training)
   return {
     "error_vs_step": figures.error_vs_step(
-      judge.STEPS,
-      found.errors,
-      judge.slopes(found.errors),
+      judge.STEPS, found.errors, judge.slopes(found.errors)
     ),
     "distance_vs_depth": figures.distances(
       np.array(found.depths),
@@ -142,11 +138,11 @@ def draw(
     "distance_vs_training": figures.distances(
       np.array(found.epochs),
       {
-        "right, h = 1e-5": curve("plain", "all"),
-        "right, h = 1e-7": curve("step_1e-7"),
-        "right, several steps": curve("best"),
-        "L2 term left out": curve("no_l2", "distance"),
-        "sigmoid' lost at |Z1| > 4": curve("late", "distance"),
+        "right, h = 1e-5": curve["plain all"],
+        "right, h = 1e-7": curve["step_1e-7"],
+        "right, several steps": curve["best"],
+        "L2 term left out": curve["no_l2 distance"],
+        "sigmoid' lost at |Z1| > 4": curve["late distance"],
       },
       label="epochs trained",
       title="Distance as training goes on",
@@ -176,19 +172,11 @@ def summarise(
   ]
   return {
     "summary.csv": pd.DataFrame(rows),
-    "measurements.json": _plain(found),
-  }
-
-
-def _plain(found: judge.Measurements) -> dict[str, Any]:
-  return {
-    "steps": judge.STEPS.tolist(),
-    "errors": {", ".join(k): v.tolist() for k, v in found.errors.items()},
-    "depths": list(found.depths),
-    "by_depth": {k: v.tolist() for k, v in found.by_depth.items()},
-    "epochs": list(found.epochs),
-    "training": [list(seed) for seed in found.training],
-    "facts": dict(found.facts),
+    "measurements.json": vars(found)
+    | {
+      "steps": judge.STEPS,
+      "errors": {", ".join(key): each for key, each in found.errors.items()},
+    },
   }
 
 

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.test_util import check_grads
 
-from mnist_jax.gradcheck.network import check
+from mnist_jax.gradcheck.network import check, differences
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 
@@ -75,21 +73,15 @@ class Peer:
     for dtype in dict.fromkeys(setting.dtype for setting in SETTINGS):
       wide = dtype == "float64"
       with precision.float64() if wide else contextlib.nullcontext():
-        params, grads, args = self._cast(given, np.dtype(dtype))
+        params, grads, args = differences.cast(
+          (self._subject.params, given, self._subject.args), dtype
+        )
         for setting in SETTINGS:
           if setting.dtype == dtype:
             found[str(setting)] = self._rejects(
               params, grads, args, setting.eps
             )
     return found
-
-  def _cast(self, given: mlp.Params, dtype: Any) -> Any:
-    def cast(x: Any) -> Any:
-      x = np.asarray(x)
-      return jnp.asarray(x, dtype if x.dtype.kind == "f" else None)
-
-    whole = self._subject.params, given, self._subject.args
-    return jax.tree.map(cast, whole)
 
   def _rejects(
     self, params: Any, given: Any, args: Any, eps: float | None

@@ -98,16 +98,17 @@ _Group = tuple[str, str, str, int | None, Iterable[terms.Row]]
 def _groups(activations: tuple[mlp.Activation, ...]) -> Iterator[_Group]:
   """(name before "_", what stands left of "=", site, layer, rows)."""
   last = len(activations) + 1
-  yield f"dz{last}", f"dZ{last}", "residual", None, terms.residual(last)
+  yield f"dz{last}", f"dZ{last}", "residual", last - 1, terms.RESIDUAL
   yield "mean", "each example's share", "shares", None, terms.SHARES
   for k in range(last, 0, -1):
     i = k - 1
-    yield f"dw{k}", f"dW{k}", "dw", i, (*terms.ANY_TERM, *terms.dw(k))
+    of_dw = (*terms.DW, *(terms.DW_LATER if i else terms.DW_FIRST))
+    yield f"dw{k}", f"dW{k}", "dw", i, (*terms.ANY_TERM, *of_dw)
     yield f"db{k}", f"dB{k}", "db", i, (*terms.ANY_TERM, *terms.DB)
     yield f"l2w{k}", f"L2 term of dW{k}", "penalty_w", i, terms.L2
-    yield f"l2b{k}", f"L2 term of dB{k}", "penalty_b", i, terms.l2_of_bias(k)
+    yield f"l2b{k}", f"L2 term of dB{k}", "penalty_b", i, terms.L2_OF_BIAS
     if i:
-      yield f"da{i}", f"dA{i}", "da", i, terms.da(k)
+      yield f"da{i}", f"dA{i}", "da", i, terms.DA
       yield f"mask{i}", f"dA{i} before dropout", "mask", i - 1, terms.MASK
       rows = terms.derivative(activations[i - 1])
       yield f"dz{i}", f"dZ{i} := dA{i} *", "derivative", i - 1, rows
@@ -132,12 +133,13 @@ def _catalogue(activations: tuple[mlp.Activation, ...]) -> dict[str, Fault]:
   faults = {}
   for prefix, left, site, layer, rows in _groups(activations):
     equals = left if left.endswith("*") else f"{left} :="
+    j = -1 if layer is None else layer
     for row in rows:
       name = f"{prefix}_{row.suffix}"
       modelled = row.cause == terms.MODELLED
       faults[name] = Fault(
         name,
-        f"{equals} {row.text.format(left)}",
+        f"{equals} {row.text.format(left, j=j, k=j + 1)}",
         altered(site, row.change, layer),
         rf"^{name}: " if modelled else row.cause,
         modelled,

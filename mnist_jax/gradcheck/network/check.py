@@ -6,7 +6,6 @@ one of section 12.3, for each term of the objective by itself.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax import gradcheck
+from mnist_jax.gradcheck._report import plain
 from mnist_jax.gradcheck.network import differences
 from mnist_jax.gradcheck.network.differences import (
   L2,
-  float64_batch,
-  float64_copy,
+  cast,
   rank_one_numeric_gradient,
 )
 from mnist_jax.model import losses, mlp, objective
@@ -44,12 +43,8 @@ class TermReport:
 
   def to_dict(self) -> dict[str, Any]:
     """All of it in lists, strings and numbers that JSON can hold."""
-    between = self.between
-    return {
-      "hand": self.hand.to_dict(),
-      "autodiff": self.autodiff.to_dict(),
-      "between": between if math.isfinite(between) else str(between),
-    }
+    sides = {"hand": self.hand.to_dict(), "autodiff": self.autodiff.to_dict()}
+    return plain(sides | {"between": self.between})
 
 
 # One function object for each network and kind, so that it is compiled once.
@@ -183,8 +178,10 @@ class Subject:
   ) -> None:
     self.activations = tuple(activations)
     with precision.float64():
-      self.params = float64_copy(params)
-      self.args = float64_batch(batch), float64_copy(l2), float64_copy(masks)
+      self.params = cast(params)
+      self.args: tuple[objective.Batch, objective.L2, objective.Masks] = cast(
+        (batch, l2, masks)
+      )
     self._found: dict[float, mlp.Params] = {}
 
   def numeric(self, step: float) -> mlp.Params:

@@ -31,15 +31,19 @@ L2 = float | objective.L2
 _CHUNK_ELEMENTS = 1 << 17
 
 
-def float64_copy(tree: Any) -> Any:
-  """Copies of all arrays, in float64; for use in a float64 scope."""
-  return jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), tree)
+def cast(tree: Any, dtype: Any = np.float64) -> Any:
+  """Copies of all arrays, those of floating types in dtype.
 
+  For float64 in a float64 scope.
+  """
 
-def float64_batch(batch: objective.Batch) -> objective.Batch:
-  """A copy in float64, but for the labels; for use in a float64 scope."""
-  labels = jnp.asarray(np.asarray(batch.labels))
-  return float64_copy(batch)._replace(labels=labels)
+  def copy(x: Any) -> Any:
+    x = np.asarray(x)
+    return jnp.asarray(
+      x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None
+    )
+
+  return jax.tree.map(copy, tree)
 
 
 def require_network(
@@ -145,7 +149,8 @@ def _pairs(
   )
 
 
-def _layer_change(
+@functools.partial(jax.jit, static_argnames=("activations", "layer"))
+def _change(
   at: _Point,
   activations: tuple[mlp.Activation, ...],
   layer: int,
@@ -154,13 +159,8 @@ def _layer_change(
 ) -> Float[Array, "F1 J"]:
   """Loss after the first move less that after the second, data term only.
 
-  Args:
-    at: The network at the point.
-    activations: The activations, one per hidden layer.
-    layer: The layer whose entries move.
-    moves: What is added to each of w's entries and, in the last row, to b's:
-      b is the weight of one more input that is always 1.
-    pairs: The pairs of this layer.
+  The moves are added to each of the layer's w and, in the last row, b: that is
+  the weight of one more input that is always 1.
   """
   batch = at.batch
   # An example's share of the mean, as in the objective.
@@ -204,41 +204,27 @@ def _forward(
   return each.sum(), residuals.inputs
 
 
-@functools.partial(jax.jit, static_argnames="activations")
 def _changes(
-  at: _Point,
-  activations: tuple[mlp.Activation, ...],
-  moves: tuple[Float[Array, "S _ _"], ...],
-  pairs: tuple[_Pairs, ...],
-) -> tuple[Float[Array, "_ _"], ...]:
-  """How the data term changes with the moves of each layer's entries."""
-  return tuple(
-    _layer_change(at, activations, layer, moves[layer], some)
-    for layer, some in enumerate(pairs)
-  )
-
-
-def _data_changes(
   params: mlp.Params,
   activations: tuple[mlp.Activation, ...],
   batch: objective.Batch,
   masks: objective.Masks,
   moves: tuple[Float[Array, "S _ _"], ...],
 ) -> list[Float[np.ndarray, "_ _"]]:
-  """`_changes`, all NaN if an example's loss is not finite."""
+  """`_change` of each layer, all NaN if an example's loss is not finite."""
   loss, inputs = _forward(params, activations, batch, masks)
   if not math.isfinite(float(loss)):
     return [np.full(move.shape[1:], np.nan) for move in moves]
+  at = _Point(params, inputs, batch, masks)
   weights = np.asarray(batch.weights)
-  pairs = []
+  changes = []
   for layer, move in enumerate(moves):
     widest = max(p.b.shape[0] for p in params[layer:])
     size = _CHUNK_ELEMENTS // (move.shape[0] * move.shape[2] * widest)
     a = np.asarray(_with_one(inputs[layer]))
-    pairs.append(_pairs(a, weights, max(1, size)))
-  at = _Point(params, inputs, batch, masks)
-  changes = _changes(at, activations, moves, tuple(pairs))
-  return [np.asarray(change) for change in changes]
+    pairs = _pairs(a, weights, max(1, size))
+    changes.append(np.asarray(_change(at, activations, layer, move, pairs)))
+  return changes
 
 
 def rank_one_numeric_gradient(
@@ -291,12 +277,8 @@ def rank_one_numeric_gradient(
     moves = tuple(
       jnp.asarray(np.stack([u, -d])) for u, d in zip(up, down, strict=True)
     )
-    changes = _data_changes(
-      float64_copy(params),
-      tuple(activations),
-      float64_batch(batch),
-      float64_copy(masks),
-      moves,
+    changes = _changes(
+      cast(params), tuple(activations), cast(batch), cast(masks), moves
     )
   strength = 0.0 if l2 is None else float(l2)
   grads: list[Any] = []
