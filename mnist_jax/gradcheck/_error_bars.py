@@ -86,7 +86,7 @@ def _extrapolated(
     with np.errstate(invalid="ignore", over="ignore"):
       change = differences[k + 1] - differences[k]
       value = differences[k + 1] + change / (gain - 1)
-    yield value, np.hypot(gain * unit / fine, unit / coarse) / (gain - 1)
+    yield value, np.hypot(gain * (unit / fine), unit / coarse) / (gain - 1)
 
 
 def best_pair(

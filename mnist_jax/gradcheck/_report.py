@@ -163,6 +163,8 @@ def plain(value: Any) -> Any:
     return {key: plain(item) for key, item in value.items()}
   if isinstance(value, list | tuple):
     return [plain(item) for item in value]
+  if isinstance(value, enum.Enum):
+    return value.value
   if isinstance(value, float) and not math.isfinite(value):
     return str(value)
   return value
