@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Real
+from scipy import stats
 
 from mnist_jax import plotting
 from mnist_jax.gradcheck import RECHECK, VERY_SATISFYING
@@ -30,10 +31,6 @@ def _marks(ax: Any, lowest: float) -> None:
     across = ax.get_yaxis_transform()  # x in parts of the axes
     look = {"fontsize": 8, "color": "#555555", "va": "bottom"}
     ax.text(0.01, value, text, transform=across, **look)
-
-
-def _geometric(y: Float[np.ndarray, "S K"]) -> Float[np.ndarray, " K"]:
-  return np.exp(np.log(y).mean(axis=0))
 
 
 def _band(
@@ -64,7 +61,7 @@ def _step_line(
   """One method's line, its fit and its valley; c of its rounding floor c/h."""
   good = np.isfinite(y).all(axis=0) & (y > 0).all(axis=0)
   x, y = steps[good], y[:, good]
-  mean, look = _geometric(y), plotting.series(index)
+  mean, look = stats.gmean(y), plotting.series(index)
   best = int(np.argmin(mean))
   label = f"{name}: slope {slope[0].estimate:.3f}, valley at h = {x[best]:.0e}"
   ax.plot(x, mean, label=label, **look)
@@ -131,12 +128,6 @@ def error_vs_step(
   return figure
 
 
-def _relative(given: np.ndarray, numeric: np.ndarray) -> np.ndarray:
-  """|given - numeric| in parts of the tensor's largest entry."""
-  largest = max(np.abs(numeric).max(), np.abs(given).max()) or 1.0
-  return np.abs(given - numeric) / largest
-
-
 def residual_map(
   names: Sequence[str],
   given: Sequence[Float[np.ndarray, "..."]],
@@ -159,7 +150,8 @@ def residual_map(
   for ax, name, a, b, tile in zip(
     axes[0], names, given, numeric, tiled, strict=True
   ):
-    error = _relative(np.asarray(a), np.asarray(b))
+    a, b = np.asarray(a), np.asarray(b)
+    error = np.abs(a - b) / (max(np.abs(a).max(), np.abs(b).max()) or 1.0)
     worst = float(np.nanmax(error)) if np.isfinite(error).any() else math.nan
     if tile:
       columns = math.ceil(math.sqrt(error.shape[1]))
@@ -207,7 +199,7 @@ def distances(
   _marks(ax, 1e-13)
   for i, (name, y) in enumerate(lines.items()):
     look = plotting.series(i)
-    ax.plot(x, _geometric(y), label=name, **look)
+    ax.plot(x, stats.gmean(y), label=name, **look)
     _band(ax, x, y, look)
   ax.set_xticks([float(v) for v in x], [f"{v:g}" for v in x])
   ax.set(xlabel=label, ylabel="distance")

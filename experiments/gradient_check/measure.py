@@ -25,6 +25,7 @@ from mnist_jax.training import gradient_checks, loop
 
 PLAIN_STEP = 1e-5  # near the valley of the two-sided difference in float64
 WIDTH = 16  # units of every hidden layer of the depth study
+_L2, _RATE = 0.001, 0.2  # of the runs in training
 _PER_TENSOR = 24  # coordinates of the step study
 LATE_FAULT = "dz1_saturated"  # no mistake until pre-activations are large
 NO_L2 = "l2_missing"
@@ -106,11 +107,10 @@ def error_against_step(
 
 def distances_by_tensor(a: mlp.Params, b: mlp.Params) -> dict[str, float]:
   """The distance in each tensor by path, and in "all"."""
-  flat, _ = jax.tree_util.tree_flatten_with_path(a)
-  found = {"all": gradcheck.distance(a, b)}
-  for (path, x), y in zip(flat, jax.tree.leaves(b), strict=True):
-    found[jax.tree_util.keystr(path)] = gradcheck.distance(x, y)
-  return found
+  paths = flatten(a, "gradient")[0].paths
+  tensors = map(gradcheck.distance, jax.tree.leaves(a), jax.tree.leaves(b))
+  found = dict(zip(paths, tensors, strict=True))
+  return {"all": gradcheck.distance(a, b)} | found
 
 
 def distance_at_depth(
@@ -177,19 +177,15 @@ def _moment(
 def distances_in_training(
   config: loop.TrainConfig,
   dataset: data.Dataset,
+  batch: objective.Batch,
   epochs: Sequence[int],
   seed: int,
-  *,
-  learning_rate: float,
-  l2: float,
-  batch_size: int,
 ) -> Iterator[dict[str, Any]]:
-  """Trains one run, and checks its gradient after each of `epochs`.
+  """Trains one run, and checks its gradient on a batch after each of `epochs`.
 
   Args:
     dataset: on the device.
     epochs: rising; 0 is before the first update.
-    batch_size: of the checks.
 
   Yields:
     For each moment the verdict, the plain distances (step 1e-5) in total and
@@ -198,25 +194,11 @@ def distances_in_training(
     the distance, whether it is a mistake here, and, at the first and the last
     moment, whether it was caught.
   """
-  batch = draw_batch(dataset.train, batch_size, seed)
-  run = loop.params_at(
-    config, learning_rate, dataset.train, seed, epochs, l2=l2
-  )
+  names, l2 = config.activations, jnp.float32(_L2)
+  run = loop.params_at(config, _RATE, dataset.train, seed, epochs, l2=_L2)
   for epoch, params in run:
     ends = epoch in (epochs[0], epochs[-1])
-    yield _moment(
-      config.activations, params, batch, jnp.float32(l2), epoch, ends
-    )
-
-
-def _refused(
-  params: mlp.Params, names: tuple[mlp.Activation, ...], batch: objective.Batch
-) -> bool:
-  try:
-    check.check_network(params, names, batch, dropout_rate=0.5)
-  except InputError:
-    return True
-  return False
+    yield _moment(names, params, batch, l2, epoch, ends)
 
 
 def dropout_and_training_facts(
@@ -240,6 +222,11 @@ def dropout_and_training_facts(
   plan = loop.plan_epoch(
     config, seed, 0, len(part.labels), rates, int(state.step)
   )
+  refused = False
+  try:
+    check.check_network(state.params, names, batch, dropout_rate=0.5)
+  except InputError:
+    refused = True
   gradient_checks.check_epoch(config, state, part, plan, hparams, 4)
   checked, _ = loop.train_epoch(config, state, part, plan, hparams)
   state = loop.init_state(config, seed)
@@ -248,9 +235,7 @@ def dropout_and_training_facts(
     lambda a, b: bool(np.array_equal(a, b)), checked.params, alone.params
   )
   return {
-    "dropout without frozen masks is refused": _refused(
-      state.params, names, batch
-    ),
+    "dropout without frozen masks is refused": refused,
     "right under frozen masks": (
       terms["dropout"].hand.verdict is gradcheck.Verdict.CORRECT
     ),

@@ -27,7 +27,7 @@ from mnist_jax.stats import verdicts
 
 DEPTH_BATCH = 16
 ACTIVATIONS = ("tanh", "sigmoid")  # of the networks of G3
-L2, RATE, BATCH = 0.001, 0.2, 32  # of the checks in training
+BATCH = 32  # of the checks in training
 
 OPTIONS = (
   study.Option("seeds", 2, 30, "networks, batches and runs"),
@@ -58,13 +58,7 @@ def _of_seed(
     ).items()
   }
   checked = measures.distances_in_training(
-    config,
-    on_device,
-    moments(values),
-    seed,
-    learning_rate=RATE,
-    l2=L2,
-    batch_size=BATCH,
+    config, on_device, batch, moments(values), seed
   )
   return [{"errors": errors, "training": list(checked)}]
 

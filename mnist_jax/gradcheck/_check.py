@@ -84,7 +84,8 @@ def check(
       sampled check.
     seed: The seed of the sample and the directions, not negative.
     chunk_size: The number of moved copies of params held at once, which bounds
-      the memory; by default one on a CPU, else as many as fit 16 MiB.
+      the memory; by default one on a CPU, else as many as fit 16 MiB, at most
+      128.
     worst: The number of entries listed in the report.
 
   Returns:
@@ -233,15 +234,10 @@ def assert_gradients(
   grads: PyTree | Callable[..., PyTree],
   **keywords: Any,
 ) -> None:
-  """Passes if `check` says correct; else fails with its report as message.
-
-  Args:
-    loss_fn, params, grads: The loss, the point and the gradient, as for
-      `check`.
-    keywords: The other arguments of `check`.
+  """Passes if `check` of these arguments says correct.
 
   Raises:
-    AssertionError: The verdict is any other.
+    AssertionError: The verdict is any other; the message is the report.
     GradcheckError: As `check`.
   """
   report = check(loss_fn, params, grads, **keywords)

@@ -24,19 +24,14 @@ _LONGEST_LIST = 4
 
 @dataclasses.dataclass(frozen=True)
 class Cause:
-  """One explanation of a tensor's residual.
+  """One explanation of a tensor's residual."""
 
-  Attributes:
-    kind: The kind of mistake: "candidate", "dropped", "sign", "factor", "l2",
-      "data factor", "parameter", "transposed", "flipped", "shifted", "swapped",
-      "localised", "factor per index", "precision" or "offset".
-    text: A part of a sentence.
-    factor: The number found, where there is one.
-  """
-
+  # "candidate", "dropped", "sign", "factor", "l2", "data factor", "parameter",
+  # "transposed", "flipped", "shifted", "swapped", "localised", "factor per
+  # index", "precision" or "offset".
   kind: str
-  text: str
-  factor: float | None = None
+  text: str  # a part of a sentence
+  factor: float | None = None  # the number found, where there is one
 
 
 class Guess(NamedTuple):

@@ -95,42 +95,27 @@ class TensorReport:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """The outcome of one check.
-
-  Attributes:
-    verdict, reason: What came out and why, in a sentence.
-    distance: The chapter's diff over all coordinates looked at, with the best
-      numeric estimate of each; in [0, 1].
-    resolution: The distance that rounding and truncation alone may cause.
-    by_step: Pairs (h, diff) with the plain differences of each step.
-    method: The formula, "two_sided" or "one_sided".
-    loss: The loss at params.
-    noise: The standard deviation of the loss's rounding noise.
-    precision: The type in which the loss was computed, in effect.
-    tensors: What was found in each leaf.
-    worst: The entries furthest outside their bars, in that order.
-    kinks: The first few entries at a kink.
-    coverage: What was looked at and what was not, in a sentence.
-    checked, total: How many coordinates were looked at, and are there.
-    directions: How many random directions were evaluated.
-  """
+  """The outcome of one check; distances are over all coordinates looked at."""
 
   verdict: Verdict
-  reason: str
+  reason: str  # in a sentence
+  # The chapter's diff, in [0, 1], with the best numeric estimate of each entry,
+  # and what rounding and truncation alone may make of it.
   distance: float = math.nan
   resolution: float = math.nan
+  # Pairs (h, diff) with the plain differences of each step, and their formula.
   by_step: tuple[tuple[float, float], ...] = ()
   method: str = "two_sided"
-  loss: float = math.nan
-  noise: float = math.nan
-  precision: str = "float64"
+  loss: float = math.nan  # at params
+  noise: float = math.nan  # a standard deviation, of the loss's rounding
+  precision: str = "float64"  # in which the loss was computed, in effect
   tensors: tuple[TensorReport, ...] = ()
-  worst: tuple[Entry, ...] = ()
-  kinks: tuple[Entry, ...] = ()
-  coverage: str = "nothing was compared"
-  checked: int = 0
-  total: int = 0
-  directions: int = 0
+  worst: tuple[Entry, ...] = ()  # furthest outside their bars, in that order
+  kinks: tuple[Entry, ...] = ()  # the first few
+  coverage: str = "nothing was compared"  # what was looked at, in a sentence
+  checked: int = 0  # coordinates looked at
+  total: int = 0  # coordinates that are there
+  directions: int = 0  # random ones that were evaluated
 
   @property
   def wrong_tensors(self) -> tuple[str, ...]:

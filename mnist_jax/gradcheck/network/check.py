@@ -28,18 +28,11 @@ from mnist_jax.runtime.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class TermReport:
-  """One term of the objective, three ways.
+  """One term of the objective, three ways."""
 
-  Attributes:
-    hand: The gradient under test against the numeric one.
-    autodiff: The gradient of `jax.grad` against the numeric one.
-    between: The chapter's diff of those two gradients, in [0, 1]; 0 if both
-      are 0.
-  """
-
-  hand: gradcheck.Report
-  autodiff: gradcheck.Report
-  between: float
+  hand: gradcheck.Report  # the gradient under test against the numeric one
+  autodiff: gradcheck.Report  # that of `jax.grad` against the numeric one
+  between: float  # the chapter's diff of those two, in [0, 1]; 0 if both are 0
 
   def to_dict(self) -> dict[str, Any]:
     """All of it in lists, strings and numbers that JSON can hold."""
@@ -161,11 +154,8 @@ def check_network(
 class Subject:
   """One network at one point, whose numeric gradient is found once.
 
-  Any number of gradients can be held against it.
-
-  Args:
-    params, activations, batch, l2, masks: The network and what it is given, as
-      for `rank_one_numeric_gradient`.
+  Any number of gradients can be held against it. The network and what it is
+  given are as for `rank_one_numeric_gradient`.
   """
 
   def __init__(
@@ -213,11 +203,9 @@ class Subject:
   def check(
     self, gradient: mlp.Params | Callable[..., mlp.Params], **options: Any
   ) -> gradcheck.Report:
-    """`gradcheck.check` of a gradient, of every parameter.
+    """`gradcheck.check` of a gradient, of every parameter, with its options.
 
-    Args:
-      gradient: A pytree like params, or (params, batch, l2, masks) -> one.
-      options: Options of `gradcheck.check`: steps, candidates, seed, worst.
+    The gradient is a pytree like params, or (params, batch, l2, masks) -> one.
 
     Raises:
       GradcheckError: As `gradcheck.check`.
