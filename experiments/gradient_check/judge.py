@@ -73,38 +73,35 @@ def _of_steps(errors: Errors) -> list[Question]:
   questions = [
     Question(
       "G1",
-      f"{method.replace('_', '-')} slope",
-      f"error of the {method.replace('_', '-')} difference ~ h^{order}, "
-      "float64",
-      fitted["float64", method][0],
+      f"{name} slope",
+      f"error of the {name} difference ~ h^{order}, float64",
+      fitted["float64", name.replace("-", "_")][0],
       "same",
       order,
       SLOPE_MARGIN,
     )
-    for method, order in (("one_sided", 1.0), ("two_sided", 2.0))
+    for name, order in (("one-sided", 1.0), ("two-sided", 2.0))
   ]
   for dtype in ("float64", "float32"):
-    least, valley = {}, {}
-    for method in ("one_sided", "two_sided"):
-      y = np.nan_to_num(errors[dtype, method], nan=np.inf)
-      least[method] = np.log10(y.min(axis=1))
-      valley[method] = np.log10(STEPS[y.argmin(axis=1)])
+    both = [errors[dtype, method] for method in ("one_sided", "two_sided")]
+    y = np.nan_to_num(both, nan=np.inf)
+    least = np.log10(y.min(axis=2))
+    valley = np.log10(STEPS[y.argmin(axis=2)])
+    places = [f"10^{mean:.2f}" for mean in valley.mean(axis=1)]
     questions += [
       Question(
         "G1",
         f"best two-sided better, {dtype}",
         "log10 of the smallest error over h, two-sided less one-sided",
-        paired_difference(least["two_sided"], least["one_sided"], seed=0),
+        paired_difference(least[1], least[0], seed=0),
         "less",
       ),
       Question(
         "G1",
         f"valley, {dtype}",
         "log10 h of the smallest error, two-sided less one-sided",
-        paired_difference(valley["two_sided"], valley["one_sided"], seed=0),
-        note="valleys at 10^"
-        + " and 10^".join(f"{v.mean():.2f}" for v in valley.values())
-        + " (one-, two-sided)",
+        paired_difference(valley[1], valley[0], seed=0),
+        note=f"valleys at {' and '.join(places)} (one-, two-sided)",
       ),
     ]
   return questions

@@ -29,13 +29,9 @@ class Setting(NamedTuple):
     return f"{self.dtype}, {step}"
 
 
-SETTINGS = tuple(
-  Setting(dtype, eps)
-  for dtype, steps in (
-    ("float32", (None,)),
-    ("float64", (None, 1e-2, 1e-3, 1e-6)),
-  )
-  for eps in steps
+SETTINGS = (
+  Setting("float32", None),
+  *(Setting("float64", eps) for eps in (None, 1e-2, 1e-3, 1e-6)),
 )
 
 
@@ -69,31 +65,22 @@ class Peer:
 
   def rejections(self, given: mlp.Params) -> dict[str, bool]:
     """By setting, whether check_grads calls the gradient wrong."""
-    found = {}
-    for dtype in dict.fromkeys(setting.dtype for setting in SETTINGS):
-      wide = dtype == "float64"
-      with precision.float64() if wide else contextlib.nullcontext():
-        params, grads, args = differences.cast(
-          (self._subject.params, given, self._subject.args), dtype
-        )
-        for setting in SETTINGS:
-          if setting.dtype == dtype:
-            found[str(setting)] = self._rejects(
-              params, grads, args, setting.eps
-            )
-    return found
+    return {str(each): self._rejects(given, each) for each in SETTINGS}
 
-  def _rejects(
-    self, params: Any, given: Any, args: Any, eps: float | None
-  ) -> bool:
-    try:
-      check_grads(
-        lambda p: self._loss(p, given, args),
-        (params,),
-        order=1,
-        modes=("rev",),
-        eps=eps,
+  def _rejects(self, given: mlp.Params, setting: Setting) -> bool:
+    wide = setting.dtype == "float64"
+    with precision.float64() if wide else contextlib.nullcontext():
+      params, grads, args = differences.cast(
+        (self._subject.params, given, self._subject.args), setting.dtype
       )
-    except AssertionError:
-      return True
+      try:
+        check_grads(
+          lambda p: self._loss(p, grads, args),
+          (params,),
+          order=1,
+          modes=("rev",),
+          eps=setting.eps,
+        )
+      except AssertionError:
+        return True
     return False

@@ -36,24 +36,17 @@ _DIFFERENT = 1e-12
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-  """One mistake.
-
-  Attributes:
-    name: The name, such as "dw2_sign".
-    text: What is computed instead, in the chapter's symbols.
-    formulas: The backward with it.
-    cause: A regular expression that the right diagnosis matches; "" where two
-      arrays and the knowledge of the network cannot tell it, so that naming
-      any cause would be a guess.
-    modelled: Whether only who knows the network's formulas can tell it: the
-      catalogue serves as the list of candidates to compare with.
-  """
+  """One mistake."""
 
   name: str
-  text: str
-  formulas: Formulas
+  text: str  # what is computed instead, in the chapter's symbols
+  formulas: Formulas  # the backward with it
+  # A regular expression that the right diagnosis matches; "" where two arrays
+  # and the knowledge of the network cannot tell it: any cause were a guess.
   cause: str
-  modelled: bool = False
+  # Whether only who knows the network's formulas can tell it: the catalogue
+  # serves as the list of candidates to compare with.
+  modelled: bool
 
   def value_and_grad(
     self, activations: Sequence[mlp.Activation]
@@ -69,20 +62,15 @@ class Fault:
 
     That is in the wrong layer nearest to the output: what is behind it is
     computed from what is wrong already. Each of its wrong tensors must name
-    the cause, or none if none can be told.
-
-    Args:
-      report: What the check says of the gradient with this mistake.
-      candidates: Whether being in a list of known mistakes counts.
+    the cause, or none if none can be told; `candidates` is whether being in a
+    list of known mistakes counts.
     """
-    layers = [path.partition(".")[0] for path in report.wrong_tensors]
-    if not layers:
-      return False
-    nearest = max(layers, key=lambda layer: int(layer.strip("[]")))
-    return all(
-      self._names(t, candidates)
-      for t in report.tensors
-      if t.path in report.wrong_tensors and t.path.startswith(nearest)
+    wrong = [t for t in report.tensors if t.path in report.wrong_tensors]
+    layers = [int(t.path.strip("[").partition("]")[0]) for t in wrong]
+    return bool(wrong) and all(
+      self._names(tensor, candidates)
+      for tensor, layer in zip(wrong, layers, strict=True)
+      if layer == max(layers)
     )
 
   def _names(self, tensor: TensorReport, candidates: bool) -> bool:
