@@ -81,7 +81,7 @@ def _step_line(
   ax.plot(x[best], mean[best], "o", ms=13, mfc="none", mec="black", zorder=5)
   # Where rounding rules the error is c / h; near 1 it is as large as it gets.
   small = (x < x[best] / 10) & (mean < 0.1)
-  return float(np.exp(np.log(mean * x)[small].mean())) if small.any() else 0.0
+  return float(stats.gmean((mean * x)[small])) if small.any() else 0.0
 
 
 def error_vs_step(
@@ -116,8 +116,7 @@ def error_vs_step(
       linestyle=(0, (1, 2)),
       label=f"rounding floor {floor:.0e} / h",
     )
-    ax.set_xlabel("step h")
-    ax.set_title(f"losses computed in {dtype}")
+    ax.set(xlabel="step h", title=f"losses computed in {dtype}")
     _legend_below(ax, 1)
   axes[0, 0].set_ylabel("distance to the exact gradient")
   seeds = len(next(iter(errors.values())))

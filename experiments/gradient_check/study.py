@@ -86,20 +86,22 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> judge.Measurements:
     },
     "seeds",
   )
-  by_depth: dict[str, Any] = {}
-  for activation in ACTIVATIONS:
-    found = lab.collect(
-      {
-        f"{depth} layers, {activation}, {values.seeds} seeds": (
-          functools.partial(_of_depth, lab, activation, depth, values)
-        )
-        for depth in values.depths
-      },
-      "depths",
-    )
-    for what in found[0]:
-      rows = np.array([record[what] for record in found])
-      by_depth[f"{what}, {activation}"] = rows.reshape(-1, values.seeds).T
+  found = lab.collect(
+    {
+      f"{depth} layers, {activation}, {values.seeds} seeds": functools.partial(
+        _of_depth, lab, activation, depth, values
+      )
+      for activation in ACTIVATIONS
+      for depth in values.depths
+    },
+    "depths",
+  )
+  shape = len(ACTIVATIONS), len(values.depths), values.seeds
+  by_depth = {
+    f"{what}, {activation}": np.reshape([r[what] for r in found], shape)[i].T
+    for i, activation in enumerate(ACTIVATIONS)
+    for what in found[0]
+  }
   return judge.Measurements(
     {
       tuple(key.split(", ")): np.array([r["errors"][key] for r in by_seed])

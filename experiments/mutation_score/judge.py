@@ -7,11 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_jax import plotting
-from mnist_jax.stats.effects import (
-  mean_interval,
-  paired_difference,
-  wilson_interval,
-)
+from mnist_jax.stats import effects
 from mnist_jax.stats.verdicts import Question
 
 Record = dict[str, Any]
@@ -29,7 +25,7 @@ def _table(records: Sequence[Record]) -> pd.DataFrame:
 def rate(holds: pd.Series) -> Record:
   """How many times it holds, with Wilson's 95 % interval."""
   count = int(holds.sum())
-  effect = wilson_interval(count, len(holds))
+  effect = effects.wilson_interval(count, len(holds))
   return {
     "count": count,
     "of": len(holds),
@@ -124,7 +120,7 @@ def questions(
     return some.groupby("seed", sort=False)[mark].mean().to_numpy(float)
 
   def above(name: str, text: str, values: np.ndarray, target: float) -> Any:
-    effect = mean_interval(values, seed=0)
+    effect = effects.mean_interval(values, seed=0)
     return Question("G4", name, text, effect, "greater", target)
 
   caught = fractions(table, "caught")
@@ -148,7 +144,7 @@ def questions(
       "G4",
       "false alarms",
       "fraction of correct networks called wrong",
-      mean_interval(alarms, seed=0),
+      effects.mean_interval(alarms, seed=0),
       "less",
       FALSE_ALARMS,
     ),
@@ -156,13 +152,13 @@ def questions(
       "G4",
       "more found than by check_grads",
       "found by ours less found by check_grads with its best step",
-      paired_difference(caught, fractions(table, peer), seed=0),
+      effects.paired_difference(caught, fractions(table, peer), seed=0),
     ),
     Question(
       "G4",
       "fewer false alarms than check_grads",
       "false alarms of ours less those of check_grads with its best step",
-      paired_difference(alarms, peer_alarms, seed=0),
+      effects.paired_difference(alarms, peer_alarms, seed=0),
       "less",
     ),
   ]

@@ -67,11 +67,10 @@ class Evidence:
     return int(misses.sum()) <= allowed
 
   @property
-  def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  def tables(self) -> tuple[np.ndarray, ...]:
     """Given and numeric entries and bars in the tensor's shape, if whole."""
-    given, numeric, bar = self.given, self.numeric, self.bar
-    shape = self.shape
-    return given.reshape(shape), numeric.reshape(shape), bar.reshape(shape)
+    vectors = self.given, self.numeric, self.bar
+    return tuple(vector.reshape(self.shape) for vector in vectors)
 
   @property
   def live(self) -> int:
@@ -243,10 +242,7 @@ def _swapped(evidence: Evidence) -> Iterator[Guess]:
 
 def _part(evidence: Evidence, axis: int, index: int) -> str:
   """What is wrong with one slice; "" if nothing simple."""
-  given, numeric, bar = (
-    np.moveaxis(a.reshape((*evidence.shape, 1)), axis, 0)
-    for a in (evidence.given, evidence.numeric, evidence.bar)
-  )
+  given, numeric, bar = (np.moveaxis(a, axis, 0) for a in evidence.tables)
   if not given[index].any():
     return "zero there"
   c, error = _slope(given[index], numeric[index], bar[index])

@@ -20,12 +20,7 @@ import jax
 import numpy as np
 
 from mnist_jax.gradcheck._report import Report, TensorReport
-from mnist_jax.gradcheck.faults import terms
-from mnist_jax.gradcheck.faults.backward import (
-  Formulas,
-  altered,
-  make_value_and_grad,
-)
+from mnist_jax.gradcheck.faults import backward, terms
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime.errors import InputError
 
@@ -40,7 +35,7 @@ class Fault:
 
   name: str
   text: str  # what is computed instead, in the chapter's symbols
-  formulas: Formulas  # the backward with it
+  formulas: backward.Formulas  # the backward with it
   # A regular expression that the right diagnosis matches; "" where two arrays
   # and the knowledge of the network cannot tell it: any cause were a guess.
   cause: str
@@ -104,7 +99,7 @@ def _groups(activations: tuple[mlp.Activation, ...]) -> Iterator[_Group]:
   yield "all", "the gradient", "result", None, terms.GRADIENT
 
 
-_value_and_grad = functools.lru_cache(maxsize=512)(make_value_and_grad)
+_value_and_grad = functools.lru_cache(maxsize=512)(backward.make_value_and_grad)
 
 
 def catalogue(activations: Sequence[mlp.Activation]) -> dict[str, Fault]:
@@ -128,7 +123,7 @@ def _catalogue(activations: tuple[mlp.Activation, ...]) -> dict[str, Fault]:
       faults[name] = Fault(
         name,
         f"{equals} {row.text.format(left, j=j, k=j + 1)}",
-        altered(site, row.change, layer),
+        backward.altered(site, row.change, layer),
         rf"^{name}: " if modelled else row.cause,
         modelled,
       )

@@ -16,11 +16,6 @@ import numpy as np
 from mnist_jax import gradcheck
 from mnist_jax.gradcheck._report import plain
 from mnist_jax.gradcheck.network import differences
-from mnist_jax.gradcheck.network.differences import (
-  L2,
-  cast,
-  rank_one_numeric_gradient,
-)
 from mnist_jax.model import losses, mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError
@@ -60,13 +55,14 @@ def _penalty(params: mlp.Params, l2: objective.Scalar) -> objective.Scalar:
   return l2 * losses.l2_penalty([layer.w for layer in params])
 
 
+_Args = tuple[objective.Batch, Any, objective.Masks]
+
+
 def _terms(
-  batch: objective.Batch, l2: L2, masks: objective.Masks
-) -> dict[str, tuple[objective.Batch, L2, objective.Masks]]:
+  batch: objective.Batch, l2: differences.L2, masks: objective.Masks
+) -> dict[str, _Args]:
   """The objective's arguments that leave one term, or all."""
-  terms: dict[str, tuple[objective.Batch, L2, objective.Masks]] = {
-    "data": (batch, None, None)
-  }
+  terms: dict[str, _Args] = {"data": (batch, None, None)}
   if l2 is not None:
     # With nothing but padding the data term is exactly 0.
     empty = batch._replace(weights=jnp.zeros_like(batch.weights))
@@ -82,7 +78,7 @@ def check_network(
   params: mlp.Params,
   activations: Sequence[mlp.Activation],
   batch: objective.Batch,
-  l2: L2 = None,
+  l2: differences.L2 = None,
   masks: objective.Masks = None,
   *,
   value_and_grad: objective.ValueAndGrad | None = None,
@@ -163,15 +159,13 @@ class Subject:
     params: mlp.Params,
     activations: Sequence[mlp.Activation],
     batch: objective.Batch,
-    l2: L2 = None,
+    l2: differences.L2 = None,
     masks: objective.Masks = None,
   ) -> None:
     self.activations = tuple(activations)
     with precision.float64():
-      self.params = cast(params)
-      self.args: tuple[objective.Batch, objective.L2, objective.Masks] = cast(
-        (batch, l2, masks)
-      )
+      self.params = differences.cast(params)
+      self.args: _Args = differences.cast((batch, l2, masks))
     self._found: dict[float, mlp.Params] = {}
 
   def numeric(self, step: float) -> mlp.Params:
@@ -180,20 +174,20 @@ class Subject:
     Raises:
       InputError: The step is not positive.
     """
-    if step not in self._found:
-      self._found[step] = rank_one_numeric_gradient(
-        self.params, self.activations, *self.args, step
-      )
-    return self._found[step]
+    return self._numeric(self.params, step)
 
-  def _numeric_at(self, params: mlp.Params, step: float) -> mlp.Params:
+  def _numeric(self, params: mlp.Params, step: float) -> mlp.Params:
     """For `gradcheck.check`, which also looks beside this point."""
-    pairs = zip(
-      jax.tree.leaves(params), jax.tree.leaves(self.params), strict=True
+    same = jax.tree.map(np.array_equal, params, self.params)
+    here = all(jax.tree.leaves(same))
+    if here and step in self._found:
+      return self._found[step]
+    numeric = differences.rank_one_numeric_gradient(
+      params, self.activations, *self.args, step
     )
-    if all(np.array_equal(a, b) for a, b in pairs):
-      return self.numeric(step)
-    return rank_one_numeric_gradient(params, self.activations, *self.args, step)
+    if here:
+      self._found[step] = numeric
+    return numeric
 
   def gradient(self, value_and_grad: objective.ValueAndGrad) -> mlp.Params:
     """The gradient that it gives here, like params, in float64."""
@@ -218,7 +212,7 @@ class Subject:
       self.params,
       gradient,
       args=self.args,
-      numeric_fn=self._numeric_at,
+      numeric_fn=self._numeric,
       # m of the mean: padding does not count.
       batch_size=int(np.count_nonzero(batch.weights)),
       **options,
