@@ -188,11 +188,10 @@ def _scatter(
   Between the smallest steps a smooth function's differences change by noise
   alone, which tells of lines that are noisier than the others.
   """
-  spreads = []
-  for k in range(max(0, len(steps) - 5), len(steps) - 1):
-    scale = np.hypot(1 / steps[k], 1 / steps[k + 1]) / 2**0.5
-    with np.errstate(invalid="ignore"):
-      spreads.append(np.abs(differences[k] - differences[k + 1]) / scale)
+  inverse = 1 / np.array(steps[-5:])[:, None]
+  with np.errstate(invalid="ignore"):
+    changes = np.diff(differences[-5:], axis=0)
+    spreads = changes / (np.hypot(inverse[:-1], inverse[1:]) / 2**0.5)
   return np.nan_to_num(np.sqrt(np.mean(np.square(spreads), axis=0)), posinf=0.0)
 
 

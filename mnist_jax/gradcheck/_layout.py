@@ -32,10 +32,8 @@ class Layout(NamedTuple):
 
   def slices(self) -> list[slice]:
     """The part of theta that is each leaf's."""
-    ends = np.cumsum((0, *self.sizes))
-    return [
-      slice(int(start), int(stop)) for start, stop in itertools.pairwise(ends)
-    ]
+    ends = np.cumsum((0, *self.sizes)).tolist()
+    return list(itertools.starmap(slice, itertools.pairwise(ends)))
 
   def unflatten(self, theta: Any) -> PyTree:
     """The pytree whose leaves are the parts of theta, [P] or [..., P]."""

@@ -118,35 +118,22 @@ def _moved_logits(
   return mlp.forward(params[after + 1 :], activations[after + 1 :], a, rest)[0]
 
 
-class _Pairs(NamedTuple):
-  """The (example, input) pairs of a layer through which the loss can change.
-
-  Where an input or an example's share is 0, no weight of it is felt. Padded
-  with zeros to the number of all pairs, so that any data is one program.
-  """
-
-  examples: Int[Array, "chunks K"]
-  inputs: Int[Array, "chunks K"]
-  used: Int[Array, ""]
-
-
 def _pairs(
   a: Float[np.ndarray, "B F1"], weights: Float[np.ndarray, " B"], size: int
-) -> _Pairs:
-  """The pairs, in chunks of at most `size`; by input, so that neighbours add
-  to the same row of the result."""
+) -> tuple[Int[Array, "2 chunks K"], Int[Array, ""]]:
+  """The pairs (input, example) through which the loss can change; their number.
+
+  Where an input or an example's share is 0, no weight of it is felt. In chunks
+  of at most `size`; by input, so that neighbours add to the same row of the
+  result. Padded with zeros to the number of all pairs, so that any data is one
+  program.
+  """
   size = min(size, a.size)
-  inputs, examples = np.nonzero(((a != 0) & (weights[:, None] != 0)).T)
-  used = inputs.size
-  missing = -(-a.size // size) * size - used
-
-  def chunked(index: np.ndarray) -> Array:
-    whole = np.pad(index.astype(np.int32), (0, missing))
-    return jnp.asarray(whole.reshape(-1, size))
-
-  return _Pairs(
-    chunked(examples), chunked(inputs), jnp.asarray(used, jnp.int32)
-  )
+  felt = np.argwhere(((a != 0) & (weights[:, None] != 0)).T)
+  missing = -(-a.size // size) * size - len(felt)
+  padded = np.pad(felt.T.astype(np.int32), ((0, 0), (0, missing)))
+  used = jnp.asarray(len(felt), jnp.int32)
+  return jnp.asarray(padded.reshape(2, -1, size)), used
 
 
 @functools.partial(jax.jit, static_argnames=("activations", "layer"))
@@ -155,7 +142,8 @@ def _change(
   activations: tuple[mlp.Activation, ...],
   layer: int,
   moves: Float[Array, "S F1 J"],
-  pairs: _Pairs,
+  pairs: Int[Array, "2 chunks K"],
+  used: Int[Array, ""],
 ) -> Float[Array, "F1 J"]:
   """Loss after the first move less that after the second, data term only.
 
@@ -167,23 +155,23 @@ def _change(
   shares = batch.weights / jnp.maximum(batch.weights.sum(), 1)
   a = _with_one(at.inputs[layer])
   sides, _, units = moves.shape
-  size = pairs.examples.shape[1]
+  size = pairs.shape[2]
 
   def body(
     chunk: Int[Array, ""], total: Float[Array, "F1 J"]
   ) -> Float[Array, "F1 J"]:
-    b, i = pairs.examples[chunk], pairs.inputs[chunk]
+    i, b = pairs[:, chunk]
     dz = jnp.moveaxis(moves[:, i], 0, 1) * a[b, i][:, None, None]
     logits = _moved_logits(at, activations, layer, b, dz)
     labels = jnp.repeat(batch.labels[b], sides * units)
     each = losses.softmax_cross_entropy(logits, labels)
     each = each.reshape(size, sides, units)
-    real = chunk * size + jnp.arange(size) < pairs.used
+    real = chunk * size + jnp.arange(size) < used
     share = jnp.where(real, shares[b], 0)
     # Subtracted before they are summed: less is lost to rounding.
     return total.at[i].add(share[:, None] * (each[:, 0] - each[:, 1]))
 
-  chunks = (pairs.used + size - 1) // size
+  chunks = (used + size - 1) // size
   return jax.lax.fori_loop(0, chunks, body, jnp.zeros_like(moves[0]))
 
 
@@ -223,7 +211,7 @@ def _changes(
     size = _CHUNK_ELEMENTS // (move.shape[0] * move.shape[2] * widest)
     a = np.asarray(_with_one(inputs[layer]))
     pairs = _pairs(a, weights, max(1, size))
-    changes.append(np.asarray(_change(at, activations, layer, move, pairs)))
+    changes.append(np.asarray(_change(at, activations, layer, move, *pairs)))
   return changes
 
 
