@@ -68,18 +68,15 @@ def error_against_step(
   dtype: Any,
   seed: int,
 ) -> dict[str, Float[np.ndarray, " K"]]:
-  """The distance of one- and two-sided differences from the exact gradient.
+  """The distance of "one_sided" and "two_sided" differences from the gradient.
 
-  Over up to 24 coordinates of every tensor. The exact one is that of
+  Over up to 24 coordinates of every tensor. The exact gradient is that of
   `jax.grad` in float64, at the same float32 point.
 
   Args:
     params, batch: in float32, so that both precisions stand at one point.
     dtype: in which the losses are computed; their differences are taken in
       float64.
-
-  Returns:
-    "one_sided" and "two_sided".
   """
   subject = check.Subject(params, activations, batch)
   autodiff = check.value_and_grad_of("autodiff", activations)

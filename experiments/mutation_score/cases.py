@@ -128,10 +128,7 @@ def draw(
 
 
 def fault_records(network: Network, seed: int, **how: Any) -> Iterator[Record]:
-  """A record for every fault that is one at this network and seed.
-
-  Args:
-    how: as for `draw`.
+  """A record for every fault that is one at this network, drawn so.
 
   Yields:
     "fault"; "differs", the tensors truly wrong; "verdict", "distance" and

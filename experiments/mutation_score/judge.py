@@ -63,9 +63,7 @@ def _best_setting(peer_rates: Record) -> str:
 def summarise(faults: Sequence[Record], correct: Sequence[Record]) -> Record:
   """All rates, and what was missed or misjudged, by name.
 
-  Args:
-    faults: of `mutation_score.fault_records`.
-    correct: of `mutation_score.correct_record`.
+  Of `cases.fault_records` and `cases.correct_record`.
   """
   table, right = _table(faults), _table(correct)
   nameless = table["nameless"]
@@ -184,7 +182,7 @@ def picture(summary: Record) -> plotting.Figure:
       100 * found["rate"],
       0.6,
       color=plotting.COLOURS,
-      xerr=100 * ends.T,
+      xerr=100 * ends.to_numpy().T,
       error_kw={"linewidth": 1.2},
     )
     texts = [f"{each['count']:,} of {each['of']:,}" for each in rates]

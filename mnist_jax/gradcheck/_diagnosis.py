@@ -242,7 +242,9 @@ def _swapped(evidence: Evidence) -> Iterator[Guess]:
 
 def _part(evidence: Evidence, axis: int, index: int) -> str:
   """What is wrong with one slice; "" if nothing simple."""
-  given, numeric, bar = (np.moveaxis(a, axis, 0) for a in evidence.tables)
+  given, numeric, bar = (
+    np.moveaxis(a[..., None], axis, 0) for a in evidence.tables
+  )
   if not given[index].any():
     return "zero there"
   c, error = _slope(given[index], numeric[index], bar[index])

@@ -16,9 +16,9 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import jax
 import numpy as np
 
+from mnist_jax.gradcheck._layout import flatten, flatten_like
 from mnist_jax.gradcheck._report import Report, TensorReport
 from mnist_jax.gradcheck.faults import backward, terms
 from mnist_jax.model import mlp, objective
@@ -153,12 +153,10 @@ def known_mistakes(
   By "name: formula", functions (params, batch, l2, masks) -> gradient.
   """
 
-  def gradient(fault: Fault) -> Callable[..., mlp.Params]:
-    value_and_grad = fault.value_and_grad(activations)
-    return lambda *args: value_and_grad(*args)[1]
-
   return {
-    f"{fault.name}: {fault.text}": gradient(fault)
+    f"{fault.name}: {fault.text}": functools.partial(
+      lambda fault, *args: fault.value_and_grad(activations)(*args)[1], fault
+    )
     for fault in catalogue(activations).values()
     if fault.modelled
   }
@@ -169,12 +167,12 @@ def differing(right: mlp.Params, faulty: mlp.Params) -> tuple[str, ...]:
 
   Beyond 1e-12 of the tensor's largest entry, or by not being finite.
   """
-  flat, _ = jax.tree_util.tree_flatten_with_path(right)
-  paths = []
-  for (path, a), b in zip(flat, jax.tree.leaves(faulty), strict=True):
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    limit = _DIFFERENT * max(np.abs(a).max(), np.abs(b).max())
+  layout, a, _ = flatten(right, "right")
+  b = flatten_like(layout, faulty, "faulty")
+  return tuple(
+    path
+    for path, part in zip(layout.paths, layout.slices(), strict=True)
     # Written so that a NaN differs.
-    if not np.all(np.abs(a - b) <= limit):
-      paths.append(jax.tree_util.keystr(path))
-  return tuple(paths)
+    if not np.abs(a[part] - b[part]).max()
+    <= _DIFFERENT * max(np.abs(a[part]).max(), np.abs(b[part]).max())
+  )
