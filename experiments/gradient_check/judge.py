@@ -1,4 +1,4 @@
-"""From what `check_study` measured to the parts of G1, G2, G3 and G5.
+"""From what `measure` measured to the parts of G1, G2, G3 and G5.
 
 All judged together, with Holm over the whole family; targets, margins and
 ranges of fits are the constants here, fixed before the run.

@@ -53,10 +53,8 @@ def _coordinates(
 ) -> Int[np.ndarray, " n"]:
   """Some coordinates of each tensor, none whose derivative is 0 for good."""
   rng = np.random.default_rng(seed)
-  chosen = []
-  for part in parts:
-    live = part.start + np.flatnonzero(exact[part])
-    chosen.append(rng.permutation(live)[:_PER_TENSOR])
+  live = (part.start + np.flatnonzero(exact[part]) for part in parts)
+  chosen = [rng.permutation(some)[:_PER_TENSOR] for some in live]
   return np.sort(np.concatenate(chosen))
 
 

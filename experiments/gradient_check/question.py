@@ -104,11 +104,11 @@ def table(terms: dict[str, network_gradcheck.TermReport]) -> str:
     f"{'term':<9}{'verdict':<18}{'hand - numeric':>15}"
     f"{'jax.grad - numeric':>20}{'hand - jax.grad':>17}"
   ]
-  for name, term in terms.items():
-    lines.append(
-      f"{name:<9}{term.hand.verdict:<18}{term.hand.distance:>15.2e}"
-      f"{term.autodiff.distance:>20.2e}{term.between:>17.2e}"
-    )
+  lines += [
+    f"{name:<9}{term.hand.verdict:<18}{term.hand.distance:>15.2e}"
+    f"{term.autodiff.distance:>20.2e}{term.between:>17.2e}"
+    for name, term in terms.items()
+  ]
   last = list(terms.values())[-1].hand
   text = "\n".join([*lines, "", str(last)])
   place = blame(last)
