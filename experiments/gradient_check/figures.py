@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Real
+from scipy import stats
 
 from mnist_jax import plotting
-from mnist_jax.gradcheck._report import RECHECK, VERY_SATISFYING
+from mnist_jax.gradcheck import RECHECK, VERY_SATISFYING
 from mnist_jax.plotting import run
 from mnist_jax.stats.effects import Effect
 
@@ -27,19 +28,9 @@ def _marks(ax: Any, lowest: float) -> None:
     (RECHECK, "1e-2: re-check above"),
   ):
     ax.axhline(value, color="#888888", linewidth=1, linestyle=":")
-    ax.annotate(
-      text,
-      (0.01, value),
-      xycoords=("axes fraction", "data"),
-      xytext=(0, 2),
-      textcoords="offset points",
-      fontsize=8,
-      color="#555555",
-    )
-
-
-def _geometric(y: Float[np.ndarray, "S K"]) -> Float[np.ndarray, " K"]:
-  return np.exp(np.log(y).mean(axis=0))
+    across = ax.get_yaxis_transform()  # x in parts of the axes
+    look = {"fontsize": 8, "color": "#555555", "va": "bottom"}
+    ax.text(0.01, value, text, transform=across, **look)
 
 
 def _band(
@@ -70,7 +61,7 @@ def _step_line(
   """One method's line, its fit and its valley; c of its rounding floor c/h."""
   good = np.isfinite(y).all(axis=0) & (y > 0).all(axis=0)
   x, y = steps[good], y[:, good]
-  mean, look = _geometric(y), plotting.series(index)
+  mean, look = stats.gmean(y), plotting.series(index)
   best = int(np.argmin(mean))
   label = f"{name}: slope {slope[0].estimate:.3f}, valley at h = {x[best]:.0e}"
   ax.plot(x, mean, label=label, **look)
@@ -90,7 +81,7 @@ def _step_line(
   ax.plot(x[best], mean[best], "o", ms=13, mfc="none", mec="black", zorder=5)
   # Where rounding rules the error is c / h; near 1 it is as large as it gets.
   small = (x < x[best] / 10) & (mean < 0.1)
-  return float(np.exp(np.log(mean * x)[small].mean())) if small.any() else 0.0
+  return float(stats.gmean((mean * x)[small])) if small.any() else 0.0
 
 
 def error_vs_step(
@@ -125,8 +116,7 @@ def error_vs_step(
       linestyle=(0, (1, 2)),
       label=f"rounding floor {floor:.0e} / h",
     )
-    ax.set_xlabel("step h")
-    ax.set_title(f"losses computed in {dtype}")
+    ax.set(xlabel="step h", title=f"losses computed in {dtype}")
     _legend_below(ax, 1)
   axes[0, 0].set_ylabel("distance to the exact gradient")
   seeds = len(next(iter(errors.values())))
@@ -135,12 +125,6 @@ def error_vs_step(
     "smallest to largest; thick: fitted; circle: valley)"
   )
   return figure
-
-
-def _relative(given: np.ndarray, numeric: np.ndarray) -> np.ndarray:
-  """|given - numeric| in parts of the tensor's largest entry."""
-  largest = max(np.abs(numeric).max(), np.abs(given).max()) or 1.0
-  return np.abs(given - numeric) / largest
 
 
 def residual_map(
@@ -165,7 +149,8 @@ def residual_map(
   for ax, name, a, b, tile in zip(
     axes[0], names, given, numeric, tiled, strict=True
   ):
-    error = _relative(np.asarray(a), np.asarray(b))
+    a, b = np.asarray(a), np.asarray(b)
+    error = np.abs(a - b) / (max(np.abs(a).max(), np.abs(b).max()) or 1.0)
     worst = float(np.nanmax(error)) if np.isfinite(error).any() else math.nan
     if tile:
       columns = math.ceil(math.sqrt(error.shape[1]))
@@ -173,26 +158,23 @@ def residual_map(
     else:
       table = error if error.ndim == 2 else error[:, None]
     image = ax.imshow(
-      np.log10(np.clip(table, _LEAST, _MOST)),
+      np.clip(table, _LEAST, _MOST),
       cmap="viridis",
-      vmin=math.log10(_LEAST),
-      vmax=math.log10(_MOST),
+      norm="log",
+      vmin=_LEAST,
+      vmax=_MOST,
       interpolation="nearest",
       aspect="equal" if tile else "auto",
     )
     shape = "x".join(map(str, error.shape))
     ax.set_title(f"{name}\n{shape}\nmax {worst:.0e}", fontsize=9)
     ax.grid(False)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])
     if tile:
       ax.set_xlabel("28x28 pixels for each unit")
     elif error.ndim == 2:
-      ax.set_xlabel("unit")
-      ax.set_ylabel("input")
-  bar = figure.colorbar(image, ax=list(axes[0]), fraction=0.03, pad=0.01)
-  ticks = range(-16, 1, 4)
-  bar.set_ticks(list(ticks), labels=[f"$10^{{{t}}}$" for t in ticks])
+      ax.set(xlabel="unit", ylabel="input")
+  figure.colorbar(image, ax=list(axes[0]), fraction=0.03, pad=0.01)
   figure.suptitle("|given - numeric| as a part of each tensor's largest entry")
   return figure
 
@@ -212,17 +194,15 @@ def distances(
   """
   figure, axes = plotting.panels(1, 1, (8.0, 5.4))
   ax = axes[0, 0]
-  seeds = 0
   plotting.log_axis(ax, "y")
   _marks(ax, 1e-13)
   for i, (name, y) in enumerate(lines.items()):
     look = plotting.series(i)
-    ax.plot(x, _geometric(y), label=name, **look)
+    ax.plot(x, stats.gmean(y), label=name, **look)
     _band(ax, x, y, look)
-    seeds = len(y)
   ax.set_xticks([float(v) for v in x], [f"{v:g}" for v in x])
-  ax.set_xlabel(label)
-  ax.set_ylabel("distance")
+  ax.set(xlabel=label, ylabel="distance")
+  seeds = len(next(iter(lines.values())))
   ax.set_title(f"{title}\n({seeds} seeds; band: smallest to largest)")
   _legend_below(ax, 3)
   return figure

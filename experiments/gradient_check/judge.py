@@ -1,4 +1,4 @@
-"""From what `check_study` measured to the parts of G1, G2, G3 and G5.
+"""From what `measure` measured to the parts of G1, G2, G3 and G5.
 
 All judged together, with Holm over the whole family; targets, margins and
 ranges of fits are the constants here, fixed before the run.
@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
-from mnist_jax.gradcheck._report import VERY_SATISFYING
+from mnist_jax.gradcheck import VERY_SATISFYING
 from mnist_jax.stats.effects import Effect, mean_interval, paired_difference
 from mnist_jax.stats.slopes import loglog_slope
 from mnist_jax.stats.verdicts import Part, Question, derived, judge
@@ -27,28 +28,20 @@ FIT_RANGES = {
 SLOPE_MARGIN = 0.1
 CAUGHT = 0.9  # the fraction that must be exceeded
 Errors = Mapping[tuple[str, str], Float[np.ndarray, "S K"]]
-Moments = Sequence[Sequence[Mapping[str, Any]]]  # [S][K]
+Moments = Sequence[Sequence[dict[str, Any]]]  # [S][K]
+Curves = Mapping[str, Float[np.ndarray, "S K"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurements:
-  """All that was measured.
+  """All that was measured."""
 
-  Attributes:
-    errors: by (precision, method) the distances at STEPS.
-    depths: the numbers of layers.
-    by_depth: by what was compared and the activation, [S, depths].
-    epochs: after which the gradient was checked.
-    training: for each seed `check_study.distances_in_training`'s moments.
-    facts: by name of a part of G5 (in words), whether it is so.
-  """
-
-  errors: Errors
-  depths: tuple[int, ...]
-  by_depth: Mapping[str, Float[np.ndarray, "S K"]]
-  epochs: tuple[int, ...]
-  training: Moments
-  facts: Mapping[str, bool]
+  errors: Errors  # the distances at STEPS
+  depths: tuple[int, ...]  # numbers of layers
+  by_depth: Curves  # by what was compared and the activation
+  epochs: tuple[int, ...]  # after which the gradient was checked
+  training: Moments  # of `measure.distances_in_training`
+  facts: Mapping[str, bool]  # whether a part of G5, in words, is so
 
 
 def slopes(
@@ -63,29 +56,16 @@ def slopes(
   return found
 
 
-def _ends(training: Moments) -> Moments:
-  """The first and the last moment of each run."""
-  return [[seed[0], seed[-1]] for seed in training]
+def training_curves(training: Moments) -> Curves:
+  """Each number of the moments, "plain all" for moment["plain"]["all"].
 
-
-def training_curve(training: Moments, *keys: str) -> Float[np.ndarray, "S K"]:
-  """One number of every moment, found under the keys one after the other."""
-
-  def number(moment: Any) -> float:
-    for key in keys:
-      moment = moment[key]
-    return float(moment)
-
-  return np.array([[number(m) for m in seed] for seed in training])
-
-
-def _worst_tensor(training: Moments) -> Float[np.ndarray, "S K"]:
-  return np.array(
-    [
-      [max(v for k, v in m["plain"].items() if k != "all") for m in seed]
-      for seed in training
-    ]
-  )
+  "caught" is NaN between the first and the last moment.
+  """
+  seeds = [pd.json_normalize(list(seed), sep=" ") for seed in training]
+  return {
+    name: np.stack([seed[name].astype(float) for seed in seeds])
+    for name in seeds[0].columns.drop("verdict")
+  }
 
 
 def _of_steps(errors: Errors) -> list[Question]:
@@ -93,38 +73,35 @@ def _of_steps(errors: Errors) -> list[Question]:
   questions = [
     Question(
       "G1",
-      f"{method.replace('_', '-')} slope",
-      f"error of the {method.replace('_', '-')} difference ~ h^{order}, "
-      "float64",
-      fitted["float64", method][0],
+      f"{name} slope",
+      f"error of the {name} difference ~ h^{order}, float64",
+      fitted["float64", name.replace("-", "_")][0],
       "same",
       order,
       SLOPE_MARGIN,
     )
-    for method, order in (("one_sided", 1.0), ("two_sided", 2.0))
+    for name, order in (("one-sided", 1.0), ("two-sided", 2.0))
   ]
   for dtype in ("float64", "float32"):
-    least, valley = {}, {}
-    for method in ("one_sided", "two_sided"):
-      y = np.nan_to_num(errors[dtype, method], nan=np.inf)
-      least[method] = np.log10(y.min(axis=1))
-      valley[method] = np.log10(STEPS[y.argmin(axis=1)])
+    both = [errors[dtype, method] for method in ("one_sided", "two_sided")]
+    y = np.nan_to_num(both, nan=np.inf)
+    least = np.log10(y.min(axis=2))
+    valley = np.log10(STEPS[y.argmin(axis=2)])
+    places = [f"10^{mean:.2f}" for mean in valley.mean(axis=1)]
     questions += [
       Question(
         "G1",
         f"best two-sided better, {dtype}",
         "log10 of the smallest error over h, two-sided less one-sided",
-        paired_difference(least["two_sided"], least["one_sided"], seed=0),
+        paired_difference(least[1], least[0], seed=0),
         "less",
       ),
       Question(
         "G1",
         f"valley, {dtype}",
         "log10 h of the smallest error, two-sided less one-sided",
-        paired_difference(valley["two_sided"], valley["one_sided"], seed=0),
-        note="valleys at 10^"
-        + " and 10^".join(f"{v.mean():.2f}" for v in valley.values())
-        + " (one-, two-sided)",
+        paired_difference(valley[1], valley[0], seed=0),
+        note=f"valleys at {' and '.join(places)} (one-, two-sided)",
       ),
     ]
   return questions
@@ -137,10 +114,10 @@ def _below(name: str, text: str, values: np.ndarray) -> Question:
 
 
 def _of_training(training: Moments) -> list[Question]:
-  whole = training_curve(training, "plain", "all")
-  worst = _worst_tensor(training)
-  late = training_curve(_ends(training), "late", "caught")
-  no_l2 = training_curve(_ends(training), "no_l2", "caught")
+  curves = training_curves(training)
+  whole, late = curves["plain all"], curves["late caught"]
+  tensors = [curves[name] for name in curves if name.startswith("plain [")]
+  worst = np.max(tensors, axis=0)
   text = "log10 distance at h = 1e-5, float64"
   return [
     _below("all, at the start", f"{text}, all parameters", whole[:, 0]),
@@ -159,7 +136,7 @@ def _of_training(training: Moments) -> list[Question]:
       "G5",
       "leaving L2 out is caught",
       "fraction of the checks, before training and after, that catch it",
-      mean_interval(no_l2.mean(axis=1), seed=0),
+      mean_interval(curves["no_l2 caught"][:, [0, -1]].mean(axis=1), seed=0),
       "greater",
       CAUGHT,
     ),

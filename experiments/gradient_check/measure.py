@@ -17,7 +17,7 @@ from mnist_jax import data, gradcheck
 from mnist_jax.gradcheck._differences import Losses
 from mnist_jax.gradcheck._layout import flatten
 from mnist_jax.gradcheck.faults import catalogue
-from mnist_jax.gradcheck.network import check
+from mnist_jax.gradcheck.network import check, differences
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError
@@ -25,6 +25,7 @@ from mnist_jax.training import gradient_checks, loop
 
 PLAIN_STEP = 1e-5  # near the valley of the two-sided difference in float64
 WIDTH = 16  # units of every hidden layer of the depth study
+_L2, _RATE = 0.001, 0.2  # of the runs in training
 _PER_TENSOR = 24  # coordinates of the step study
 LATE_FAULT = "dz1_saturated"  # no mistake until pre-activations are large
 NO_L2 = "l2_missing"
@@ -52,10 +53,8 @@ def _coordinates(
 ) -> Int[np.ndarray, " n"]:
   """Some coordinates of each tensor, none whose derivative is 0 for good."""
   rng = np.random.default_rng(seed)
-  chosen = []
-  for part in parts:
-    live = part.start + np.flatnonzero(exact[part])
-    chosen.append(rng.permutation(live)[:_PER_TENSOR])
+  live = (part.start + np.flatnonzero(exact[part]) for part in parts)
+  chosen = [rng.permutation(some)[:_PER_TENSOR] for some in live]
   return np.sort(np.concatenate(chosen))
 
 
@@ -67,18 +66,15 @@ def error_against_step(
   dtype: Any,
   seed: int,
 ) -> dict[str, Float[np.ndarray, " K"]]:
-  """The distance of one- and two-sided differences from the exact gradient.
+  """The distance of "one_sided" and "two_sided" differences from the gradient.
 
-  Over up to 24 coordinates of every tensor. The exact one is that of
+  Over up to 24 coordinates of every tensor. The exact gradient is that of
   `jax.grad` in float64, at the same float32 point.
 
   Args:
     params, batch: in float32, so that both precisions stand at one point.
     dtype: in which the losses are computed; their differences are taken in
       float64.
-
-  Returns:
-    "one_sided" and "two_sided".
   """
   subject = check.Subject(params, activations, batch)
   autodiff = check.value_and_grad_of("autodiff", activations)
@@ -88,14 +84,11 @@ def error_against_step(
   theta = flatten(params, "params")[1].astype(dtype)
   wide = np.dtype(dtype) == np.float64
   with precision.float64() if wide else contextlib.nullcontext():
-    own = jax.tree.map(
-      lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), batch
-    )
     losses = Losses(
       check.objective_of(activations),
       layout,
       theta,
-      (own, None, None),
+      (differences.cast(batch, dtype), None, None),
       grid=dtype,
     )
     lines = losses.lines(positions, tuple(float(step) for step in steps))
@@ -109,11 +102,10 @@ def error_against_step(
 
 def distances_by_tensor(a: mlp.Params, b: mlp.Params) -> dict[str, float]:
   """The distance in each tensor by path, and in "all"."""
-  flat, _ = jax.tree_util.tree_flatten_with_path(a)
-  found = {"all": gradcheck.distance(a, b)}
-  for (path, x), y in zip(flat, jax.tree.leaves(b), strict=True):
-    found[jax.tree_util.keystr(path)] = gradcheck.distance(x, y)
-  return found
+  paths = flatten(a, "gradient")[0].paths
+  tensors = map(gradcheck.distance, jax.tree.leaves(a), jax.tree.leaves(b))
+  found = dict(zip(paths, tensors, strict=True))
+  return {"all": gradcheck.distance(a, b)} | found
 
 
 def distance_at_depth(
@@ -180,19 +172,15 @@ def _moment(
 def distances_in_training(
   config: loop.TrainConfig,
   dataset: data.Dataset,
+  batch: objective.Batch,
   epochs: Sequence[int],
   seed: int,
-  *,
-  learning_rate: float,
-  l2: float,
-  batch_size: int,
 ) -> Iterator[dict[str, Any]]:
-  """Trains one run, and checks its gradient after each of `epochs`.
+  """Trains one run, and checks its gradient on a batch after each of `epochs`.
 
   Args:
     dataset: on the device.
     epochs: rising; 0 is before the first update.
-    batch_size: of the checks.
 
   Yields:
     For each moment the verdict, the plain distances (step 1e-5) in total and
@@ -201,25 +189,11 @@ def distances_in_training(
     the distance, whether it is a mistake here, and, at the first and the last
     moment, whether it was caught.
   """
-  batch = draw_batch(dataset.train, batch_size, seed)
-  run = loop.params_at(
-    config, learning_rate, dataset.train, seed, epochs, l2=l2
-  )
+  names, l2 = config.activations, jnp.float32(_L2)
+  run = loop.params_at(config, _RATE, dataset.train, seed, epochs, l2=_L2)
   for epoch, params in run:
     ends = epoch in (epochs[0], epochs[-1])
-    yield _moment(
-      config.activations, params, batch, jnp.float32(l2), epoch, ends
-    )
-
-
-def _refused(
-  params: mlp.Params, names: tuple[mlp.Activation, ...], batch: objective.Batch
-) -> bool:
-  try:
-    check.check_network(params, names, batch, dropout_rate=0.5)
-  except InputError:
-    return True
-  return False
+    yield _moment(names, params, batch, l2, epoch, ends)
 
 
 def dropout_and_training_facts(
@@ -243,6 +217,11 @@ def dropout_and_training_facts(
   plan = loop.plan_epoch(
     config, seed, 0, len(part.labels), rates, int(state.step)
   )
+  refused = False
+  try:
+    check.check_network(state.params, names, batch, dropout_rate=0.5)
+  except InputError:
+    refused = True
   gradient_checks.check_epoch(config, state, part, plan, hparams, 4)
   checked, _ = loop.train_epoch(config, state, part, plan, hparams)
   state = loop.init_state(config, seed)
@@ -251,9 +230,7 @@ def dropout_and_training_facts(
     lambda a, b: bool(np.array_equal(a, b)), checked.params, alone.params
   )
   return {
-    "dropout without frozen masks is refused": _refused(
-      state.params, names, batch
-    ),
+    "dropout without frozen masks is refused": refused,
     "right under frozen masks": (
       terms["dropout"].hand.verdict is gradcheck.Verdict.CORRECT
     ),

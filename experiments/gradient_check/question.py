@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import jax
-import numpy as np
 from absl import flags
 
 from experiments._shared import flags as shared
@@ -50,11 +49,10 @@ def blame(report: gradcheck.Report) -> str:
   wrong = [chapter_name(path) for path in report.wrong_tensors]
   if not wrong:
     return ""
-  layer = max(int(name[1:]) for name in wrong)
-  below = sorted(name for name in wrong if int(name[1:]) < layer)
-  text = f"wrong: {', '.join(wrong)}. Looked at from the output, layer {layer} "
-  text += "is the first that is"
-  if below:
+  layers = [int(name[1:]) for name in wrong]
+  text = f"wrong: {', '.join(wrong)}. Looked at from the output, layer "
+  text += f"{max(layers)} is the first that is"
+  if min(layers) < max(layers):
     text += ": the mistake is in its dZ, or before; the rest follows from it"
   return text
 
@@ -94,8 +92,8 @@ def check(
   paths = layout.flatten(params, "params")[0].paths
   figure = figures.residual_map(
     [chapter_name(path) for path in paths],
-    [np.asarray(x) for x in jax.tree.leaves(given)],
-    [np.asarray(x) for x in jax.tree.leaves(numeric)],
+    jax.tree.leaves(given),
+    jax.tree.leaves(numeric),
   )
   return terms, figure
 
@@ -106,19 +104,15 @@ def table(terms: dict[str, network_gradcheck.TermReport]) -> str:
     f"{'term':<9}{'verdict':<18}{'hand - numeric':>15}"
     f"{'jax.grad - numeric':>20}{'hand - jax.grad':>17}"
   ]
-  for name, term in terms.items():
-    lines.append(
-      f"{name:<9}{term.hand.verdict:<18}{term.hand.distance:>15.2e}"
-      f"{term.autodiff.distance:>20.2e}{term.between:>17.2e}"
-    )
+  lines += [
+    f"{name:<9}{term.hand.verdict:<18}{term.hand.distance:>15.2e}"
+    f"{term.autodiff.distance:>20.2e}{term.between:>17.2e}"
+    for name, term in terms.items()
+  ]
   last = list(terms.values())[-1].hand
   text = "\n".join([*lines, "", str(last)])
   place = blame(last)
   return f"{text}\n{place}" if place else text
-
-
-def default_workdir() -> Path:
-  return RUNS / datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
 
 
 def main(_: list[str]) -> None:
@@ -146,9 +140,9 @@ def main(_: list[str]) -> None:
     "data_digest": dataset.digest,
     **environment.describe(),
   }
-  workdir = Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()
+  now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
   with run_directory.open_run(
-    workdir, recorded, overwrite=FLAGS.overwrite
+    Path(FLAGS.workdir or RUNS / now), recorded, overwrite=FLAGS.overwrite
   ) as run:
     terms, figure = check(params, names, batch, masks)
     print(table(terms))

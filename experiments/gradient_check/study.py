@@ -27,7 +27,7 @@ from mnist_jax.stats import verdicts
 
 DEPTH_BATCH = 16
 ACTIVATIONS = ("tanh", "sigmoid")  # of the networks of G3
-L2, RATE, BATCH = 0.001, 0.2, 32  # of the checks in training
+BATCH = 32  # of the checks in training
 
 OPTIONS = (
   study.Option("seeds", 2, 30, "networks, batches and runs"),
@@ -58,13 +58,7 @@ def _of_seed(
     ).items()
   }
   checked = measures.distances_in_training(
-    config,
-    on_device,
-    moments(values),
-    seed,
-    learning_rate=RATE,
-    l2=L2,
-    batch_size=BATCH,
+    config, on_device, batch, moments(values), seed
   )
   return [{"errors": errors, "training": list(checked)}]
 
@@ -92,20 +86,22 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> judge.Measurements:
     },
     "seeds",
   )
-  by_depth: dict[str, Any] = {}
-  for activation in ACTIVATIONS:
-    found = lab.collect(
-      {
-        f"{depth} layers, {activation}, {values.seeds} seeds": (
-          functools.partial(_of_depth, lab, activation, depth, values)
-        )
-        for depth in values.depths
-      },
-      "depths",
-    )
-    for what in found[0]:
-      rows = np.array([record[what] for record in found])
-      by_depth[f"{what}, {activation}"] = rows.reshape(-1, values.seeds).T
+  found = lab.collect(
+    {
+      f"{depth} layers, {activation}, {values.seeds} seeds": functools.partial(
+        _of_depth, lab, activation, depth, values
+      )
+      for activation in ACTIVATIONS
+      for depth in values.depths
+    },
+    "depths",
+  )
+  shape = len(ACTIVATIONS), len(values.depths), values.seeds
+  by_depth = {
+    f"{what}, {activation}": np.reshape([r[what] for r in found], shape)[i].T
+    for i, activation in enumerate(ACTIVATIONS)
+    for what in found[0]
+  }
   return judge.Measurements(
     {
       tuple(key.split(", ")): np.array([r["errors"][key] for r in by_seed])
@@ -124,14 +120,10 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> judge.Measurements:
 def draw(
   found: judge.Measurements, values: SimpleNamespace
 ) -> dict[str, plotting.Figure]:
-  def curve(*keys: str) -> np.ndarray:
-    return judge.training_curve(found.training, *keys)
-
+  curve = judge.training_curves(found.training)
   return {
     "error_vs_step": figures.error_vs_step(
-      judge.STEPS,
-      found.errors,
-      judge.slopes(found.errors),
+      judge.STEPS, found.errors, judge.slopes(found.errors)
     ),
     "distance_vs_depth": figures.distances(
       np.array(found.depths),
@@ -142,11 +134,11 @@ def draw(
     "distance_vs_training": figures.distances(
       np.array(found.epochs),
       {
-        "right, h = 1e-5": curve("plain", "all"),
-        "right, h = 1e-7": curve("step_1e-7"),
-        "right, several steps": curve("best"),
-        "L2 term left out": curve("no_l2", "distance"),
-        "sigmoid' lost at |Z1| > 4": curve("late", "distance"),
+        "right, h = 1e-5": curve["plain all"],
+        "right, h = 1e-7": curve["step_1e-7"],
+        "right, several steps": curve["best"],
+        "L2 term left out": curve["no_l2 distance"],
+        "sigmoid' lost at |Z1| > 4": curve["late distance"],
       },
       label="epochs trained",
       title="Distance as training goes on",
@@ -176,19 +168,11 @@ def summarise(
   ]
   return {
     "summary.csv": pd.DataFrame(rows),
-    "measurements.json": _plain(found),
-  }
-
-
-def _plain(found: judge.Measurements) -> dict[str, Any]:
-  return {
-    "steps": judge.STEPS.tolist(),
-    "errors": {", ".join(k): v.tolist() for k, v in found.errors.items()},
-    "depths": list(found.depths),
-    "by_depth": {k: v.tolist() for k, v in found.by_depth.items()},
-    "epochs": list(found.epochs),
-    "training": [list(seed) for seed in found.training],
-    "facts": dict(found.facts),
+    "measurements.json": vars(found)
+    | {
+      "steps": judge.STEPS,
+      "errors": {", ".join(key): each for key, each in found.errors.items()},
+    },
   }
 
 

@@ -16,11 +16,7 @@ from jaxtyping import Array, Float, Int
 from experiments.mutation_score.check_grads import Peer
 from mnist_jax import gradcheck
 from mnist_jax.gradcheck.faults import catalogue
-from mnist_jax.gradcheck.network.check import (
-  Subject,
-  gradient_of,
-  value_and_grad_of,
-)
+from mnist_jax.gradcheck.network import check
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.training import loop
@@ -93,7 +89,7 @@ def draw(
   initializer: str = "xavier",
   moved: float = 0.1,
   trained: bool = False,
-) -> Subject:
+) -> check.Subject:
   """A network at a point, a function of its arguments.
 
   Args:
@@ -128,14 +124,11 @@ def draw(
     if network.dropout_rate:
       key = jax.random.key(seed + 1)
       masks = mlp.dropout_masks(key, params, count, network.dropout_rate)
-  return Subject(params, network.activations, batch, l2, masks)
+  return check.Subject(params, network.activations, batch, l2, masks)
 
 
 def fault_records(network: Network, seed: int, **how: Any) -> Iterator[Record]:
-  """A record for every fault that is one at this network and seed.
-
-  Args:
-    how: as for `draw`.
+  """A record for every fault that is one at this network, drawn so.
 
   Yields:
     "fault"; "differs", the tensors truly wrong; "verdict", "distance" and
@@ -147,7 +140,7 @@ def fault_records(network: Network, seed: int, **how: Any) -> Iterator[Record]:
   subject = draw(network, seed, **how)
   peer = Peer(subject)
   names = network.activations
-  right = subject.gradient(value_and_grad_of("hand", names))
+  right = subject.gradient(check.value_and_grad_of("hand", names))
   with precision.float64():
     known = {
       name: mistake(subject.params, *subject.args)
@@ -193,8 +186,8 @@ def correct_record(network: Network, seed: int) -> Record:
     "trained": bool(rng.integers(2)),
   }
   subject = draw(network, seed, **how)
-  seam = value_and_grad_of("hand", network.activations)
-  report = subject.check(gradient_of(seam))
+  seam = check.value_and_grad_of("hand", network.activations)
+  report = subject.check(check.gradient_of(seam))
   return {
     "network": str(network),
     "seed": seed,

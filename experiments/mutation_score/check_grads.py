@@ -11,11 +11,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.test_util import check_grads
 
-from mnist_jax.gradcheck.network import check
+from mnist_jax.gradcheck.network import check, differences
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 
@@ -31,13 +29,9 @@ class Setting(NamedTuple):
     return f"{self.dtype}, {step}"
 
 
-SETTINGS = tuple(
-  Setting(dtype, eps)
-  for dtype, steps in (
-    ("float32", (None,)),
-    ("float64", (None, 1e-2, 1e-3, 1e-6)),
-  )
-  for eps in steps
+SETTINGS = (
+  Setting("float32", None),
+  *(Setting("float64", eps) for eps in (None, 1e-2, 1e-3, 1e-6)),
 )
 
 
@@ -71,37 +65,22 @@ class Peer:
 
   def rejections(self, given: mlp.Params) -> dict[str, bool]:
     """By setting, whether check_grads calls the gradient wrong."""
-    found = {}
-    for dtype in dict.fromkeys(setting.dtype for setting in SETTINGS):
-      wide = dtype == "float64"
-      with precision.float64() if wide else contextlib.nullcontext():
-        params, grads, args = self._cast(given, np.dtype(dtype))
-        for setting in SETTINGS:
-          if setting.dtype == dtype:
-            found[str(setting)] = self._rejects(
-              params, grads, args, setting.eps
-            )
-    return found
+    return {str(each): self._rejects(given, each) for each in SETTINGS}
 
-  def _cast(self, given: mlp.Params, dtype: Any) -> Any:
-    def cast(x: Any) -> Any:
-      x = np.asarray(x)
-      return jnp.asarray(x, dtype if x.dtype.kind == "f" else None)
-
-    whole = self._subject.params, given, self._subject.args
-    return jax.tree.map(cast, whole)
-
-  def _rejects(
-    self, params: Any, given: Any, args: Any, eps: float | None
-  ) -> bool:
-    try:
-      check_grads(
-        lambda p: self._loss(p, given, args),
-        (params,),
-        order=1,
-        modes=("rev",),
-        eps=eps,
+  def _rejects(self, given: mlp.Params, setting: Setting) -> bool:
+    wide = setting.dtype == "float64"
+    with precision.float64() if wide else contextlib.nullcontext():
+      params, grads, args = differences.cast(
+        (self._subject.params, given, self._subject.args), setting.dtype
       )
-    except AssertionError:
-      return True
+      try:
+        check_grads(
+          lambda p: self._loss(p, grads, args),
+          (params,),
+          order=1,
+          modes=("rev",),
+          eps=setting.eps,
+        )
+      except AssertionError:
+        return True
     return False

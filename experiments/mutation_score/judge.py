@@ -1,162 +1,148 @@
 """From the cases of `mutation_score` to rates, verdicts and a picture (G4)."""
 
-import collections
-from collections.abc import Callable, Sequence
-from operator import itemgetter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mnist_jax import plotting
-from mnist_jax.stats.effects import (
-  mean_interval,
-  paired_difference,
-  wilson_interval,
-)
+from mnist_jax.stats import effects
 from mnist_jax.stats.verdicts import Question
 
 Record = dict[str, Any]
 # Fixed before the run.
 FOUND, NAMED, FALSE_ALARMS = 0.99, 0.9, 0.01
+_PEER = "check_grads "  # before a setting: the column with its rejections
 
 
-def rate(records: Sequence[Record], holds: Callable[[Record], bool]) -> Record:
-  """How many of the records it holds for, with Wilson's 95 % interval."""
-  count = sum(map(holds, records))
-  effect = wilson_interval(count, len(records))
+def _table(records: Sequence[Record]) -> pd.DataFrame:
+  """A row each, and whether it was called wrong, which is an "alarm"."""
+  table = pd.json_normalize(list(records), sep=" ")
+  return table.assign(alarm=table["verdict"] == "wrong")
+
+
+def rate(holds: pd.Series) -> Record:
+  """How many times it holds, with Wilson's 95 % interval."""
+  count = int(holds.sum())
+  effect = effects.wilson_interval(count, len(holds))
   return {
     "count": count,
-    "of": len(records),
+    "of": len(holds),
     "rate": effect.estimate,
     "low": effect.low,
     "high": effect.high,
   }
 
 
-def _rejected(setting: str) -> Callable[[Record], bool]:
-  return lambda record: bool(record["check_grads"][setting])
+def _peer_rates(faults: pd.DataFrame, correct: pd.DataFrame) -> Record:
+  """Of check_grads, by setting, as of ours."""
+  return {
+    column.removeprefix(_PEER): {
+      "caught": rate(faults[column]),
+      "false_alarms": rate(correct[column]),
+    }
+    for column in faults
+    if column.startswith(_PEER)
+  }
 
 
-def best_setting(faults: Sequence[Record], correct: Sequence[Record]) -> str:
-  """That of check_grads with the most found less the false alarms.
+def _best_setting(peer_rates: Record) -> str:
+  """That with the most found less the false alarms.
 
   Chosen on the cases it is then judged on, which favours it.
   """
-  settings = faults[0]["check_grads"]
-  return max(
-    settings,
-    key=lambda s: (
-      rate(faults, _rejected(s))["rate"] - rate(correct, _rejected(s))["rate"]
-    ),
-  )
+
+  def gain(setting: str) -> float:
+    found, alarms = peer_rates[setting].values()
+    return float(found["rate"] - alarms["rate"])
+
+  return max(peer_rates, key=gain)
 
 
 def summarise(faults: Sequence[Record], correct: Sequence[Record]) -> Record:
   """All rates, and what was missed or misjudged, by name.
 
-  Args:
-    faults: of `mutation_score.fault_records`.
-    correct: of `mutation_score.correct_record`.
+  Of `cases.fault_records` and `cases.correct_record`.
   """
-  told = [r for r in faults if not r["nameless"]]
+  table, right = _table(faults), _table(correct)
+  nameless = table["nameless"]
+  told = table[~nameless]
+  marks = ["caught", "placed", "named"]
+  peer_rates = _peer_rates(table, right)
+  failures = table.loc[
+    ~table[marks].all(axis=1),
+    ["network", "seed", "fault", "verdict", "found"],
+  ]
   return {
-    "faults": len({r["fault"] for r in faults}),
-    "caught": rate(faults, lambda r: r["caught"]),
-    "placed": rate(faults, lambda r: r["placed"]),
-    "named": rate(told, lambda r: r["named"]),
-    "named_from_numbers_alone": rate(
-      [r for r in told if not r["modelled"]], lambda r: r["named_alone"]
-    ),
-    "no_cause_claimed_where_none_can_be_told": rate(
-      [r for r in faults if r["nameless"]], lambda r: r["named"]
-    ),
-    "below_1e-7": rate(faults, lambda r: r["distance"] < 1e-7),
-    "below_1e-2": rate(faults, lambda r: r["distance"] < 1e-2),
-    "false_alarms": rate(correct, lambda r: r["verdict"] == "wrong"),
-    "correct_by_verdict": dict(
-      collections.Counter(r["verdict"] for r in correct)
-    ),
-    "check_grads": {
-      setting: {
-        "caught": rate(faults, _rejected(setting)),
-        "false_alarms": rate(correct, _rejected(setting)),
-      }
-      for setting in faults[0]["check_grads"]
-    },
-    "check_grads_best": best_setting(faults, correct),
+    "faults": table["fault"].nunique(),
+    "caught": rate(table["caught"]),
+    "placed": rate(table["placed"]),
+    "named": rate(told["named"]),
+    "named_from_numbers_alone": rate(told["named_alone"][~told["modelled"]]),
+    "no_cause_claimed_where_none_can_be_told": rate(table["named"][nameless]),
+    "below_1e-7": rate(table["distance"] < 1e-7),
+    "below_1e-2": rate(table["distance"] < 1e-2),
+    "false_alarms": rate(right["alarm"]),
+    "correct_by_verdict": right.groupby("verdict", sort=False).size().to_dict(),
+    "check_grads": peer_rates,
+    "check_grads_best": _best_setting(peer_rates),
     "by_network": {
-      network: {
-        key: rate(
-          [r for r in faults if r["network"] == network], itemgetter(key)
-        )
-        for key in ("caught", "placed", "named")
-      }
-      for network in dict.fromkeys(r["network"] for r in faults)
+      network: {mark: rate(own[mark]) for mark in marks}
+      for network, own in table.groupby("network", sort=False)
     },
-    "failures": [
-      {k: r[k] for k in ("network", "seed", "fault", "verdict", "found")}
-      for r in faults
-      if not (r["caught"] and r["placed"] and r["named"])
-    ],
+    "failures": failures.to_dict("records"),
   }
 
 
 def by_fault(faults: Sequence[Record]) -> list[Record]:
   """One row a fault: in how many cases caught, placed, named."""
-  rows = []
-  for name in dict.fromkeys(r["fault"] for r in faults):
-    own = [r for r in faults if r["fault"] == name]
-    row: Record = {"fault": name, "cases": len(own)}
-    for key in ("caught", "placed", "named", "named_alone"):
-      row[key] = sum(r[key] for r in own)
-    for setting in faults[0]["check_grads"]:
-      row[f"check_grads {setting}"] = sum(map(_rejected(setting), own))
-    row["smallest_distance"] = min(r["distance"] for r in own)
-    rows.append(row)
-  return rows
+  table = _table(faults)
+  own = table.groupby("fault", sort=False)
+  marks = ["caught", "placed", "named", "named_alone"]
+  rows = own[[*marks, *table.filter(like=_PEER)]].sum()
+  rows.insert(0, "cases", own.size())
+  rows["smallest_distance"] = own["distance"].min()
+  return rows.reset_index().to_dict("records")
 
 
 def questions(
   faults: Sequence[Record], correct: Sequence[Record]
 ) -> list[Question]:
   """The parts of G4; a seed's value is its fraction of the faults."""
-  seeds = list(dict.fromkeys(r["seed"] for r in faults))
+  table, right = _table(faults), _table(correct)
+  peer = _PEER + _best_setting(_peer_rates(table, right))
+  told = table[~table["nameless"]]
 
-  def fractions(holds: Callable[[Record], bool], some: Any) -> np.ndarray:
-    return np.array(
-      [np.mean([holds(r) for r in some if r["seed"] == s]) for s in seeds]
-    )
-
-  told = [r for r in faults if not r["nameless"]]
-  caught = fractions(lambda r: r["caught"], faults)
-  by_peer = _rejected(best_setting(faults, correct))
-  peer = fractions(by_peer, faults)
-  alarms = np.array([float(r["verdict"] == "wrong") for r in correct])
-  peer_alarms = np.array([float(by_peer(r)) for r in correct])
+  def fractions(some: pd.DataFrame, mark: str) -> np.ndarray:
+    return some.groupby("seed", sort=False)[mark].mean().to_numpy(float)
 
   def above(name: str, text: str, values: np.ndarray, target: float) -> Any:
-    effect = mean_interval(values, seed=0)
+    effect = effects.mean_interval(values, seed=0)
     return Question("G4", name, text, effect, "greater", target)
 
+  caught = fractions(table, "caught")
+  alarms = right["alarm"].to_numpy(float)
+  peer_alarms = right[peer].to_numpy(float)
   return [
     above("mistakes found", "fraction of faults called wrong", caught, FOUND),
     above(
       "tensors named",
       "fraction of faults with just the wrong tensors named",
-      fractions(lambda r: r["placed"], faults),
+      fractions(table, "placed"),
       FOUND,
     ),
     above(
       "cause named",
       "fraction of faults that can be told with the right cause named",
-      fractions(lambda r: r["named"], told),
+      fractions(told, "named"),
       NAMED,
     ),
     Question(
       "G4",
       "false alarms",
       "fraction of correct networks called wrong",
-      mean_interval(alarms, seed=0),
+      effects.mean_interval(alarms, seed=0),
       "less",
       FALSE_ALARMS,
     ),
@@ -164,13 +150,13 @@ def questions(
       "G4",
       "more found than by check_grads",
       "found by ours less found by check_grads with its best step",
-      paired_difference(caught, peer, seed=0),
+      effects.paired_difference(caught, fractions(table, peer), seed=0),
     ),
     Question(
       "G4",
       "fewer false alarms than check_grads",
       "false alarms of ours less those of check_grads with its best step",
-      paired_difference(alarms, peer_alarms, seed=0),
+      effects.paired_difference(alarms, peer_alarms, seed=0),
       "less",
     ),
   ]
@@ -189,24 +175,20 @@ def picture(summary: Record) -> plotting.Figure:
   ):
     rates = [summary[key]]
     rates += [summary["check_grads"][s][key] for s in settings]
-    y = np.arange(len(rates))[::-1]
-    for i, (place, found) in enumerate(zip(y, rates, strict=True)):
-      value = 100 * found["rate"]
-      ax.barh(place, value, 0.6, color=plotting.COLOURS[i])
-      low, high = 100 * found["low"], 100 * found["high"]
-      ax.plot([low, high], [place, place], color="black", linewidth=1.2)
-      ax.annotate(
-        f"{found['count']:,} of {found['of']:,}",
-        (max(value, high), place),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=9,
-      )
-    ax.set_yticks(y, names)
-    ax.set_xlim(0, 128)
+    found = pd.DataFrame(rates)
+    ends = found[["low", "high"]].sub(found["rate"], axis=0).abs()
+    bars = ax.barh(
+      names,
+      100 * found["rate"],
+      0.6,
+      color=plotting.COLOURS,
+      xerr=100 * ends.to_numpy().T,
+      error_kw={"linewidth": 1.2},
+    )
+    texts = [f"{each['count']:,} of {each['of']:,}" for each in rates]
+    ax.bar_label(bars, texts, padding=5, fontsize=9)
+    ax.invert_yaxis()
     ax.set_xticks(range(0, 101, 25))
-    ax.set_xlabel("% (line: 95 % Wilson interval)")
-    ax.set_title(title)
+    ax.set(xlim=(0, 128), xlabel="% (line: 95 % Wilson interval)", title=title)
     ax.grid(axis="y", visible=False)
   return figure

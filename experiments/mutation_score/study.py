@@ -62,7 +62,9 @@ def _planted(
   return list(cases.fault_records(network, seed, **how))
 
 
-def _correct(network: cases.Network, seed: int) -> list[dict[str, Any]]:
+def _correct(
+  _: study.Lab, network: cases.Network, seed: int
+) -> list[dict[str, Any]]:
   return [cases.correct_record(network, seed)]
 
 
@@ -73,22 +75,17 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
   )
   correct = cases.correct_cases(values.correct, values.alike, _FIRST_CORRECT)
   found = {
-    "faults": lab.collect(
+    name: lab.collect(
       {
-        f"{network}, seed {seed}": functools.partial(
-          _planted, lab, network, seed
-        )
-        for network, seed in planted
+        f"{network}, seed {seed}": functools.partial(run, lab, network, seed)
+        for network, seed in some
       },
-      "faults",
-    ),
-    "correct": lab.collect(
-      {
-        f"{network}, seed {seed}": functools.partial(_correct, network, seed)
-        for network, seed in correct
-      },
-      "correct",
-    ),
+      name,
+    )
+    for name, run, some in (
+      ("faults", _planted, planted),
+      ("correct", _correct, correct),
+    )
   }
   return found | {"summary": judge.summarise(**found)}
 

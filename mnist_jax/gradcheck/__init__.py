@@ -10,9 +10,17 @@ Start with
 from mnist_jax.gradcheck._check import assert_gradients, check
 from mnist_jax.gradcheck._differences import numeric_gradient
 from mnist_jax.gradcheck._layout import GradcheckError, distance
-from mnist_jax.gradcheck._report import Report, Verdict, band
+from mnist_jax.gradcheck._report import (
+  RECHECK,
+  VERY_SATISFYING,
+  Report,
+  Verdict,
+  band,
+)
 
 __all__ = [
+  "RECHECK",
+  "VERY_SATISFYING",
   "GradcheckError",
   "Report",
   "Verdict",

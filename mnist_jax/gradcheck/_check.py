@@ -22,7 +22,7 @@ from mnist_jax.gradcheck import _inputs as inputs
 from mnist_jax.gradcheck._comparison import measure, refine
 from mnist_jax.gradcheck._coverage import choose, pinpoint
 from mnist_jax.gradcheck._differences import Losses, LossFn, require_method
-from mnist_jax.gradcheck._layout import GradcheckError, Layout, flatten
+from mnist_jax.gradcheck._layout import GradcheckError, flatten
 from mnist_jax.gradcheck._problem import Problem, Request
 from mnist_jax.gradcheck._report import Report, Verdict, report_on
 from mnist_jax.runtime import precision
@@ -84,7 +84,8 @@ def check(
       sampled check.
     seed: The seed of the sample and the directions, not negative.
     chunk_size: The number of moved copies of params held at once, which bounds
-      the memory; by default one on a CPU, else as many as fit 16 MiB.
+      the memory; by default one on a CPU, else as many as fit 16 MiB, at most
+      128.
     worst: The number of entries listed in the report.
 
   Returns:
@@ -99,9 +100,7 @@ def check(
   if numeric_fn is not None and method != "two_sided":
     raise GradcheckError("numeric_fn gives two-sided differences only")
   request = Request(
-    loss_fn=loss_fn,
     grads=grads,
-    args=tuple(args),
     steps=inputs.falling(steps),
     method=method,
     penalty_fn=penalty_fn,
@@ -111,30 +110,25 @@ def check(
     max_coordinates=max_coordinates,
     directions=directions,
     seed=seed,
-    chunk_size=chunk_size,
     worst=worst,
   )
   layout, theta, dtypes = flatten(params, "params")
   with precision.float64():
-    report = _check_at(theta, request, layout, dtypes)
+    losses = Losses(loss_fn, layout, theta, tuple(args), chunk_size)
+    report = _check_at(losses, request, dtypes)
     if report.verdict is Verdict.WRONG and callable(grads):
-      beside = _check_at(_moved(theta, seed), request, layout, dtypes)
-      report = _reconciled(report, beside)
+      beside = dataclasses.replace(losses, theta=_moved(theta, seed))
+      report = _reconciled(report, _check_at(beside, request, dtypes))
   return report
 
 
 def _check_at(
-  theta: Float[np.ndarray, " P"],
-  request: Request,
-  layout: Layout,
-  dtypes: tuple[Any, ...],
+  losses: Losses, request: Request, dtypes: tuple[Any, ...]
 ) -> Report:
   """The check at one point; in a float64 scope."""
-  losses = Losses(
-    request.loss_fn, layout, theta, request.args, request.chunk_size
-  )
+  layout = losses.layout
   try:
-    inputs.require_finite(layout, theta, "params")
+    inputs.require_finite(layout, losses.theta, "params")
     dtype = inputs.require_scalar(losses)
     given, epsilons = inputs.given_gradient(request.grads, losses, dtypes)
     penalty = None
@@ -149,9 +143,9 @@ def _check_at(
     }
     loss = inputs.deterministic_loss(losses, dtype)
   except inputs.Ended as ended:
-    return Report(
-      ended.verdict, ended.reason, method=request.method, total=theta.size
-    )
+    verdict, reason = ended.args
+    size = losses.theta.size
+    return Report(verdict, reason, method=request.method, total=size)
   losses, dtype = inputs.effective_precision(losses, dtype, request.seed)
   epsilon = float(jnp.finfo(dtype).eps)
   noise = inputs.noise_level(losses, loss, epsilon, given, request.seed)
@@ -203,8 +197,6 @@ def _reconciled(report: Report, beside: Report) -> Report:
     for tensor, other in zip(report.tensors, beside.tensors, strict=True)
     if tensor.verdict is Verdict.WRONG and other.verdict is not Verdict.WRONG
   }
-  if not freed and report.wrong_tensors:
-    return report
   tensors = tuple(
     dataclasses.replace(
       tensor,
@@ -242,15 +234,10 @@ def assert_gradients(
   grads: PyTree | Callable[..., PyTree],
   **keywords: Any,
 ) -> None:
-  """Passes if `check` says correct; else fails with its report as message.
-
-  Args:
-    loss_fn, params, grads: The loss, the point and the gradient, as for
-      `check`.
-    keywords: The other arguments of `check`.
+  """Passes if `check` of these arguments says correct.
 
   Raises:
-    AssertionError: The verdict is any other.
+    AssertionError: The verdict is any other; the message is the report.
     GradcheckError: As `check`.
   """
   report = check(loss_fn, params, grads, **keywords)

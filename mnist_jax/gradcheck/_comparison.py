@@ -37,22 +37,14 @@ _PROBED = 32  # of the worst, the mildest and the poor, before the rest
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Given and numeric derivatives of the covered coordinates, [N] each.
-
-  Attributes:
-    problem, coverage: What is compared, and where.
-    numeric: The numeric derivatives and their bars.
-    state: The number in `STATES` of each coordinate.
-    crossed: Whether the steps crossed a kink.
-    sides: The backward and the forward derivative of the coordinates that were
-      looked at closer, NaN for others, [2, N].
-  """
+  """Given and numeric derivatives of the covered coordinates, [N] each."""
 
   problem: Problem
   coverage: Coverage
   numeric: Estimate
-  state: Int[np.ndarray, " N"]
-  crossed: Bool[np.ndarray, " N"]
+  state: Int[np.ndarray, " N"]  # the number in `STATES`
+  crossed: Bool[np.ndarray, " N"]  # whether the steps crossed a kink
+  # The backward and forward derivatives, NaN where none looked closer.
   sides: Float[np.ndarray, "2 N"]
 
   @property
@@ -141,9 +133,6 @@ def measure(
 
   Larger steps are tried as well while rounding hides too much, unless the
   caller chose the steps.
-
-  Raises:
-    GradcheckError: The loss or numeric_fn raises, or that gives no gradient.
   """
   request, positions = problem.request, coverage.positions
   count = positions.size
@@ -209,9 +198,6 @@ def refine(comparison: Comparison) -> Comparison:
   Entries that disagree are judged, the worst first, until all are or until
   their tensor is known to be wrong and there are too many; then those whose
   numeric value is poor though they agree.
-
-  Raises:
-    GradcheckError: The loss raises.
   """
   # Written so that a NaN disagrees.
   miss = np.abs(comparison.given - comparison.numeric.value)

@@ -19,24 +19,16 @@ from mnist_jax.gradcheck._problem import Problem
 
 @dataclasses.dataclass(frozen=True)
 class Coverage:
-  """What is looked at.
+  """What is looked at."""
 
-  Attributes:
-    positions: The coordinates in theta, rising, [N].
-    total: The number of coordinates that there are, P.
-    directions: The number of directions that were evaluated.
-    wrong_leaves: By number of the leaf a direction within it, one entry for
-      each of its coordinates, that disagrees.
-    wrong_overall: How many directions over all parameters disagree.
-  """
-
-  positions: Int[np.ndarray, " N"]
-  total: int
-  directions: int = 0
+  positions: Int[np.ndarray, " N"]  # in theta, rising
+  total: int  # P
+  directions: int = 0  # how many were evaluated
+  # By number of the leaf a direction within it that disagrees.
   wrong_leaves: Mapping[int, Float[np.ndarray, " _"]] = dataclasses.field(
     default_factory=dict
   )
-  wrong_overall: int = 0
+  wrong_overall: int = 0  # of the directions over all parameters
 
   def __str__(self) -> str:
     count = self.positions.size
@@ -86,9 +78,6 @@ def choose(problem: Problem) -> Coverage:
   """All coordinates, or a sample and what directions say of the others.
 
   Each tensor has two directions of its own, besides those over all parameters.
-
-  Raises:
-    GradcheckError: The loss raises.
   """
   request, total = problem.request, problem.given.size
   if request.numeric_fn is not None or total <= request.max_coordinates:
@@ -120,9 +109,6 @@ def pinpoint(problem: Problem, coverage: Coverage) -> Coverage:
 
   It is found by halving the direction; the parts' misses add up to the
   whole's, so one of them has at least half of it.
-
-  Raises:
-    GradcheckError: The loss raises.
   """
   slices = problem.losses.layout.slices()
   found = []

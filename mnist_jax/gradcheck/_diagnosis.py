@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,66 +24,53 @@ _LONGEST_LIST = 4
 
 @dataclasses.dataclass(frozen=True)
 class Cause:
-  """One explanation of a tensor's residual.
+  """One explanation of a tensor's residual."""
 
-  Attributes:
-    kind: The kind of mistake: "candidate", "dropped", "sign", "factor", "l2",
-      "data factor", "parameter", "transposed", "flipped", "shifted", "swapped",
-      "localised", "factor per index", "precision" or "offset".
-    text: A part of a sentence.
-    factor: The number found, where there is one.
-  """
-
+  # "candidate", "dropped", "sign", "factor", "l2", "data factor", "parameter",
+  # "transposed", "flipped", "shifted", "swapped", "localised", "factor per
+  # index", "precision" or "offset".
   kind: str
-  text: str
-  factor: float | None = None
+  text: str  # a part of a sentence
+  factor: float | None = None  # the number found, where there is one
+
+
+class Guess(NamedTuple):
+  """A cause, and what the given entries would be with it."""
+
+  cause: Cause
+  predicted: Float[np.ndarray, " n"]
+  bar: Float[np.ndarray, " n"] | None = None  # the evidence's by default
+  where: Bool[np.ndarray, " n"] | bool = True  # what is to be predicted
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-  """One tensor, as far as it was covered.
+  """One tensor, as far as it was covered."""
 
-  Attributes:
-    shape: The shape of the whole tensor.
-    given, numeric, bar, param: The covered entries, in order, [n].
-    penalty: The penalty's gradient there, or None.
-    whole: Whether all entries are covered, so that shapes mean something.
-    spoiled: Whether steps crossed kinks, so a few numeric values may be off.
-    batch_size: The B of 1/B, to be recognised, or None.
-    others: The numeric gradients of other tensors of this size, by path.
-  """
-
-  shape: tuple[int, ...]
-  given: Float[np.ndarray, " n"]
+  shape: tuple[int, ...]  # of the whole tensor
+  given: Float[np.ndarray, " n"]  # the covered entries, in order
   numeric: Float[np.ndarray, " n"]
   bar: Float[np.ndarray, " n"]
   param: Float[np.ndarray, " n"]
-  penalty: Float[np.ndarray, " n"] | None
-  whole: bool
-  spoiled: bool
-  batch_size: int | None
+  penalty: Float[np.ndarray, " n"] | None  # its gradient; None if 0 as well
+  whole: bool  # whether all entries are covered, so that shapes mean something
+  spoiled: bool  # whether steps crossed kinks: a few numeric values may be off
+  batch_size: int | None  # the B of 1/B, to be recognised
+  # The numeric gradients of other tensors of this size, by path.
   others: Mapping[str, Float[np.ndarray, " n"]]
 
-  def explained_by(
-    self,
-    predicted: Float[np.ndarray, " n"],
-    bar: Float[np.ndarray, " n"] | None = None,
-    where: Bool[np.ndarray, " n"] | None = None,
-  ) -> bool:
-    """Whether `predicted` is the given tensor to within the bars."""
-    bar = self.bar if bar is None else bar
-    misses = ~(np.abs(self.given - predicted) <= bar)
-    if where is not None:
-      misses &= where
+  def explained_by(self, guess: Guess) -> bool:
+    """Whether the guess predicts the given tensor to within the bars."""
+    bar = self.bar if guess.bar is None else guess.bar
+    misses = ~(np.abs(self.given - guess.predicted) <= bar) & guess.where
     allowed = int(_SPOILED * misses.size) if self.spoiled else 0
     return int(misses.sum()) <= allowed
 
   @property
-  def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  def tables(self) -> tuple[np.ndarray, ...]:
     """Given and numeric entries and bars in the tensor's shape, if whole."""
-    given, numeric, bar = self.given, self.numeric, self.bar
-    shape = self.shape
-    return given.reshape(shape), numeric.reshape(shape), bar.reshape(shape)
+    vectors = self.given, self.numeric, self.bar
+    return tuple(vector.reshape(self.shape) for vector in vectors)
 
   @property
   def live(self) -> int:
@@ -140,66 +128,57 @@ def _robust_slope(evidence: Evidence) -> tuple[float, float]:
   return c, error
 
 
-def _factor(evidence: Evidence) -> Cause | None:
+def _factor(evidence: Evidence) -> Iterator[Guess]:
   """given = c numeric, with dropped and sign as c = 0 and c = -1."""
   if evidence.live and not evidence.given.any():
-    return Cause("dropped", "given is zero everywhere, numeric is not", 0.0)
+    text = "given is zero everywhere, numeric is not"
+    yield Guess(Cause("dropped", text, 0.0), evidence.given)
   c, error = _robust_slope(evidence)
   if not error < 1e-2 or abs(c) <= error or abs(c - 1) <= error:
-    return None
-  if not evidence.explained_by(
-    c * evidence.numeric, (1 + abs(c)) * evidence.bar
-  ):
-    return None
+    return
   meaning = _meaning(c, error, evidence.batch_size)
-  if not meaning and evidence.live < 2:
-    return None  # any one number is a multiple of any other
-  kind = "sign" if meaning == "wrong sign" else "factor"
-  return Cause(kind, _with_meaning(f"given = {c:.6g} x numeric", meaning), c)
+  if meaning or evidence.live > 1:  # any one number is a multiple of any other
+    kind = "sign" if meaning == "wrong sign" else "factor"
+    text = _with_meaning(f"given = {c:.6g} x numeric", meaning)
+    slack = (1 + abs(c)) * evidence.bar
+    yield Guess(Cause(kind, text, c), c * evidence.numeric, slack)
 
 
-def _penalty(evidence: Evidence) -> Cause | None:
+def _penalty(evidence: Evidence) -> Iterator[Guess]:
   """given = a (numeric - penalty) + b penalty."""
-  if evidence.penalty is None or not evidence.penalty.any():
-    return None
+  if evidence.penalty is None:
+    return
   data, penalty = evidence.numeric - evidence.penalty, evidence.penalty
-  if evidence.explained_by(data):
-    return Cause("l2", "the L2 term is missing", 0.0)
+  yield Guess(Cause("l2", "the L2 term is missing", 0.0), data)
   for kind, name, part, rest in (
     ("l2", "the L2 term", penalty, data),
     ("data factor", "all but the L2 term", data, penalty),
   ):
     c, error = _slope(evidence.given - rest, part, evidence.bar)
-    if evidence.explained_by(rest + c * part, (1 + abs(c)) * evidence.bar):
-      meaning = _meaning(c, error, evidence.batch_size)
-      if meaning == "dropped":
-        return Cause(kind, f"{name} is missing", 0.0)
-      if meaning or evidence.live > 2:
-        text = f"{name} is {c:.6g} times what it should be"
-        return Cause(kind, _with_meaning(text, meaning), c)
-  return None
+    meaning = _meaning(c, error, evidence.batch_size)
+    text = f"{name} is {c:.6g} times what it should be"
+    cause = Cause(kind, _with_meaning(text, meaning), c)
+    if meaning == "dropped":
+      cause = Cause(kind, f"{name} is missing", 0.0)
+    if meaning or evidence.live > 2:
+      yield Guess(cause, rest + c * part, (1 + abs(c)) * evidence.bar)
 
 
-def _parameter(evidence: Evidence) -> Cause | None:
+def _parameter(evidence: Evidence) -> Iterator[Guess]:
   """given - numeric = b param: what an L2 term too few or too many does."""
-  penalised = evidence.penalty is not None and evidence.penalty.any()
-  if penalised or evidence.live < 3:
-    return None
-  b, _ = _slope(evidence.given - evidence.numeric, evidence.param, evidence.bar)
-  if not evidence.explained_by(evidence.numeric + b * evidence.param):
-    return None
-  text = f"given - numeric = {b:.6g} x parameter, as from an L2 term"
-  return Cause("parameter", text, b)
+  if evidence.penalty is None and evidence.live > 2:
+    numeric, param = evidence.numeric, evidence.param
+    b, _ = _slope(evidence.given - numeric, param, evidence.bar)
+    text = f"given - numeric = {b:.6g} x parameter, as from an L2 term"
+    yield Guess(Cause("parameter", text, b), numeric + b * param)
 
 
-def _offset(evidence: Evidence) -> Cause | None:
+def _offset(evidence: Evidence) -> Iterator[Guess]:
   """given - numeric is one constant."""
-  if evidence.given.size < 3:
-    return None
-  shift = float(np.median(evidence.given - evidence.numeric))
-  if not evidence.explained_by(evidence.numeric + shift):
-    return None
-  return Cause("offset", f"given = numeric + {shift:.6g} everywhere", shift)
+  if evidence.given.size > 2:
+    shift = float(np.median(evidence.given - evidence.numeric))
+    text = f"given = numeric + {shift:.6g} everywhere"
+    yield Guess(Cause("offset", text, shift), evidence.numeric + shift)
 
 
 def _rearrangements(
@@ -215,25 +194,23 @@ def _rearrangements(
         how += f" (axes {order})"
       if moved.shape != numeric.shape:
         how += " and read in this shape"
-      yield "transposed", how, moved.reshape(numeric.shape)
+      yield "transposed", how, moved
   for count in range(1, min(numeric.ndim, 4) + 1):
     for some in itertools.combinations(axes, count):
       listed = ", ".join(map(str, some))
       yield "flipped", f"reversed along axis {listed}", np.flip(numeric, some)
 
 
-def _rearranged(evidence: Evidence) -> Cause | None:
+def _rearranged(evidence: Evidence) -> Iterator[Guess]:
   """Transposed or flipped as a whole."""
   _, numeric, bars = evidence.tables
   pairs = zip(_rearrangements(numeric), _rearrangements(bars), strict=True)
   for (kind, text, moved), (_, _, moved_bar) in pairs:
-    bar = evidence.bar + moved_bar.ravel()
-    if evidence.explained_by(moved.ravel(), bar):
-      return Cause(kind, f"given is numeric {text}")
-  return None
+    cause = Cause(kind, f"given is numeric {text}")
+    yield Guess(cause, moved.ravel(), evidence.bar + moved_bar.ravel())
 
 
-def _shifted(evidence: Evidence) -> Cause | None:
+def _shifted(evidence: Evidence) -> Iterator[Guess]:
   """given = numeric moved along one axis; what falls out may be anything."""
   given, numeric, bars = evidence.tables
   for axis, length in enumerate(evidence.shape):
@@ -245,33 +222,28 @@ def _shifted(evidence: Evidence) -> Cause | None:
     match = np.fft.irfft(products.sum(axis=others), n=length)
     by = int(np.argmax(match))
     by = by - length if by > length // 2 else by
-    if by == 0:
-      continue
     origin = np.expand_dims(np.arange(length) - by, others)
     inside = (origin >= 0) & (origin < length)
     where = np.broadcast_to(inside, evidence.shape).ravel()
     moved = np.roll(numeric, by, axis).ravel()
     bar = evidence.bar + np.roll(bars, by, axis).ravel()
-    if np.abs(moved[where]).max() <= bar[where].max():
-      continue  # zeros are always moved zeros
-    if evidence.explained_by(moved, bar, where):
-      return Cause("shifted", f"shifted by {by} along axis {axis}", float(by))
-  return None
+    # Zeros are always moved zeros.
+    if by and np.abs(moved[where]).max() > bar[where].max():
+      cause = Cause("shifted", f"shifted by {by} along axis {axis}", float(by))
+      yield Guess(cause, moved, bar, where)
 
 
-def _swapped(evidence: Evidence) -> Cause | None:
+def _swapped(evidence: Evidence) -> Iterator[Guess]:
   """The given tensor is another tensor's gradient."""
   for path, other in evidence.others.items():
-    if evidence.explained_by(other.ravel(), 2 * evidence.bar):
-      return Cause("swapped", f"given is the numeric gradient of {path}")
-  return None
+    cause = Cause("swapped", f"given is the numeric gradient of {path}")
+    yield Guess(cause, other, 2 * evidence.bar)
 
 
 def _part(evidence: Evidence, axis: int, index: int) -> str:
   """What is wrong with one slice; "" if nothing simple."""
   given, numeric, bar = (
-    np.moveaxis(a.reshape((*evidence.shape, 1)), axis, 0)
-    for a in (evidence.given, evidence.numeric, evidence.bar)
+    np.moveaxis(a[..., None], axis, 0) for a in evidence.tables
   )
   if not given[index].any():
     return "zero there"
@@ -291,37 +263,36 @@ def _part(evidence: Evidence, axis: int, index: int) -> str:
   return ""
 
 
-def _localised(evidence: Evidence) -> Cause | None:
+def _localised(evidence: Evidence) -> Iterator[Guess]:
   """Only a few rows, columns, units or entries are wrong."""
   bad = np.abs(evidence.given - evidence.numeric) > evidence.bar
   count = int(bad.sum())
   if not evidence.shape or not 0 < count < bad.size:
-    return None
+    return
   places = np.nonzero(bad.reshape(evidence.shape))
   if count == 1 and len(places) > 1:
     entry = tuple(int(p[0]) for p in places)
-    return Cause("localised", f"only entry {entry} is wrong")
+    cause = Cause("localised", f"only entry {entry} is wrong")
+    yield Guess(cause, evidence.given)
   found: list[tuple[float, int, list[int]]] = []
-  for axis, where in enumerate(places):
-    indices = sorted({int(i) for i in where})
-    length = evidence.shape[axis]
+  for axis, length in enumerate(evidence.shape):
+    indices = np.unique(places[axis]).tolist()
     if len(indices) <= max(1, min(_LONGEST_LIST, length // 4)) < length:
       found.append((len(indices) / length, axis, indices))
-  if not found:
-    return None
-  _, axis, indices = min(found)
-  listed = ", ".join(map(str, indices))
-  text = f"only index {listed} of axis {axis} is wrong ({count} entries)"
-  parts = [_part(evidence, axis, index) for index in indices]
-  if all(parts) and len(set(parts)) == 1:
-    text += f": {parts[0]}"
-  return Cause("localised", text)
+  if found:
+    _, axis, indices = min(found)
+    listed = ", ".join(map(str, indices))
+    text = f"only index {listed} of axis {axis} is wrong ({count} entries)"
+    parts = {_part(evidence, axis, index) for index in indices}
+    if len(parts) == 1 and all(parts):
+      text += f": {parts.pop()}"
+    yield Guess(Cause("localised", text), evidence.given)
 
 
-def _factor_per_index(evidence: Evidence) -> Cause | None:
+def _factor_per_index(evidence: Evidence) -> Iterator[Guess]:
   """given = numeric times one factor per index of an axis."""
   if len(evidence.shape) < 2:
-    return None
+    return
   given, numeric, bars = evidence.tables
   for axis, length in enumerate(evidence.shape):
     rest = tuple(a for a in range(given.ndim) if a != axis)
@@ -333,36 +304,34 @@ def _factor_per_index(evidence: Evidence) -> Cause | None:
       product, square, out=np.ones_like(square), where=square > 0
     )
     bar = ((1 + np.abs(factors)) * bars).ravel()
-    if evidence.explained_by((factors * numeric).ravel(), bar):
-      span = f"{factors.min():.4g} to {factors.max():.4g}"
-      text = f"given = numeric x a factor per index of axis {axis} ({span})"
-      return Cause("factor per index", text)
-  return None
+    span = f"{factors.min():.4g} to {factors.max():.4g}"
+    text = f"given = numeric x a factor per index of axis {axis} ({span})"
+    cause = Cause("factor per index", text)
+    yield Guess(cause, (factors * numeric).ravel(), bar)
 
 
-def _precision(evidence: Evidence) -> Cause | None:
+def _precision(evidence: Evidence) -> Iterator[Guess]:
   """The residual is what rounding to a shorter format leaves."""
+  given = evidence.given
   size = float(np.abs(evidence.numeric).max())
-  worst = float(np.abs(evidence.given - evidence.numeric).max())
-  if size == 0 or not evidence.given.any():
-    return None
-  for dtype, epsilon in (
-    (np.float32, 2.0**-23),
-    (np.float16, 2.0**-10),
-    (jnp.bfloat16, 2.0**-7),
-  ):
-    name = np.dtype(dtype).name
+  worst = float(np.abs(given - evidence.numeric).max())
+  if size == 0 or not given.any():
+    return
+  for dtype in (np.float32, np.float16, jnp.bfloat16):
+    epsilon = float(jnp.finfo(dtype).eps)
     with np.errstate(over="ignore"):
-      rounded = evidence.given.astype(dtype).astype(np.float64)
-    if np.array_equal(rounded, evidence.given) and worst <= 64 * epsilon * size:
-      return Cause("precision", f"given values are {name} numbers", epsilon)
+      rounded = given.astype(dtype).astype(np.float64)
+    if np.array_equal(rounded, given) and worst <= 64 * epsilon * size:
+      text = f"given values are {np.dtype(dtype).name} numbers"
+      yield Guess(Cause("precision", text, epsilon), given)
   if worst <= 16 * 2.0**-23 * size:
     text = f"residual of {worst / size:.1e} of the largest entry, the size of"
-    return Cause("precision", f"{text} float32 rounding", 2.0**-23)
-  return None
+    cause = Cause("precision", f"{text} float32 rounding", 2.0**-23)
+    yield Guess(cause, given)
 
 
-_WHOLE: tuple[Callable[[Evidence], Cause | None], ...] = (
+_Test = Callable[[Evidence], Iterator[Guess]]
+_WHOLE: tuple[_Test, ...] = (
   _rearranged,
   _shifted,
   _swapped,
@@ -371,30 +340,26 @@ _WHOLE: tuple[Callable[[Evidence], Cause | None], ...] = (
 )
 
 
-def _first(
-  tests: Sequence[Callable[[Evidence], Cause | None]], evidence: Evidence
-) -> Cause | None:
-  return next((c for test in tests if (c := test(evidence)) is not None), None)
+def _first(tests: Sequence[_Test], evidence: Evidence) -> Cause | None:
+  guesses = itertools.chain.from_iterable(test(evidence) for test in tests)
+  return next((g.cause for g in guesses if evidence.explained_by(g)), None)
 
 
 def diagnose(evidence: Evidence) -> Cause | None:
-  """The simplest cause that explains a wrong tensor to numeric error, or None.
-
-  Args:
-    evidence: What was given and measured.
-  """
+  """The simplest cause that explains a wrong tensor to numeric error."""
   whole = _WHOLE if evidence.whole else ()
   tests = (_factor, _penalty, _precision, *whole, _parameter, _offset)
   cause = _first(tests, evidence)
-  if evidence.penalty is None or not evidence.penalty.any():
-    return cause
-  if evidence.whole and (cause is None or cause.kind == "localised"):
+  if (
+    evidence.penalty is not None
+    and evidence.whole
+    and (cause is None or cause.kind == "localised")
+  ):
     # A mistake in the data term is hidden by a right L2 term beside it.
-    penalty = evidence.penalty
     data = dataclasses.replace(
       evidence,
-      given=evidence.given - penalty,
-      numeric=evidence.numeric - penalty,
+      given=evidence.given - evidence.penalty,
+      numeric=evidence.numeric - evidence.penalty,
       penalty=None,
       others={},
     )
@@ -416,11 +381,6 @@ def matching_candidates(
 
   Candidates that equal the given gradient in every tensor come alone where
   there are any; else those that equal it in the tensor.
-
-  Args:
-    given: The covered entries, tensor by tensor.
-    candidates: By name, what they would be with that mistake.
-    tolerance: The rounding error allowed in them.
   """
   matches = {
     name: list(map(_same, given, tensors, tolerance))

@@ -85,24 +85,15 @@ def _program(loss_fn: LossFn, layout: Layout, width: int) -> Any:
 
 @dataclasses.dataclass
 class Losses:
-  """Evaluates one loss function around one theta.
+  """Evaluates one loss function around one theta."""
 
-  Attributes:
-    loss_fn: The loss, loss_fn(params, *args) -> scalar.
-    layout: The layout of params.
-    theta: The point [P], in the dtype in which the loss is given parameters.
-    args: The further arguments, traced: other values do not compile again.
-    chunk_size: How many moved copies of theta are held at once; None for one
-      on a CPU, else as many as fit 16 MiB, at most 128.
-    grid: The dtype to which moved parameters are rounded; a loss that rounds
-      its parameters to float32 must be given steps that float32 can take.
-  """
-
-  loss_fn: LossFn
+  loss_fn: LossFn  # loss_fn(params, *args) -> scalar
   layout: Layout
-  theta: Float[np.ndarray, " P"]
-  args: tuple[Any, ...] = ()
-  chunk_size: int | None = None
+  theta: Float[np.ndarray, " P"]  # in the dtype that the loss is given
+  args: tuple[Any, ...] = ()  # traced: other values do not compile again
+  chunk_size: int | None = None  # moved copies of theta held at once
+  # Moved parameters are rounded to it; a loss that rounds its parameters to
+  # float32 must be given steps that float32 can take.
   grid: Any = np.float64
 
   def __post_init__(self) -> None:
@@ -136,11 +127,7 @@ class Losses:
     positions: Int[np.ndarray, " N"] | None = None,
     entries: Float[np.ndarray, " N"] | None = None,
   ) -> Float[np.ndarray, " N"]:
-    """The loss at theta, [1]; or with each entry alone at its position, [N].
-
-    Raises:
-      GradcheckError: The loss raises.
-    """
+    """The loss at theta, [1]; or with each entry alone at its position, [N]."""
     if positions is None or entries is None:
       positions, entries = np.zeros(1, int), theta[:1]
     result = np.empty(len(positions))
@@ -178,15 +165,8 @@ class Losses:
     """The losses at theta +- each step in each position, [K, N].
 
     In floating point (x + h) - x is not h; the lines hold the steps really
-    taken (Press et al., Numerical Recipes, section 5.7).
-
-    Args:
-      positions: The coordinates of theta to move.
-      steps: The steps h, positive.
-      backward: Whether theta - h is wanted; else f(x) stands in its place.
-
-    Raises:
-      GradcheckError: The loss raises.
+    taken (Press et al., Numerical Recipes, section 5.7). Unless `backward` is
+    wanted, f(x) stands in the place of f(x - h).
     """
     base = self.round(self.theta)
     x = base[positions]
@@ -210,11 +190,7 @@ class Losses:
   def along(
     self, vectors: Float[np.ndarray, "M P"], steps: tuple[float, ...]
   ) -> Lines:
-    """The losses at theta +- each step along each direction, [K, M].
-
-    Raises:
-      GradcheckError: The loss raises.
-    """
+    """The losses at theta +- each step along each direction, [K, M]."""
     base = self.round(self.theta)
     above, below = np.empty((2, len(steps), len(vectors)))
     for k, step in enumerate(steps):
@@ -247,8 +223,7 @@ def numeric_gradient(
     dtype: The type in which the loss is given the parameters: float64, in a
       scope of its own, or float32 under the caller's settings. The differences
       of the losses are always taken in float64.
-    chunk_size: How many moved copies of params are held at once, which bounds
-      the memory; by default one on a CPU, else as many as fit 16 MiB.
+    chunk_size: As for `check`.
 
   Returns:
     A pytree like params with NumPy float64 leaves.

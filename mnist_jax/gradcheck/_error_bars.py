@@ -10,6 +10,7 @@ Shapes: K steps (largest first), n entries or lines.
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,23 +52,41 @@ class Estimate(NamedTuple):
     )
 
 
-def difference_noise(sigma: Any, step: float, method: str) -> Any:
+# Of a kind of difference how many noises of one loss are in it, times h, and
+# the power of h by which it is wrong; "jump" is forward less backward.
+_NOISES_AND_ORDER = {
+  "two_sided": (0.5**0.5, 2),
+  "one_sided": (2**0.5, 1),
+  "jump": (6**0.5, 1),
+}
+
+
+def difference_noise(sigma: float, step: float, method: str) -> float:
   """Bar of one difference when each loss has noise sigma (independent)."""
-  spread = 2**0.5 * sigma / step
-  return SIGMAS * (spread / 2 if method == "two_sided" else spread)
+  return SIGMAS * _NOISES_AND_ORDER[method][0] * sigma / step
 
 
-def extrapolate(
-  coarse: np.ndarray, fine: np.ndarray, ratio: float, order: int
-) -> np.ndarray:
-  """Richardson: from differences at h and h / ratio, without the h^order."""
-  return fine + (fine - coarse) / (ratio**order - 1)
+_Reading = tuple[np.ndarray, np.ndarray]  # value and bar, [n]
 
 
-def extrapolated_noise(coarse: Any, fine: Any, ratio: float, order: int) -> Any:
-  """The bar of `extrapolate` from the bars of its two (independent) parts."""
-  gain = ratio**order
-  return np.hypot(gain * fine, coarse) / (gain - 1)
+def _extrapolated(
+  differences: Float[np.ndarray, "K n"],
+  steps: tuple[float, ...],
+  sigma: Any,
+  kind: str,
+) -> Iterator[_Reading]:
+  """Richardson's, of each two neighbouring steps: without the leading power.
+
+  The bars are those of the two differences, which are independent.
+  """
+  noises, order = _NOISES_AND_ORDER[kind]
+  unit = SIGMAS * noises * sigma
+  for k, (coarse, fine) in enumerate(itertools.pairwise(steps)):
+    gain = (coarse / fine) ** order
+    with np.errstate(invalid="ignore", over="ignore"):
+      change = differences[k + 1] - differences[k]
+      value = differences[k + 1] + change / (gain - 1)
+    yield value, np.hypot(gain * (unit / fine), unit / coarse) / (gain - 1)
 
 
 def best_pair(
@@ -78,33 +97,17 @@ def best_pair(
 ) -> Estimate:
   """The extrapolation of two neighbouring steps with the smallest bar.
 
-  Args:
-    differences: The differences, one row for each step.
-    steps: The steps, falling.
-    sigma: The noise of one loss, a standard deviation.
-    method: The formula, "two_sided" (error h^2) or "one_sided" (error h).
-
-  Returns:
-    The best estimate of each entry; its bar is infinite where no difference is
-    finite.
+  The bar is infinite where no difference is finite.
   """
-  order = 2 if method == "two_sided" else 1
   best = Estimate.unknown(differences.shape[1])
-  bars = [difference_noise(sigma, step, method) for step in steps]
-  for k, (large, small) in enumerate(itertools.pairwise(steps)):
-    coarse, fine = differences[k], differences[k + 1]
-    ratio = large / small
-    noise = extrapolated_noise(bars[k], bars[k + 1], ratio, order)
-    found = Estimate(
-      extrapolate(coarse, fine, ratio, order),
-      np.full(fine.shape, noise),
-      TRUNCATION * np.abs(coarse - fine),
-    )
+  readings = _extrapolated(differences, steps, sigma, method)
+  for change, (value, noise) in zip(
+    np.diff(differences, axis=0), readings, strict=True
+  ):
+    bar = np.full(value.shape, noise)
+    found = Estimate(value, bar, TRUNCATION * np.abs(change))
     best = best.improved_by(found)
   return best
-
-
-_Reading = tuple[np.ndarray, np.ndarray]  # value and bar, [n]
 
 
 def _select(where: np.ndarray, first: _Reading, second: _Reading) -> _Reading:
@@ -124,14 +127,8 @@ def longest_agreement(
   point in common (Lepski 1991; the intersection of confidence intervals of
   Goldenshluger & Nemirovski 1997). The one before the last accepted is
   returned: the last one's bias may be as large as the bars, the one before's,
-  a power of the steps' ratio smaller, is not.
-
-  Args:
-    values: The estimates, the largest step's first.
-    bars: The bar of each.
-
-  Returns:
-    Value and bar, [n]; NaN and infinity where the smallest step is not finite.
+  a power of the steps' ratio smaller, is not. NaN and infinity where the
+  smallest step is not finite.
   """
   count = values.shape[1]
   low, high = np.full(count, -np.inf), np.full(count, np.inf)
@@ -160,49 +157,27 @@ class Lines(NamedTuple):
   down: Float[np.ndarray, "K n"]
   middle: float
 
-  @property
-  def forward(self) -> Float[np.ndarray, "K n"]:
-    """The one-sided differences (f(x + h) - f(x)) / h."""
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-      return (self.above - self.middle) / self.up
-
-  @property
-  def backward(self) -> Float[np.ndarray, "K n"]:
-    """The one-sided differences (f(x) - f(x - h)) / h."""
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-      return (self.middle - self.below) / self.down
-
-  @property
-  def two_sided(self) -> Float[np.ndarray, "K n"]:
-    """The differences (f(x + h) - f(x - h)) / 2h."""
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-      return (self.above - self.below) / (self.up + self.down)
-
   def differences(self, method: str) -> Float[np.ndarray, "K n"]:
-    """Those of "two_sided" or "one_sided", the forward ones."""
-    return self.two_sided if method == "two_sided" else self.forward
+    """Those of "two_sided", "one_sided" (the forward ones) or "backward"."""
+    high: Any = self.middle if method == "backward" else self.above
+    low = self.middle if method == "one_sided" else self.below
+    up = 0 if method == "backward" else self.up
+    down = 0 if method == "one_sided" else self.down
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+      return (high - low) / (up + down)
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-  """What many steps say of each line. All [n].
+  """What many steps say of each line."""
 
-  Attributes:
-    value, bar: The best estimate of the derivative.
-    forward, backward: The one-sided derivatives.
-    wrong: Whether the given value cannot be the derivative.
-    kink: Whether the line has a kink at every step, so that the given value
-      may be right.
-    not_finite: Whether no step gave a finite difference.
-  """
-
-  value: Float[np.ndarray, " n"]
+  value: Float[np.ndarray, " n"]  # the best estimate of the derivative
   bar: Float[np.ndarray, " n"]
-  forward: Float[np.ndarray, " n"]
+  forward: Float[np.ndarray, " n"]  # the one-sided derivatives
   backward: Float[np.ndarray, " n"]
-  wrong: Bool[np.ndarray, " n"]
-  kink: Bool[np.ndarray, " n"]
-  not_finite: Bool[np.ndarray, " n"]
+  wrong: Bool[np.ndarray, " n"]  # the given value cannot be the derivative
+  kink: Bool[np.ndarray, " n"]  # at every step: the given value may be right
+  not_finite: Bool[np.ndarray, " n"]  # no step gave a finite difference
 
 
 def _scatter(
@@ -213,11 +188,10 @@ def _scatter(
   Between the smallest steps a smooth function's differences change by noise
   alone, which tells of lines that are noisier than the others.
   """
-  spreads = []
-  for k in range(max(0, len(steps) - 5), len(steps) - 1):
-    scale = np.hypot(1 / steps[k], 1 / steps[k + 1]) / 2**0.5
-    with np.errstate(invalid="ignore"):
-      spreads.append(np.abs(differences[k] - differences[k + 1]) / scale)
+  inverse = 1 / np.array(steps[-5:])[:, None]
+  with np.errstate(invalid="ignore"):
+    changes = np.diff(differences[-5:], axis=0)
+    spreads = changes / (np.hypot(inverse[:-1], inverse[1:]) / 2**0.5)
   return np.nan_to_num(np.sqrt(np.mean(np.square(spreads), axis=0)), posinf=0.0)
 
 
@@ -229,28 +203,23 @@ def _readings(lines: Lines, sigma: float) -> dict[str, _Reading]:
   without a kink; the differences' h f'' is extrapolated away and h^3 is left.
   "smallest": from the smallest two-sided steps alone.
   """
-  two, forward, backward = lines.two_sided, lines.forward, lines.backward
+  two, forward, backward = map(
+    lines.differences, ("two_sided", "one_sided", "backward")
+  )
   with np.errstate(invalid="ignore", over="ignore"):
     jump = forward - backward
   sigmas = np.maximum(sigma, _scatter(two, lines.steps))
   found = {}
-  # How many noises of one loss are in each kind of difference, times h.
-  for name, table, noises, order in (
-    ("two", two, 0.5**0.5, 2),
-    ("forward", forward, 2**0.5, 1),
-    ("backward", backward, 2**0.5, 1),
-    ("jump", jump, 6**0.5, 1),
+  for name, table, kind in (
+    ("two", two, "two_sided"),
+    ("forward", forward, "one_sided"),
+    ("backward", backward, "one_sided"),
+    ("jump", jump, "jump"),
   ):
-    values, bars = [], []
-    unit = SIGMAS * noises * sigmas
-    for k, (coarse, fine) in enumerate(itertools.pairwise(lines.steps)):
-      ratio = coarse / fine
-      with np.errstate(invalid="ignore", over="ignore"):
-        values.append(extrapolate(table[k], table[k + 1], ratio, order))
-      bars.append(extrapolated_noise(unit / coarse, unit / fine, ratio, order))
-    found[name] = longest_agreement(np.stack(values), np.stack(bars))
+    readings = list(_extrapolated(table, lines.steps, sigmas, kind))
+    found[name] = longest_agreement(*map(np.stack, zip(*readings, strict=True)))
     if name == "two":
-      found["smallest"] = (values[-1], bars[-1])
+      found["smallest"] = readings[-1]
   return found
 
 
@@ -265,14 +234,8 @@ def judge_lines(
   A kink beside the point leaves one side clean and all steps below its
   distance; a kink at the point makes the sides differ for good. "Wrong" is
   said only of values outside what any kink that may be there allows: half its
-  jump to either side of the two-sided value.
-
-  Args:
-    lines: The losses along each of n lines, at two steps or more.
-    given: The derivatives to judge.
-    tolerance: The rounding error allowed in them.
-    sigma: The noise of one loss, a standard deviation; a line that is noisier
-      is treated as such.
+  jump to either side of the two-sided value. A line that is noisier than
+  sigma, the standard deviation of one loss, is treated as such.
   """
   found = _readings(lines, sigma)
   two, forward, backward = found["two"], found["forward"], found["backward"]

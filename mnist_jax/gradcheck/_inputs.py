@@ -22,19 +22,11 @@ _NOISE_LINES = 8
 
 
 class Ended(Exception):
-  """The check cannot go on to compare; carries the verdict and reason."""
-
-  def __init__(self, verdict: Verdict, reason: str) -> None:
-    super().__init__(reason)
-    self.verdict, self.reason = verdict, reason
+  """The check cannot go on to compare; its args are verdict and reason."""
 
 
 def falling(steps: Sequence[float] | float | None) -> tuple[float, ...] | None:
-  """The different steps, the largest first; None as it is.
-
-  Raises:
-    GradcheckError: There are none, or one is not a positive number.
-  """
+  """The different steps, the largest first; None as it is."""
   if steps is None:
     return None
   listed = np.unique(np.atleast_1d(np.asarray(steps, np.float64)))[::-1]
@@ -58,11 +50,7 @@ def require_finite(layout: Layout, vector: np.ndarray, what: str) -> None:
 def gradient_from(
   what: str, source: PyTree | Callable[..., PyTree], losses: Losses, *args: Any
 ) -> Float[np.ndarray, " P"]:
-  """A gradient at the point, from a pytree or a function (params, *args).
-
-  Raises:
-    GradcheckError: It is not laid out like params, or raises; `what` names it.
-  """
+  """A gradient at the point, from a pytree or a function (params, *args)."""
   if callable(source):
     with blamed_on(what):
       source = source(losses.params(), *args)
@@ -76,15 +64,6 @@ def given_gradient(
 
   The precision is that of the parameters from which it was computed: a
   function is handed float64, and returning float32 then is a loss.
-
-  Args:
-    grads: The gradient, as a pytree or a function of params and args.
-    losses: The loss at the point.
-    dtypes: The types of the leaves of params, as the caller gave them.
-
-  Raises:
-    GradcheckError: The gradient is not laid out like params, or raises.
-    Ended: It is not finite, or two calls of the function differ.
   """
   given = gradient_from("grads", grads, losses, *losses.args)
   if callable(grads):
@@ -101,11 +80,7 @@ def given_gradient(
 
 
 def require_scalar(losses: Losses) -> Any:
-  """The dtype of the loss.
-
-  Raises:
-    GradcheckError: It raises, or is not a real floating scalar.
-  """
+  """The dtype of the loss, a real floating one."""
   with blamed_on("loss_fn"):
     shape = jax.eval_shape(losses.loss_fn, losses.params(), *losses.args)
   if not hasattr(shape, "shape"):
@@ -136,35 +111,23 @@ def same_trace(loss_fn: LossFn, params: PyTree, args: tuple[Any, ...]) -> bool:
   first, second = traced(), traced()
   if str(first) != str(second):
     return False
-  return all(
-    a is b or _same_values(a, b)
-    for a, b in zip(first.consts, second.consts, strict=True)
-  )
-
-
-def _same_values(a: Any, b: Any) -> bool:
+  pairs = zip(first.consts, second.consts, strict=True)
   try:
-    return bool(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True))
-  except (TypeError, ValueError):
+    return all(
+      a is b or np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True)
+      for a, b in pairs
+    )
+  except (TypeError, ValueError):  # what cannot be compared, as keys
     return False
 
 
 def deterministic_loss(losses: Losses, dtype: Any) -> float:
-  """The loss at the point.
-
-  Raises:
-    Ended: It is not finite, or evaluations of it differ.
-    GradcheckError: It raises.
-  """
-  values = [
-    float(losses.at(losses.theta)[0]),
-    float(losses.at(losses.theta)[0]),
-  ]
+  """The loss at the point, the same and finite in all evaluations."""
+  values = [float(losses.at(losses.theta)[0]) for _ in range(2)]
   params, args = losses.params(), losses.args
   with blamed_on("loss_fn"):
     if not same_trace(losses.loss_fn, params, args):
-      values.append(float(losses.loss_fn(params, *args)))
-      values.append(float(losses.loss_fn(params, *args)))
+      values += [float(losses.loss_fn(params, *args)) for _ in range(2)]
   if not np.all(np.isfinite(values)):
     raise Ended(Verdict.NOT_FINITE, f"the loss is {values[0]} at params")
   spread = max(values) - min(values)
@@ -218,17 +181,9 @@ def noise_level(
   (More & Wild 2011, "Estimating computational noise", eq. 2.6). Too small a
   spacing may see less than there is, as neighbouring points round alike, and a
   large one may cross a kink: so of four spacings, and of a tensor's
-  coordinates, the second largest answer counts; of the tensors the largest.
-
-  Args:
-    losses: The loss around theta.
-    loss: The loss at theta.
-    epsilon: The unit round-off spacing (2.2e-16 for float64).
-    weights: Half of the coordinates are those of the largest weights.
-    seed: The seed of the choice of the others.
-
-  Returns:
-    A standard deviation, at least half the spacing of floats at `loss`.
+  coordinates, the second largest answer counts; of the tensors the largest. A
+  standard deviation, at least half the spacing of floats at `loss`; half of
+  the coordinates are those of the largest weights.
   """
   rng = np.random.default_rng(seed)
   base = losses.round(losses.theta)

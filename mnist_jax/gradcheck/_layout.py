@@ -32,10 +32,8 @@ class Layout(NamedTuple):
 
   def slices(self) -> list[slice]:
     """The part of theta that is each leaf's."""
-    ends = np.cumsum((0, *self.sizes))
-    return [
-      slice(int(start), int(stop)) for start, stop in itertools.pairwise(ends)
-    ]
+    ends = np.cumsum((0, *self.sizes)).tolist()
+    return list(itertools.starmap(slice, itertools.pairwise(ends)))
 
   def unflatten(self, theta: Any) -> PyTree:
     """The pytree whose leaves are the parts of theta, [P] or [..., P]."""
@@ -59,16 +57,11 @@ def flatten(
 ) -> tuple[Layout, Float[np.ndarray, " P"], tuple[Any, ...]]:
   """Copies a pytree of real floating leaves into one float64 vector.
 
-  Args:
-    tree: The pytree, whose leaves may have any shape, () too.
-    what: The tree's name in messages, "params" or "grads".
-
-  Returns:
-    The layout, theta [P], and the leaves' dtypes.
+  Returns the layout, theta and the leaves' dtypes.
 
   Raises:
     GradcheckError: There are no leaves, or a leaf is empty, not an array or
-      not of a real floating type; it is named by its path.
+      not of a real floating type; it is named by `what` and its path.
   """
   flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
   if not flat:
@@ -101,18 +94,16 @@ def flatten_like(
 ) -> Float[np.ndarray, " P"]:
   """As `flatten`, of a pytree that must be laid out like params.
 
-  Raises:
-    GradcheckError: As `flatten`; or the tree lacks a leaf of params, has one
-      more, or has one of another shape or in another container.
+  GradcheckError also where it lacks a leaf of params, has one more, or has one
+  of another shape or in another container.
   """
   found, vector, _ = flatten(tree, what)
   for path in expected.paths:
     if path not in found.paths:
       raise GradcheckError(f"{what}{path} is missing: params has this leaf")
-  for path in found.paths:
+  for path, shape in zip(found.paths, found.shapes, strict=True):
     if path not in expected.paths:
       raise GradcheckError(f"{what}{path} is extra: params has no such leaf")
-  for path, shape in zip(found.paths, found.shapes, strict=True):
     wanted = expected.shapes[expected.paths.index(path)]
     if shape != wanted:
       raise GradcheckError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from mnist_jax.gradcheck._differences import Losses, LossFn
+from mnist_jax.gradcheck._differences import Losses
 
 # The first step by the loss's precision, near the best of the extrapolated
 # differences: epsilon^(1/5) two-sided, epsilon^(1/3) one-sided.
@@ -20,11 +20,9 @@ _FIRST_STEP = {
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """The arguments of `check`, by their names there."""
+  """Arguments of `check`, by their names there."""
 
-  loss_fn: LossFn
   grads: PyTree | Callable[..., PyTree]
-  args: tuple[Any, ...]
   steps: tuple[float, ...] | None  # falling
   method: str
   penalty_fn: Callable[[PyTree], Any] | None
@@ -34,35 +32,22 @@ class Request:
   max_coordinates: int
   directions: int
   seed: int
-  chunk_size: int | None
   worst: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """A loss and a gradient at one point, all of them finite.
-
-  Attributes:
-    request: What was asked.
-    losses: The loss around theta, the point [P].
-    given: The gradient to check.
-    tolerance: The rounding error allowed in `given`.
-    penalty: The gradient of the L2 part, or None.
-    candidates: What the gradient would be with each known mistake, by name.
-    loss: The loss at theta.
-    noise: The standard deviation of the rounding noise in one loss.
-    precision: The type in which the loss is computed, in effect.
-  """
+  """A loss and a gradient at one point, all of them finite."""
 
   request: Request
-  losses: Losses
+  losses: Losses  # around the point
   given: Float[np.ndarray, " P"]
-  tolerance: Float[np.ndarray, " P"]
-  penalty: Float[np.ndarray, " P"] | None
+  tolerance: Float[np.ndarray, " P"]  # the rounding error allowed in `given`
+  penalty: Float[np.ndarray, " P"] | None  # the gradient of the L2 part
   candidates: Mapping[str, Float[np.ndarray, " P"]]
-  loss: float
-  noise: float
-  precision: Any
+  loss: float  # at the point
+  noise: float  # a standard deviation, of the rounding in one loss
+  precision: Any  # the type in which the loss is computed, in effect
 
   @property
   def epsilon(self) -> float:

@@ -51,23 +51,15 @@ def band(distance: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """One coordinate.
-
-  Attributes:
-    path, index: The leaf, and the place in it.
-    given, numeric: The two derivatives.
-    bar: How far apart they may be for rounding and truncation.
-    state: What was found, "agrees", "wrong", "kink" or "not finite".
-    forward, backward: The one-sided derivatives at a kink; else None.
-  """
+  """One coordinate."""
 
   path: str
   index: tuple[int, ...]
   given: float
   numeric: float
-  bar: float
-  state: str
-  forward: float | None = None
+  bar: float  # how far apart they may be for rounding and truncation
+  state: str  # "agrees", "wrong", "kink" or "not finite"
+  forward: float | None = None  # the one-sided derivatives at a kink
   backward: float | None = None
 
   @property
@@ -84,74 +76,46 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class TensorReport:
-  """One leaf.
-
-  Attributes:
-    path, shape: The leaf's path in params, and its shape.
-    checked, size: How many coordinates were looked at, and are there.
-    distance: The chapter's ||given - numeric|| / (||given|| + ||numeric||)
-      over those looked at, in [0, 1].
-    resolution: The distance that rounding and truncation alone may cause.
-    norm_given, norm_numeric: The Euclidean norms over those looked at.
-    wrong, kinks: How many coordinates are in that state.
-    crossings: How many coordinates' steps crossed a kink, and were resolved.
-    verdict: The verdict on this leaf alone.
-    causes: What explains it; empty if right, or if nothing simple does.
-  """
+  """One leaf; distances and norms are over the coordinates looked at."""
 
   path: str
   shape: tuple[int, ...]
-  checked: int
-  size: int
-  distance: float
-  resolution: float
-  norm_given: float
+  checked: int  # coordinates looked at
+  size: int  # coordinates that are there
+  distance: float  # the chapter's, in [0, 1]
+  resolution: float  # what rounding and truncation alone may make of it
+  norm_given: float  # Euclidean
   norm_numeric: float
-  wrong: int
+  wrong: int  # coordinates in that state
   kinks: int
-  crossings: int
-  verdict: Verdict
-  causes: tuple[Cause, ...] = ()
+  crossings: int  # coordinates whose steps crossed a kink, and were resolved
+  verdict: Verdict  # on this leaf alone
+  causes: tuple[Cause, ...] = ()  # empty if right, or if nothing simple is one
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """The outcome of one check.
-
-  Attributes:
-    verdict, reason: What came out and why, in a sentence.
-    distance: The chapter's diff over all coordinates looked at, with the best
-      numeric estimate of each; in [0, 1].
-    resolution: The distance that rounding and truncation alone may cause.
-    by_step: Pairs (h, diff) with the plain differences of each step.
-    method: The formula, "two_sided" or "one_sided".
-    loss: The loss at params.
-    noise: The standard deviation of the loss's rounding noise.
-    precision: The type in which the loss was computed, in effect.
-    tensors: What was found in each leaf.
-    worst: The entries furthest outside their bars, in that order.
-    kinks: The first few entries at a kink.
-    coverage: What was looked at and what was not, in a sentence.
-    checked, total: How many coordinates were looked at, and are there.
-    directions: How many random directions were evaluated.
-  """
+  """The outcome of one check; distances are over all coordinates looked at."""
 
   verdict: Verdict
-  reason: str
+  reason: str  # in a sentence
+  # The chapter's diff, in [0, 1], with the best numeric estimate of each entry,
+  # and what rounding and truncation alone may make of it.
   distance: float = math.nan
   resolution: float = math.nan
+  # Pairs (h, diff) with the plain differences of each step, and their formula.
   by_step: tuple[tuple[float, float], ...] = ()
   method: str = "two_sided"
-  loss: float = math.nan
-  noise: float = math.nan
-  precision: str = "float64"
+  loss: float = math.nan  # at params
+  noise: float = math.nan  # a standard deviation, of the loss's rounding
+  precision: str = "float64"  # in which the loss was computed, in effect
   tensors: tuple[TensorReport, ...] = ()
-  worst: tuple[Entry, ...] = ()
-  kinks: tuple[Entry, ...] = ()
-  coverage: str = "nothing was compared"
-  checked: int = 0
-  total: int = 0
-  directions: int = 0
+  worst: tuple[Entry, ...] = ()  # furthest outside their bars, in that order
+  kinks: tuple[Entry, ...] = ()  # the first few
+  coverage: str = "nothing was compared"  # what was looked at, in a sentence
+  checked: int = 0  # coordinates looked at
+  total: int = 0  # coordinates that are there
+  directions: int = 0  # random ones that were evaluated
 
   @property
   def wrong_tensors(self) -> tuple[str, ...]:
@@ -163,9 +127,7 @@ class Report:
 
     A number that is not finite becomes a string ("nan", "inf").
     """
-    result = _plain(dataclasses.asdict(self))
-    result["band"] = band(self.distance)
-    return result
+    return plain(dataclasses.asdict(self) | {"band": band(self.distance)})
 
   def __str__(self) -> str:
     return "\n".join(
@@ -180,11 +142,12 @@ class Report:
     )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+  """The value as strict JSON can hold it."""
   if isinstance(value, dict):
-    return {key: _plain(item) for key, item in value.items()}
+    return {key: plain(item) for key, item in value.items()}
   if isinstance(value, list | tuple):
-    return [_plain(item) for item in value]
+    return [plain(item) for item in value]
   if isinstance(value, enum.Enum):
     return value.value
   if isinstance(value, float) and not math.isfinite(value):
@@ -274,12 +237,7 @@ def _entry_table(title: str, entries: tuple[Entry, ...]) -> list[str]:
 def report_on(
   comparison: Comparison, by_step: tuple[tuple[float, float], ...]
 ) -> Report:
-  """Verdicts, causes and tables of a finished comparison.
-
-  Args:
-    comparison: The comparison, refined.
-    by_step: Pairs (h, diff) with the plain differences of each step.
-  """
+  """Verdicts, causes and tables of a comparison that has been refined."""
   problem, coverage = comparison.problem, comparison.coverage
   leaves = _tensor_reports(comparison)
   verdict = _verdict(comparison, leaves)
@@ -316,17 +274,6 @@ def _verdict(comparison: Comparison, leaves: Sequence[TensorReport]) -> Verdict:
   return next(verdict for verdict in Verdict if verdict in found)
 
 
-def _leaf_verdict(comparison: Comparison, leaf: int, limited: bool) -> Verdict:
-  state = comparison.state[comparison.parts[leaf]]
-  if np.any(state == NOT_FINITE):
-    return Verdict.NOT_FINITE
-  if np.any(state == WRONG) or leaf in comparison.coverage.wrong_leaves:
-    return Verdict.WRONG
-  if np.any(state == KINK):
-    return Verdict.KINK
-  return Verdict.ROUNDING_LIMITED if limited else Verdict.CORRECT
-
-
 def _tensor_reports(comparison: Comparison) -> tuple[TensorReport, ...]:
   problem, layout = comparison.problem, comparison.layout
   limited = comparison.unresolved_leaves()
@@ -337,13 +284,20 @@ def _tensor_reports(comparison: Comparison) -> tuple[TensorReport, ...]:
   )
   reports = []
   for leaf, part in enumerate(comparison.parts):
-    verdict = _leaf_verdict(comparison, leaf, leaf in limited)
+    counts = np.bincount(comparison.state[part], minlength=len(STATES))
+    applies = {
+      Verdict.NOT_FINITE: counts[NOT_FINITE],
+      Verdict.WRONG: counts[WRONG] or leaf in comparison.coverage.wrong_leaves,
+      Verdict.KINK: counts[KINK],
+      Verdict.ROUNDING_LIMITED: leaf in limited,
+      Verdict.CORRECT: True,
+    }
+    verdict = next(verdict for verdict, true in applies.items() if true)
     causes = []
     if verdict is Verdict.WRONG:
       simple = diagnosis.diagnose(_evidence(comparison, leaf))
       causes = candidates[leaf] + ([simple] if simple else [])
     given, numeric = comparison.given[part], comparison.numeric.value[part]
-    state = comparison.state[part]
     reports.append(
       TensorReport(
         path=layout.paths[leaf],
@@ -354,8 +308,8 @@ def _tensor_reports(comparison: Comparison) -> tuple[TensorReport, ...]:
         resolution=comparison.resolution(part),
         norm_given=float(np.linalg.norm(given)),
         norm_numeric=float(np.linalg.norm(numeric)),
-        wrong=int(np.sum(state == WRONG)),
-        kinks=int(np.sum(state == KINK)),
+        wrong=int(counts[WRONG]),
+        kinks=int(counts[KINK]),
         crossings=int(np.sum(comparison.crossed[part])),
         verdict=verdict,
         causes=tuple(causes),
@@ -376,14 +330,14 @@ def _evidence(comparison: Comparison, leaf: int) -> diagnosis.Evidence:
     and other != leaf
     and layout.sizes[other] == size == there.stop - there.start
   }
-  penalty = problem.penalty
+  penalty = None if problem.penalty is None else problem.penalty[positions]
   return diagnosis.Evidence(
     shape=layout.shapes[leaf],
     given=comparison.given[part],
     numeric=comparison.numeric.value[part],
     bar=comparison.bar[part],
     param=problem.losses.theta[positions],
-    penalty=None if penalty is None else penalty[positions],
+    penalty=None if penalty is None or not penalty.any() else penalty,
     whole=whole,
     spoiled=bool(comparison.crossed[part].any()),
     batch_size=problem.request.batch_size,
@@ -420,20 +374,17 @@ def _reason(verdict: Verdict, leaves: Sequence[TensorReport]) -> str:
   named = ", ".join(
     t.path or "the array" for t in leaves if t.verdict is verdict
   )
-  if verdict is Verdict.NOT_FINITE:
-    return f"no step gives finite differences in {named}"
-  if verdict is Verdict.WRONG:
-    if not named:
-      return "random directions disagree, no tensor alone does"
-    return f"given and numeric gradient disagree beyond the error in {named}"
-  if verdict is Verdict.KINK:
-    return (
-      "every step crosses a point without a derivative in "
-      f"{sum(t.kinks for t in leaves)} entries of {named}"
-    )
-  if verdict is Verdict.ROUNDING_LIMITED:
-    return (
-      "the step is too small for the precision: rounding alone may cause what "
-      f"was to be found in {named or 'theta as a whole'}"
-    )
-  return "all that was looked at agrees to within its error"
+  if verdict is Verdict.WRONG and not named:
+    return "random directions disagree, no tensor alone does"
+  kinks = sum(t.kinks for t in leaves)
+  return {
+    Verdict.NOT_FINITE: f"no step gives finite differences in {named}",
+    Verdict.WRONG: "given and numeric gradient disagree beyond the error in "
+    f"{named}",
+    Verdict.KINK: "every step crosses a point without a derivative in "
+    f"{kinks} entries of {named}",
+    Verdict.ROUNDING_LIMITED: "the step is too small for the precision: "
+    "rounding alone may cause what was to be found in "
+    f"{named or 'theta as a whole'}",
+    Verdict.CORRECT: "all that was looked at agrees to within its error",
+  }[verdict]

@@ -89,9 +89,9 @@ def test_equals_the_general_differences(
     fast = rank_one(params, activations, batch, l2, masks, step, method=method)
   with precision.float64():
     args = (
-      differences.float64_batch(batch),
+      differences.cast(batch),
       None if l2 is None else jnp.asarray(l2, jnp.float64),
-      differences.float64_copy(masks),
+      differences.cast(masks),
     )
   general = gradcheck.numeric_gradient(
     objective.make_objective(activations),
@@ -118,8 +118,8 @@ def test_chapter_network_on_mnist_is_within_1e_9(mnist):
   numeric = rank_one(params, CHAPTER, batch, 0.01, None, 2e-5)
   with precision.float64():
     _, hand = objective.hand_value_and_grad(CHAPTER)(
-      differences.float64_copy(params),
-      differences.float64_batch(batch),
+      differences.cast(params),
+      differences.cast(batch),
       jnp.asarray(0.01),
       None,
     )

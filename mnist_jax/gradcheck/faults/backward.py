@@ -50,33 +50,28 @@ class Point(NamedTuple):
 class Formulas:
   """Section 12.2's backward over a batch, each formula by itself.
 
-  Each is a function of the point, the layer and what is named here.
-
-  Attributes:
-    shares: Each example's part of the mean, 1/m [B].
-    residual: A - Y of the last layer [B, C].
-    dw, db: The gradient of a layer's weights and biases, from its dz.
-    da: The gradient of the layer's input, from its dz, before the mask.
-    mask: The gradient of a hidden layer's output before dropout, from that
-      after it.
-    derivative: The derivative of a hidden layer's activation [B, H].
-    penalty_w, penalty_b: The part of the L2 term, from its strength.
-    result: A finished tensor as it is handed out; the identity.
+  Each is a function of the point, the layer and what else it is made from.
   """
 
+  # Each example's part of the mean, 1/m [B].
   shares: Formula = lambda at, _: at.batch.weights / at.examples
+  # A - Y of the last layer [B, C].
   residual: Formula = lambda at, _: losses.softmax_cross_entropy_cotangent(
     at.logits, at.batch.labels
   )
   dw: Formula = lambda at, i, dz: at.residuals.inputs[i].T @ dz
   db: Formula = lambda at, _, dz: dz.sum(axis=0)
+  # Of a layer's input, before the mask.
   da: Formula = lambda at, i, dz: dz @ at.params[i].w.T
+  # Of a hidden layer's output before dropout, from that after it.
   mask: Formula = lambda at, i, da: da * at.mask(i)
+  # Of a hidden layer's activation [B, H].
   derivative: Formula = lambda at, i: mlp.DERIVATIVES[at.activations[i]](
     at.residuals.outputs[i]
   )
   penalty_w: Formula = lambda at, i, l2: l2 * at.params[i].w
   penalty_b: Formula = lambda at, i, l2: jnp.zeros_like(at.params[i].b)
+  # A finished tensor as it is handed out.
   result: Formula = lambda at, _, tensor: tensor
 
 
@@ -84,13 +79,9 @@ RIGHT = Formulas()
 
 
 def altered(site: str, change: Change, layer: int | None = None) -> Formulas:
-  """The right formulas but for one.
+  """The right formulas but for that called `site`, in one layer or in all.
 
-  Args:
-    site: The name of the formula, a field of `Formulas`.
-    change: What stands in its place, (value, point, layer, *inputs) -> array;
-      value is the right one.
-    layer: The only layer changed; None for all.
+  The change of the right value stands in its place.
   """
   before = getattr(RIGHT, site)
 

@@ -16,16 +16,11 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import jax
 import numpy as np
 
+from mnist_jax.gradcheck._layout import flatten, flatten_like
 from mnist_jax.gradcheck._report import Report, TensorReport
-from mnist_jax.gradcheck.faults import terms
-from mnist_jax.gradcheck.faults.backward import (
-  Formulas,
-  altered,
-  make_value_and_grad,
-)
+from mnist_jax.gradcheck.faults import backward, terms
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime.errors import InputError
 
@@ -36,24 +31,17 @@ _DIFFERENT = 1e-12
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-  """One mistake.
-
-  Attributes:
-    name: The name, such as "dw2_sign".
-    text: What is computed instead, in the chapter's symbols.
-    formulas: The backward with it.
-    cause: A regular expression that the right diagnosis matches; "" where two
-      arrays and the knowledge of the network cannot tell it, so that naming
-      any cause would be a guess.
-    modelled: Whether only who knows the network's formulas can tell it: the
-      catalogue serves as the list of candidates to compare with.
-  """
+  """One mistake."""
 
   name: str
-  text: str
-  formulas: Formulas
+  text: str  # what is computed instead, in the chapter's symbols
+  formulas: backward.Formulas  # the backward with it
+  # A regular expression that the right diagnosis matches; "" where two arrays
+  # and the knowledge of the network cannot tell it: any cause were a guess.
   cause: str
-  modelled: bool = False
+  # Whether only who knows the network's formulas can tell it: the catalogue
+  # serves as the list of candidates to compare with.
+  modelled: bool
 
   def value_and_grad(
     self, activations: Sequence[mlp.Activation]
@@ -69,20 +57,15 @@ class Fault:
 
     That is in the wrong layer nearest to the output: what is behind it is
     computed from what is wrong already. Each of its wrong tensors must name
-    the cause, or none if none can be told.
-
-    Args:
-      report: What the check says of the gradient with this mistake.
-      candidates: Whether being in a list of known mistakes counts.
+    the cause, or none if none can be told; `candidates` is whether being in a
+    list of known mistakes counts.
     """
-    layers = [path.partition(".")[0] for path in report.wrong_tensors]
-    if not layers:
-      return False
-    nearest = max(layers, key=lambda layer: int(layer.strip("[]")))
-    return all(
-      self._names(t, candidates)
-      for t in report.tensors
-      if t.path in report.wrong_tensors and t.path.startswith(nearest)
+    wrong = [t for t in report.tensors if t.path in report.wrong_tensors]
+    layers = [int(t.path.strip("[").partition("]")[0]) for t in wrong]
+    return bool(wrong) and all(
+      self._names(tensor, candidates)
+      for tensor, layer in zip(wrong, layers, strict=True)
+      if layer == max(layers)
     )
 
   def _names(self, tensor: TensorReport, candidates: bool) -> bool:
@@ -98,16 +81,17 @@ _Group = tuple[str, str, str, int | None, Iterable[terms.Row]]
 def _groups(activations: tuple[mlp.Activation, ...]) -> Iterator[_Group]:
   """(name before "_", what stands left of "=", site, layer, rows)."""
   last = len(activations) + 1
-  yield f"dz{last}", f"dZ{last}", "residual", None, terms.residual(last)
+  yield f"dz{last}", f"dZ{last}", "residual", last - 1, terms.RESIDUAL
   yield "mean", "each example's share", "shares", None, terms.SHARES
   for k in range(last, 0, -1):
     i = k - 1
-    yield f"dw{k}", f"dW{k}", "dw", i, (*terms.ANY_TERM, *terms.dw(k))
+    of_dw = (*terms.DW, *(terms.DW_LATER if i else terms.DW_FIRST))
+    yield f"dw{k}", f"dW{k}", "dw", i, (*terms.ANY_TERM, *of_dw)
     yield f"db{k}", f"dB{k}", "db", i, (*terms.ANY_TERM, *terms.DB)
     yield f"l2w{k}", f"L2 term of dW{k}", "penalty_w", i, terms.L2
-    yield f"l2b{k}", f"L2 term of dB{k}", "penalty_b", i, terms.l2_of_bias(k)
+    yield f"l2b{k}", f"L2 term of dB{k}", "penalty_b", i, terms.L2_OF_BIAS
     if i:
-      yield f"da{i}", f"dA{i}", "da", i, terms.da(k)
+      yield f"da{i}", f"dA{i}", "da", i, terms.DA
       yield f"mask{i}", f"dA{i} before dropout", "mask", i - 1, terms.MASK
       rows = terms.derivative(activations[i - 1])
       yield f"dz{i}", f"dZ{i} := dA{i} *", "derivative", i - 1, rows
@@ -115,7 +99,7 @@ def _groups(activations: tuple[mlp.Activation, ...]) -> Iterator[_Group]:
   yield "all", "the gradient", "result", None, terms.GRADIENT
 
 
-_value_and_grad = functools.lru_cache(maxsize=512)(make_value_and_grad)
+_value_and_grad = functools.lru_cache(maxsize=512)(backward.make_value_and_grad)
 
 
 def catalogue(activations: Sequence[mlp.Activation]) -> dict[str, Fault]:
@@ -132,13 +116,14 @@ def _catalogue(activations: tuple[mlp.Activation, ...]) -> dict[str, Fault]:
   faults = {}
   for prefix, left, site, layer, rows in _groups(activations):
     equals = left if left.endswith("*") else f"{left} :="
+    j = -1 if layer is None else layer
     for row in rows:
       name = f"{prefix}_{row.suffix}"
       modelled = row.cause == terms.MODELLED
       faults[name] = Fault(
         name,
-        f"{equals} {row.text.format(left)}",
-        altered(site, row.change, layer),
+        f"{equals} {row.text.format(left, j=j, k=j + 1)}",
+        backward.altered(site, row.change, layer),
         rf"^{name}: " if modelled else row.cause,
         modelled,
       )
@@ -168,12 +153,10 @@ def known_mistakes(
   By "name: formula", functions (params, batch, l2, masks) -> gradient.
   """
 
-  def gradient(fault: Fault) -> Callable[..., mlp.Params]:
-    value_and_grad = fault.value_and_grad(activations)
-    return lambda *args: value_and_grad(*args)[1]
-
   return {
-    f"{fault.name}: {fault.text}": gradient(fault)
+    f"{fault.name}: {fault.text}": functools.partial(
+      lambda fault, *args: fault.value_and_grad(activations)(*args)[1], fault
+    )
     for fault in catalogue(activations).values()
     if fault.modelled
   }
@@ -184,12 +167,12 @@ def differing(right: mlp.Params, faulty: mlp.Params) -> tuple[str, ...]:
 
   Beyond 1e-12 of the tensor's largest entry, or by not being finite.
   """
-  flat, _ = jax.tree_util.tree_flatten_with_path(right)
-  paths = []
-  for (path, a), b in zip(flat, jax.tree.leaves(faulty), strict=True):
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    limit = _DIFFERENT * max(np.abs(a).max(), np.abs(b).max())
+  layout, a, _ = flatten(right, "right")
+  b = flatten_like(layout, faulty, "faulty")
+  return tuple(
+    path
+    for path, part in zip(layout.paths, layout.slices(), strict=True)
     # Written so that a NaN differs.
-    if not np.all(np.abs(a - b) <= limit):
-      paths.append(jax.tree_util.keystr(path))
-  return tuple(paths)
+    if not np.abs(a[part] - b[part]).max()
+    <= _DIFFERENT * max(np.abs(a[part]).max(), np.abs(b[part]).max())
+  )

@@ -1,7 +1,8 @@
 """What can go wrong with each term of the chapter's backward.
 
 Rows for the catalogue, by the term of section 12.2 that they spoil. In a text
-{} is the right term and m the number of examples.
+{} is the right term, {k} the layer in the chapter's numbers, {j} the one before
+and m the number of examples.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,19 +22,13 @@ MODELLED = "modelled"
 
 
 class Row(NamedTuple):
-  """One thing that can go wrong with a term.
+  """One thing that can go wrong with a term."""
 
-  Attributes:
-    suffix: The end of the fault's name.
-    text: What is computed instead.
-    change: What changes the right term into that.
-    cause: A regular expression of the cause that a diagnosis should name, or
-      "" where none can be told. By default only who knows the network can.
-  """
-
-  suffix: str
-  text: str
-  change: Change
+  suffix: str  # the end of the fault's name
+  text: str  # what is computed instead
+  change: Change  # what changes the right term into that
+  # A regular expression of the cause that a diagnosis should name; "" where
+  # none can be told; by default only who knows the network can.
   cause: str = MODELLED
 
 
@@ -55,18 +50,13 @@ def _mean_again(value: Array, at: Point, *_: Any) -> Array:
   return value / at.examples
 
 
-def _strongest(value: Array, axis: int) -> Array:
-  """The index along an axis at which the tensor is largest."""
-  others = tuple(a for a in range(value.ndim) if a != axis)
-  return jnp.argmax(jnp.abs(value).sum(axis=others))
-
-
 def _without(axis: int) -> Change:
-  """Zero at one index of an axis, where it shows most."""
+  """Zero at one index of a matrix's axis, where it shows most."""
 
   def change(value: Array, *_: Any) -> Array:
-    kept = jnp.arange(value.shape[axis]) != _strongest(value, axis)
-    return value * (kept if axis == value.ndim - 1 else kept[:, None])
+    strongest = jnp.argmax(jnp.abs(value).sum(axis=1 - axis))
+    kept = jnp.arange(value.shape[axis]) != strongest
+    return value * jnp.expand_dims(kept, 1 - axis)
 
   return change
 
@@ -116,7 +106,7 @@ ANY_TERM: tuple[Row, ...] = (
     "shifted by 1 along axis 0|reversed|stands there",
   ),
 )
-_DW: tuple[Row, ...] = (
+DW: tuple[Row, ...] = (
   Row(
     "transposed",
     "dZ^T A read in the shape of W",
@@ -139,6 +129,21 @@ _DW: tuple[Row, ...] = (
   ),
   Row("clipped", "{} clipped", _clipped, ""),
 )
+DW_FIRST: tuple[Row, ...] = (
+  Row("pixels", "X^T dZ1 with pixels of 0 to 255", scaled(255.0), _ANY_FACTOR),
+)
+DW_LATER: tuple[Row, ...] = (
+  Row(
+    "of_z",
+    "Z{j}^T dZ{k}: Z in place of A",
+    lambda v, at, i, dz: at.z(i - 1).T @ dz,
+  ),
+  Row(
+    "before_dropout",
+    "A{j}^T dZ{k} with A{j} before dropout",
+    lambda v, at, i, dz: at.residuals.outputs[i - 1].T @ dz,
+  ),
+)
 DB: tuple[Row, ...] = (
   Row(
     "one_example",
@@ -147,68 +152,44 @@ DB: tuple[Row, ...] = (
     "",
   ),
 )
-
-
-def dw(k: int) -> Iterator[Row]:
-  """The mistakes in dW [F, J] of the layer that the chapter numbers k."""
-  yield from _DW
-  if k == 1:
-    text = "X^T dZ1 with pixels of 0 to 255"
-    yield Row("pixels", text, scaled(255.0), _ANY_FACTOR)
-  else:
-    yield Row(
-      "of_z",
-      f"Z{k - 1}^T dZ{k}: Z in place of A",
-      lambda v, at, i, dz: at.z(i - 1).T @ dz,
-      MODELLED,
-    )
-    yield Row(
-      "before_dropout",
-      f"A{k - 1}^T dZ{k} with A{k - 1} before dropout",
-      lambda v, at, i, dz: at.residuals.outputs[i - 1].T @ dz,
-      MODELLED,
-    )
-
-
-def da(k: int) -> Iterator[Row]:
-  """The mistakes in dA [B, F] of the layer before, through W of layer k."""
-  right = f"dZ{k} W{k}^T"
-  yield Row(
+DA: tuple[Row, ...] = (
+  Row(
     "untransposed",
-    f"dZ{k} W{k} with W read in the shape of W^T",
+    "dZ{k} W{k} with W read in the shape of W^T",
     lambda v, at, i, dz: dz @ at.params[i].w.reshape(dz.shape[1], -1),
-  )
-  yield Row(
+  ),
+  Row(
     "unweighted",
-    f"dZ{k} 1: W{k} left out",
-    lambda v, at, i, dz: jnp.broadcast_to(
-      dz.sum(axis=1, keepdims=True), v.shape
-    ),
-  )
-  yield Row(
+    "dZ{k} 1: W{k} left out",
+    lambda v, at, i, dz: jnp.broadcast_to(dz.sum(1, keepdims=True), v.shape),
+  ),
+  Row(
     "updated_weights",
-    f"dZ{k} (W{k} - 0.2 dW{k})^T: W{k} after its update",
+    "dZ{k} (W{k} - 0.2 dW{k})^T: W{k} after its update",
     lambda v, at, i, dz: (
       dz @ (at.params[i].w - 0.2 * at.residuals.inputs[i].T @ dz).T
     ),
     "",
-  )
-  yield from _sign_and_size(right)
-  yield Row("unit", f"{right} without one unit", _without(1), "only index")
-  yield Row("example", f"{right} without one example", _without(0), "")
-
-
+  ),
+  *_sign_and_size("dZ{k} W{k}^T"),
+  Row("unit", "dZ{k} W{k}^T without one unit", _without(1), "only index"),
+  Row("example", "dZ{k} W{k}^T without one example", _without(0), ""),
+)
 # Derivatives in a, the activation's output, as they are often written down:
 # without the last factor, and with one sign inside turned round.
-_FACTOR_LOST: dict[str, tuple[str, Callable[[Array], Array]]] = {
-  "sigmoid": ("A", lambda a: a),
-  "tanh": ("1 - A", lambda a: 1 - a),
-  "relu": ("A", lambda a: a),
-}
-_INNER_SIGN: dict[str, tuple[str, Callable[[Array], Array]]] = {
-  "sigmoid": ("A (1 + A)", lambda a: a * (1 + a)),
-  "tanh": ("1 + A A", lambda a: 1 + a * a),
-  "relu": ("[A <= 0]", lambda a: a <= 0),
+_MISWRITTEN: dict[str, dict[str, tuple[str, Callable[[Array], Array]]]] = {
+  "sigmoid": {
+    "factor_lost": ("A", lambda a: a),
+    "inner_sign": ("A (1 + A)", lambda a: a * (1 + a)),
+  },
+  "tanh": {
+    "factor_lost": ("1 - A", lambda a: 1 - a),
+    "inner_sign": ("1 + A A", lambda a: 1 + a * a),
+  },
+  "relu": {
+    "factor_lost": ("A", lambda a: a),
+    "inner_sign": ("[A <= 0]", lambda a: a <= 0),
+  },
 }
 
 
@@ -218,11 +199,7 @@ def _of_output(function: Callable[[Array], Array]) -> Change:
 
 
 def derivative(name: str) -> Iterator[Row]:
-  """The mistakes in an activation's derivative [B, H], of section 12.2.
-
-  Args:
-    name: The activation, a key of `mlp.DERIVATIVES`.
-  """
+  """The mistakes in an activation's derivative [B, H], of section 12.2."""
   yield Row("missing", "1", lambda v, *_: jnp.ones_like(v))
   for other, prime in mlp.DERIVATIVES.items():
     if other != name:
@@ -239,11 +216,7 @@ def derivative(name: str) -> Iterator[Row]:
     f"{name}' of A after dropout",
     lambda v, at, i: mlp.DERIVATIVES[name](at.residuals.inputs[i + 1]),
   )
-  for suffix, table in (
-    ("factor_lost", _FACTOR_LOST),
-    ("inner_sign", _INNER_SIGN),
-  ):
-    text, function = table[name]
+  for suffix, (text, function) in _MISWRITTEN[name].items():
     yield Row(suffix, text, _of_output(function))
   yield from _sign_and_size(f"{name}'")
   yield Row(
@@ -280,62 +253,56 @@ def _softmax(at: Point, axis: int = 1) -> Array:
   return jax.nn.softmax(at.logits, axis=axis)
 
 
-def residual(k: int) -> Iterator[Row]:
-  """The mistakes in A_k - Y [B, C], dZ of softmax with cross-entropy (12.2).
-
-  Args:
-    k: The number of the last layer, for the texts.
-  """
-  a = f"A{k}"
-  yield Row("sign", f"Y - {a}", scaled(-1.0), "wrong sign")
-  yield Row("doubled", f"2 ({a} - Y)", scaled(2.0), "doubled")
-  yield Row(
+# In A - Y [B, C], dZ of softmax with cross-entropy (12.2).
+RESIDUAL: tuple[Row, ...] = (
+  Row("sign", "Y - A{k}", scaled(-1.0), "wrong sign"),
+  Row("doubled", "2 (A{k} - Y)", scaled(2.0), "doubled"),
+  Row(
     "log2",
-    f"({a} - Y) / ln 2: of log2, where J has ln",
+    "(A{k} - Y) / ln 2: of log2, where J has ln",
     scaled(float(1 / np.log(2))),
     _ANY_FACTOR,
-  )
-  yield Row(
+  ),
+  Row(
     "of_logits",
-    f"Z{k} - Y: softmax left out",
+    "Z{k} - Y: softmax left out",
     lambda v, at, _: at.logits - _one_hot(at),
-  )
-  yield Row(
+  ),
+  Row(
     "of_sigmoid",
-    f"sigmoid(Z{k}) - Y",
+    "sigmoid(Z{k}) - Y",
     lambda v, at, _: jax.nn.sigmoid(at.logits) - _one_hot(at),
-  )
-  yield Row("without_y", a, lambda v, at, _: _softmax(at))
-  yield Row(
+  ),
+  Row("without_y", "A{k}", lambda v, at, _: _softmax(at)),
+  Row(
     "of_entropy",
-    f"-Y / {a}: softmax's own derivative left out",
+    "-Y / A{k}: softmax's own derivative left out",
     lambda v, at, _: -_one_hot(at) / _softmax(at),
-  )
-  yield Row(
+  ),
+  Row(
     "times_derivative",
-    f"({a} - Y) {a} (1 - {a})",
+    "(A{k} - Y) A{k} (1 - A{k})",
     lambda v, at, _: v * _softmax(at) * (1 - _softmax(at)),
-  )
-  yield Row(
+  ),
+  Row(
     "squared_error",
     "that of squared error",
     lambda v, at, _: (
       _softmax(at) * (v - (v * _softmax(at)).sum(axis=1, keepdims=True))
     ),
-  )
-  yield Row(
+  ),
+  Row(
     "next_label",
-    f"{a} - Y of labels that are one too large",
+    "A{k} - Y of labels that are one too large",
     lambda v, at, _: _softmax(at) - _one_hot(at, 1),
-  )
-  yield Row(
+  ),
+  Row(
     "wrong_axis",
     "softmax over the batch - Y",
     lambda v, at, _: _softmax(at, 0) - _one_hot(at),
-  )
-  yield Row("class", f"{a} - Y without one class", _without(1), "only index")
-
-
+  ),
+  Row("class", "A{k} - Y without one class", _without(1), "only index"),
+)
 SHARES: tuple[Row, ...] = (
   Row("missing", "1, not 1/m", _summed, "1/B missing"),
   Row("twice", "1/m^2", _mean_again, "1/B applied twice"),
@@ -382,13 +349,12 @@ L2_OF_ALL: tuple[Row, ...] = (L2[0]._replace(text="0 in all layers"),)
 GRADIENT: tuple[Row, ...] = (
   Row("float32", "all rounded to float32", short, "float32"),
 )
-
-
-def l2_of_bias(k: int) -> Iterator[Row]:
-  """An L2 term where there is none: in dB of layer k."""
-  yield Row(
+# There is none in dB.
+L2_OF_BIAS: tuple[Row, ...] = (
+  Row(
     "added",
-    f"l2 B{k}",
+    "l2 B{k}",
     lambda v, at, i, l2: l2 * at.params[i].b,
     "x parameter, as from an L2 term",
-  )
+  ),
+)

@@ -6,7 +6,6 @@ one of section 12.3, for each term of the objective by itself.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,13 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax import gradcheck
+from mnist_jax.gradcheck._report import plain
 from mnist_jax.gradcheck.network import differences
-from mnist_jax.gradcheck.network.differences import (
-  L2,
-  float64_batch,
-  float64_copy,
-  rank_one_numeric_gradient,
-)
 from mnist_jax.model import losses, mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError
@@ -29,27 +23,16 @@ from mnist_jax.runtime.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class TermReport:
-  """One term of the objective, three ways.
+  """One term of the objective, three ways."""
 
-  Attributes:
-    hand: The gradient under test against the numeric one.
-    autodiff: The gradient of `jax.grad` against the numeric one.
-    between: The chapter's diff of those two gradients, in [0, 1]; 0 if both
-      are 0.
-  """
-
-  hand: gradcheck.Report
-  autodiff: gradcheck.Report
-  between: float
+  hand: gradcheck.Report  # the gradient under test against the numeric one
+  autodiff: gradcheck.Report  # that of `jax.grad` against the numeric one
+  between: float  # the chapter's diff of those two, in [0, 1]; 0 if both are 0
 
   def to_dict(self) -> dict[str, Any]:
     """All of it in lists, strings and numbers that JSON can hold."""
-    between = self.between
-    return {
-      "hand": self.hand.to_dict(),
-      "autodiff": self.autodiff.to_dict(),
-      "between": between if math.isfinite(between) else str(between),
-    }
+    sides = {"hand": self.hand.to_dict(), "autodiff": self.autodiff.to_dict()}
+    return plain(sides | {"between": self.between})
 
 
 # One function object for each network and kind, so that it is compiled once.
@@ -72,13 +55,14 @@ def _penalty(params: mlp.Params, l2: objective.Scalar) -> objective.Scalar:
   return l2 * losses.l2_penalty([layer.w for layer in params])
 
 
+_Args = tuple[objective.Batch, Any, objective.Masks]
+
+
 def _terms(
-  batch: objective.Batch, l2: L2, masks: objective.Masks
-) -> dict[str, tuple[objective.Batch, L2, objective.Masks]]:
+  batch: objective.Batch, l2: differences.L2, masks: objective.Masks
+) -> dict[str, _Args]:
   """The objective's arguments that leave one term, or all."""
-  terms: dict[str, tuple[objective.Batch, L2, objective.Masks]] = {
-    "data": (batch, None, None)
-  }
+  terms: dict[str, _Args] = {"data": (batch, None, None)}
   if l2 is not None:
     # With nothing but padding the data term is exactly 0.
     empty = batch._replace(weights=jnp.zeros_like(batch.weights))
@@ -94,7 +78,7 @@ def check_network(
   params: mlp.Params,
   activations: Sequence[mlp.Activation],
   batch: objective.Batch,
-  l2: L2 = None,
+  l2: differences.L2 = None,
   masks: objective.Masks = None,
   *,
   value_and_grad: objective.ValueAndGrad | None = None,
@@ -166,11 +150,8 @@ def check_network(
 class Subject:
   """One network at one point, whose numeric gradient is found once.
 
-  Any number of gradients can be held against it.
-
-  Args:
-    params, activations, batch, l2, masks: The network and what it is given, as
-      for `rank_one_numeric_gradient`.
+  Any number of gradients can be held against it. The network and what it is
+  given are as for `rank_one_numeric_gradient`.
   """
 
   def __init__(
@@ -178,13 +159,13 @@ class Subject:
     params: mlp.Params,
     activations: Sequence[mlp.Activation],
     batch: objective.Batch,
-    l2: L2 = None,
+    l2: differences.L2 = None,
     masks: objective.Masks = None,
   ) -> None:
     self.activations = tuple(activations)
     with precision.float64():
-      self.params = float64_copy(params)
-      self.args = float64_batch(batch), float64_copy(l2), float64_copy(masks)
+      self.params = differences.cast(params)
+      self.args: _Args = differences.cast((batch, l2, masks))
     self._found: dict[float, mlp.Params] = {}
 
   def numeric(self, step: float) -> mlp.Params:
@@ -193,20 +174,20 @@ class Subject:
     Raises:
       InputError: The step is not positive.
     """
-    if step not in self._found:
-      self._found[step] = rank_one_numeric_gradient(
-        self.params, self.activations, *self.args, step
-      )
-    return self._found[step]
+    return self._numeric(self.params, step)
 
-  def _numeric_at(self, params: mlp.Params, step: float) -> mlp.Params:
+  def _numeric(self, params: mlp.Params, step: float) -> mlp.Params:
     """For `gradcheck.check`, which also looks beside this point."""
-    pairs = zip(
-      jax.tree.leaves(params), jax.tree.leaves(self.params), strict=True
+    same = jax.tree.map(np.array_equal, params, self.params)
+    here = all(jax.tree.leaves(same))
+    if here and step in self._found:
+      return self._found[step]
+    numeric = differences.rank_one_numeric_gradient(
+      params, self.activations, *self.args, step
     )
-    if all(np.array_equal(a, b) for a, b in pairs):
-      return self.numeric(step)
-    return rank_one_numeric_gradient(params, self.activations, *self.args, step)
+    if here:
+      self._found[step] = numeric
+    return numeric
 
   def gradient(self, value_and_grad: objective.ValueAndGrad) -> mlp.Params:
     """The gradient that it gives here, like params, in float64."""
@@ -216,11 +197,9 @@ class Subject:
   def check(
     self, gradient: mlp.Params | Callable[..., mlp.Params], **options: Any
   ) -> gradcheck.Report:
-    """`gradcheck.check` of a gradient, of every parameter.
+    """`gradcheck.check` of a gradient, of every parameter, with its options.
 
-    Args:
-      gradient: A pytree like params, or (params, batch, l2, masks) -> one.
-      options: Options of `gradcheck.check`: steps, candidates, seed, worst.
+    The gradient is a pytree like params, or (params, batch, l2, masks) -> one.
 
     Raises:
       GradcheckError: As `gradcheck.check`.
@@ -233,7 +212,7 @@ class Subject:
       self.params,
       gradient,
       args=self.args,
-      numeric_fn=self._numeric_at,
+      numeric_fn=self._numeric,
       # m of the mean: padding does not count.
       batch_size=int(np.count_nonzero(batch.weights)),
       **options,

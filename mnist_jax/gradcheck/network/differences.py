@@ -31,15 +31,19 @@ L2 = float | objective.L2
 _CHUNK_ELEMENTS = 1 << 17
 
 
-def float64_copy(tree: Any) -> Any:
-  """Copies of all arrays, in float64; for use in a float64 scope."""
-  return jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), tree)
+def cast(tree: Any, dtype: Any = np.float64) -> Any:
+  """Copies of all arrays, those of floating types in dtype.
 
+  For float64 in a float64 scope.
+  """
 
-def float64_batch(batch: objective.Batch) -> objective.Batch:
-  """A copy in float64, but for the labels; for use in a float64 scope."""
-  labels = jnp.asarray(np.asarray(batch.labels))
-  return float64_copy(batch)._replace(labels=labels)
+  def copy(x: Any) -> Any:
+    x = np.asarray(x)
+    return jnp.asarray(
+      x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None
+    )
+
+  return jax.tree.map(copy, tree)
 
 
 def require_network(
@@ -114,76 +118,60 @@ def _moved_logits(
   return mlp.forward(params[after + 1 :], activations[after + 1 :], a, rest)[0]
 
 
-class _Pairs(NamedTuple):
-  """The (example, input) pairs of a layer through which the loss can change.
-
-  Where an input or an example's share is 0, no weight of it is felt. Padded
-  with zeros to the number of all pairs, so that any data is one program.
-  """
-
-  examples: Int[Array, "chunks K"]
-  inputs: Int[Array, "chunks K"]
-  used: Int[Array, ""]
-
-
 def _pairs(
   a: Float[np.ndarray, "B F1"], weights: Float[np.ndarray, " B"], size: int
-) -> _Pairs:
-  """The pairs, in chunks of at most `size`; by input, so that neighbours add
-  to the same row of the result."""
+) -> tuple[Int[Array, "2 chunks K"], Int[Array, ""]]:
+  """The pairs (input, example) through which the loss can change; their number.
+
+  Where an input or an example's share is 0, no weight of it is felt. In chunks
+  of at most `size`; by input, so that neighbours add to the same row of the
+  result. Padded with zeros to the number of all pairs, so that any data is one
+  program.
+  """
   size = min(size, a.size)
-  inputs, examples = np.nonzero(((a != 0) & (weights[:, None] != 0)).T)
-  used = inputs.size
-  missing = -(-a.size // size) * size - used
-
-  def chunked(index: np.ndarray) -> Array:
-    whole = np.pad(index.astype(np.int32), (0, missing))
-    return jnp.asarray(whole.reshape(-1, size))
-
-  return _Pairs(
-    chunked(examples), chunked(inputs), jnp.asarray(used, jnp.int32)
-  )
+  felt = np.argwhere(((a != 0) & (weights[:, None] != 0)).T)
+  missing = -(-a.size // size) * size - len(felt)
+  padded = np.pad(felt.T.astype(np.int32), ((0, 0), (0, missing)))
+  used = jnp.asarray(len(felt), jnp.int32)
+  return jnp.asarray(padded.reshape(2, -1, size)), used
 
 
-def _layer_change(
+@functools.partial(jax.jit, static_argnames=("activations", "layer"))
+def _change(
   at: _Point,
   activations: tuple[mlp.Activation, ...],
   layer: int,
   moves: Float[Array, "S F1 J"],
-  pairs: _Pairs,
+  pairs: Int[Array, "2 chunks K"],
+  used: Int[Array, ""],
 ) -> Float[Array, "F1 J"]:
   """Loss after the first move less that after the second, data term only.
 
-  Args:
-    at: The network at the point.
-    activations: The activations, one per hidden layer.
-    layer: The layer whose entries move.
-    moves: What is added to each of w's entries and, in the last row, to b's:
-      b is the weight of one more input that is always 1.
-    pairs: The pairs of this layer.
+  The moves are added to each of the layer's w and, in the last row, b: that is
+  the weight of one more input that is always 1.
   """
   batch = at.batch
   # An example's share of the mean, as in the objective.
   shares = batch.weights / jnp.maximum(batch.weights.sum(), 1)
   a = _with_one(at.inputs[layer])
   sides, _, units = moves.shape
-  size = pairs.examples.shape[1]
+  size = pairs.shape[2]
 
   def body(
     chunk: Int[Array, ""], total: Float[Array, "F1 J"]
   ) -> Float[Array, "F1 J"]:
-    b, i = pairs.examples[chunk], pairs.inputs[chunk]
+    i, b = pairs[:, chunk]
     dz = jnp.moveaxis(moves[:, i], 0, 1) * a[b, i][:, None, None]
     logits = _moved_logits(at, activations, layer, b, dz)
     labels = jnp.repeat(batch.labels[b], sides * units)
     each = losses.softmax_cross_entropy(logits, labels)
     each = each.reshape(size, sides, units)
-    real = chunk * size + jnp.arange(size) < pairs.used
+    real = chunk * size + jnp.arange(size) < used
     share = jnp.where(real, shares[b], 0)
     # Subtracted before they are summed: less is lost to rounding.
     return total.at[i].add(share[:, None] * (each[:, 0] - each[:, 1]))
 
-  chunks = (pairs.used + size - 1) // size
+  chunks = (used + size - 1) // size
   return jax.lax.fori_loop(0, chunks, body, jnp.zeros_like(moves[0]))
 
 
@@ -204,41 +192,27 @@ def _forward(
   return each.sum(), residuals.inputs
 
 
-@functools.partial(jax.jit, static_argnames="activations")
 def _changes(
-  at: _Point,
-  activations: tuple[mlp.Activation, ...],
-  moves: tuple[Float[Array, "S _ _"], ...],
-  pairs: tuple[_Pairs, ...],
-) -> tuple[Float[Array, "_ _"], ...]:
-  """How the data term changes with the moves of each layer's entries."""
-  return tuple(
-    _layer_change(at, activations, layer, moves[layer], some)
-    for layer, some in enumerate(pairs)
-  )
-
-
-def _data_changes(
   params: mlp.Params,
   activations: tuple[mlp.Activation, ...],
   batch: objective.Batch,
   masks: objective.Masks,
   moves: tuple[Float[Array, "S _ _"], ...],
 ) -> list[Float[np.ndarray, "_ _"]]:
-  """`_changes`, all NaN if an example's loss is not finite."""
+  """`_change` of each layer, all NaN if an example's loss is not finite."""
   loss, inputs = _forward(params, activations, batch, masks)
   if not math.isfinite(float(loss)):
     return [np.full(move.shape[1:], np.nan) for move in moves]
+  at = _Point(params, inputs, batch, masks)
   weights = np.asarray(batch.weights)
-  pairs = []
+  changes = []
   for layer, move in enumerate(moves):
     widest = max(p.b.shape[0] for p in params[layer:])
     size = _CHUNK_ELEMENTS // (move.shape[0] * move.shape[2] * widest)
     a = np.asarray(_with_one(inputs[layer]))
-    pairs.append(_pairs(a, weights, max(1, size)))
-  at = _Point(params, inputs, batch, masks)
-  changes = _changes(at, activations, moves, tuple(pairs))
-  return [np.asarray(change) for change in changes]
+    pairs = _pairs(a, weights, max(1, size))
+    changes.append(np.asarray(_change(at, activations, layer, move, *pairs)))
+  return changes
 
 
 def rank_one_numeric_gradient(
@@ -291,12 +265,8 @@ def rank_one_numeric_gradient(
     moves = tuple(
       jnp.asarray(np.stack([u, -d])) for u, d in zip(up, down, strict=True)
     )
-    changes = _data_changes(
-      float64_copy(params),
-      tuple(activations),
-      float64_batch(batch),
-      float64_copy(masks),
-      moves,
+    changes = _changes(
+      cast(params), tuple(activations), cast(batch), cast(masks), moves
     )
   strength = 0.0 if l2 is None else float(l2)
   grads: list[Any] = []
