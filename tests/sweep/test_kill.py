@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 ROOT = Path(__file__).parents[2]
 KILLS = 21
@@ -17,6 +18,7 @@ KILLS = 21
 SWEEP = """
 import dataclasses, itertools, os, random, signal, sys, time, warnings
 import pandas as pd
+import pytest
 from mnist_jax import data
 from mnist_jax import sweep
 warnings.filterwarnings("ignore", message=".*fork")
@@ -80,6 +82,7 @@ if not kills:
 """
 
 
+@pytest.mark.once
 def test_a_sweep_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
   cache = tmp_path / "cache"
 

@@ -32,7 +32,8 @@ ROOT = Path(__file__).parents[2]
 SMALL = Settings(hidden_sizes=(8,), activations=("sigmoid",), batch_size=32)
 # Of a loss or a weight, against the same run by itself: other programs sum in
 # another order, and training lets the difference grow.
-CLOSE = 2e-5
+# An accelerator sums a vmapped product in another order.
+CLOSE = 2e-5 if jax.default_backend() == "cpu" else 2e-4
 
 
 @pytest.fixture(scope="module")
@@ -215,14 +216,14 @@ def test_a_diverged_member_stays_at_its_last_finite_state(small):
       state, objectives = state_after(cell, small, step - 1)
       last = loop.evaluate(cell.activations, state.params, small.dev)
       np.testing.assert_allclose(
-        rows["dev_loss"][after], float(last.loss), rtol=1e-4
+        rows["dev_loss"][after], float(last.loss), rtol=5 * CLOSE
       )
       assert np.isfinite(rows["train_loss"]).all()
       since = max([p for p in (0, *at) if p < step], default=0)
       if step - 1 > since:
         first = rows.loc[after, "batch_loss"].iloc[0]
         np.testing.assert_allclose(
-          first, np.mean(objectives[since:]), rtol=1e-4
+          first, np.mean(objectives[since:]), rtol=5 * CLOSE
         )
 
 
@@ -327,7 +328,8 @@ def test_a_group_compiles_once(small, monkeypatch, tmp_path):
     # A trace within a trace counts in both, so that the sum may be the larger.
     assert note["compile_seconds"] < 2 * note["seconds"]
     assert note["seconds_per_member_and_epoch"] > 0
-    assert 0 < note["device_use"] < 2 * (os.cpu_count() or 1)
+    if jax.default_backend() == "cpu":
+      assert 0 < note["device_use"] < 2 * (os.cpu_count() or 1)
 
 
 def test_a_cell_is_run_once_and_new_values_are_added(

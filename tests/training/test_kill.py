@@ -181,6 +181,7 @@ print(len(sessions))
 """
 
 
+@pytest.mark.once
 def test_killed_at_many_moments_ends_bit_exact(
   command, train, environment, undisturbed, tmp_path
 ):

@@ -1,0 +1,172 @@
+"""Every study from its measurements to its figures, at its least size."""
+
+import dataclasses
+import importlib
+import io
+import json
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import chapter
+from experiments._shared import study
+from mnist_jax import data
+from mnist_jax.gradcheck.faults import catalogue
+
+# What the quick preset is cut down to: one or two of everything. The studies
+# that are not here run as commands, in test_commands and test_gradient_check.
+LEAST = {
+  "mutation_score": {"small_seeds": 2, "small_networks": (3,), "correct": 4},
+  "saddle": {"most": 4000},
+  "lr_comparison": {"epochs": 2, "crossing": 1},
+  "lr_range_audit": {"batch_sizes": (16, 32), "rates": (0.2, 0.5)},
+  "lr_decay": {"epochs": 2, "rates": (0.2, 0.5)},
+  "lr_policies": {"convex_updates": 200, "convex_examples": 200},
+  "adaptive_rates": {},
+  "line_fit": {},
+  "gradient_noise": {"draws": 4, "pairs": 4},
+  "lr_batch_size": {
+    "batch_sizes": (16, 32, 128, 512, 1024),
+    "rates": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
+    "epochs": 0.5,
+    "updates": 10,
+    "tuning_seeds": 1,
+  },
+  "largest_rate": {
+    "batch_sizes": (16, 64),
+    "updates": 5,
+    "epochs": 1,
+    "examples": 100,
+  },
+  "grow_batch": {"base": 16, "large_base": 20},
+  "best_batch": {"updates": 20, "batches": (8, 16, 32), "sizes": (200,)},
+  "updates_to_target": {
+    "batches": (16, 64, 256),
+    "target": 1.5,
+    "gap_updates": 10,
+  },
+}
+# Training examples, where the study's largest batch asks for more.
+EXAMPLES = {
+  "gradient_noise": 1100,
+  "lr_batch_size": 1100,
+  "updates_to_target": 2100,
+}
+
+
+@pytest.fixture
+def few(mnist, request):
+  """MNIST with so many examples that every step costs little."""
+
+  def first(split):
+    return data.Split(split.images[:500], split.labels[:500])
+
+  count = EXAMPLES.get(request.node.callspec.params["name"], 600)
+  return dataclasses.replace(
+    data.take(mnist, count), dev=first(mnist.dev), test=first(mnist.test)
+  )
+
+
+@pytest.fixture(autouse=True)
+def a_tenth_of_the_faults(monkeypatch):
+  whole = catalogue.catalogue(("sigmoid", "tanh"))
+  some = dict(list(whole.items())[::10])
+  monkeypatch.setattr(catalogue, "catalogue", lambda activations: some)
+
+
+def study_of(name):
+  package = chapter.program(name).stem == "__main__"
+  path = f"experiments.{name}.study" if package else f"experiments.{name}"
+  return importlib.import_module(path).STUDY
+
+
+def check_parts(parts, claims):
+  """Each claim is answered, by numbers or by words that say why not."""
+  assert {part.claim for part in parts} == set(claims)
+  assert len({(part.claim, part.name) for part in parts}) == len(parts)
+  for part in parts:
+    if part.effect is None:
+      assert part.kind == "derived", part.name
+      assert part.text, part.name
+    elif not math.isfinite(part.effect.estimate):
+      assert part.note, part.name
+    else:
+      assert part.effect.low <= part.effect.estimate <= part.effect.high
+  assert len(study.verdict_lines(parts)) == len(parts)
+
+
+def numbers_in(content):
+  """The numbers of a summary, a table or what JSON can hold."""
+  if isinstance(content, pd.DataFrame):
+    assert len(content)
+    assert not content.duplicated().any()
+    return content.select_dtypes("number").to_numpy(np.float64).ravel()
+  found = []
+  json.loads(json.dumps(content), parse_float=found.append)
+  return np.array(found, np.float64)
+
+
+def check_summary(summary):
+  if isinstance(summary, pd.DataFrame):
+    summary = {"summary.csv": summary}
+  assert any(name.startswith("summary") for name in summary)
+  for name, content in summary.items():
+    assert not np.isinf(numbers_in(content)).any(), name
+    if isinstance(content, pd.DataFrame):
+      some = content.select_dtypes("number").dropna(axis=1, how="all")
+      # line_fit keeps its fractions as text, beside how many points they have.
+      assert len(some.columns), name
+
+
+def artists(ax):
+  """The lines, bands, bars and pictures in which some number is finite."""
+  shown = [line.get_xydata() for line in ax.lines if len(line.get_xydata()) > 1]
+  shown += [band.vertices for c in ax.collections for band in c.get_paths()]
+  shown += [image.get_array() for image in ax.images]
+  shown += [patch.get_extents().get_points() for patch in ax.patches]
+  return [array for array in shown if np.isfinite(array).any()]
+
+
+def check_figures(figures):
+  assert figures
+  for name, figure in figures.items():
+    assert figure.axes, name
+    for ax in figure.axes:
+      if not ax.axison:
+        continue
+      assert artists(ax), name
+      # A colour bar has its label on one side only.
+      assert ax.get_xlabel() or ax.get_ylabel() or ax.get_title(), name
+    first = figure.axes[0]
+    assert figure.get_suptitle() or first.get_title(), name
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=30)
+    assert np.ptp(plt.imread(io.BytesIO(picture.getvalue()))[..., :3]) > 0.5
+
+
+def test_every_study_is_run():
+  assert {*LEAST, "seeds", "gradient_check"} == {*chapter.STUDIES}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", LEAST)
+def test_measures_judges_draws_and_summarises(name, few, tmp_path):
+  chosen = study_of(name)
+  assert chosen.name == name
+  values = study.preset_values(chosen, "quick")
+  for option, value in LEAST[name].items():
+    assert hasattr(values, option), option
+    setattr(values, option, value)
+  if hasattr(values, "seeds"):
+    values.seeds = 2
+  chosen.check(values)
+  dataset = few if chosen.reads_data else None
+  lab = study.Lab(dataset, tmp_path, overwrite=False)
+  measured = chosen.measure(lab, values)
+  check_parts(chosen.judge(measured, values), chapter.STUDIES[name])
+  check_summary(chosen.summarise(measured, values))
+  check_figures(chosen.figures(measured, values))
+  plt.close("all")
