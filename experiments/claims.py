@@ -64,13 +64,14 @@ Found = dict[str, tuple[dict[str, Any], dict[str, Any]]]
 
 
 def read(*folders: Path) -> Found:
-  """The verdicts in folders: of each claim its record and its study's.
+  """The verdicts in folders or one below: of each claim its and its study's.
 
   Raises:
     InputError: A file that is no verdict, or a claim judged by two studies.
   """
   found: Found = {}
-  for path in sorted(p for f in folders for p in f.rglob("verdict.json")):
+  places = ("verdict.json", "*/verdict.json")
+  for path in sorted(p for f in folders for at in places for p in f.glob(at)):
     try:
       study = json.loads(path.read_text("utf-8"))
       claims = {claim["claim"]: claim for claim in study["claims"]}

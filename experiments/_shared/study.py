@@ -196,18 +196,21 @@ class Lab:
       metric: A column of development data.
       where: As in `sweep`: dataset, data_flags, name.
     """
-    cells: dict[str, list[sweep.Settings]] = {name: [] for name in families}
-    candidates: dict[str, sweep.Settings] = {}
+    cells: dict[str, list[sweep.Settings]] = {}
+    candidates: dict[tuple[str, str], sweep.Settings] = {}
     for family, some in families.items():
+      cells[family] = []
       for candidate in some:
         runs = sweep.product(candidate, seed=tuning_seeds(seeds))
         cells[family] += runs
-        candidates |= {sweep.cell_key(run, budget): candidate for run in runs}
+        for run in runs:
+          candidates[family, sweep.cell_key(run, budget)] = candidate
     table = self.sweep(cells, budget, **where)
-    ends = table.assign(candidate=table["cell"].map(candidates))
+    keys = zip(table["arm"], table["cell"], strict=True)
+    ends = table.assign(candidate=[candidates[key] for key in keys])
     best = {
-      family: sweep.best_arm(own, "candidate", metric)
-      for family, own in ends.groupby("arm", sort=False)
+      family: sweep.best_arm(ends[ends["arm"] == family], "candidate", metric)
+      for family in families
     }
     return Tuned(best, table)
 

@@ -59,7 +59,9 @@ def batch_indices(
   check_range("batch_size", batch_size, 1, count)
   updates = updates_per_epoch(count, batch_size, drop_last)
   size = updates * batch_size
-  indices = np.pad(order[:size], (0, max(0, size - count)))
+  indices = np.pad(
+    np.asarray(order, np.int32)[:size], (0, max(0, size - count))
+  )
   weights = (np.arange(size) < count).astype(np.float32)
   return indices.reshape(-1, batch_size), weights.reshape(-1, batch_size)
 

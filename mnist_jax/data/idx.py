@@ -116,7 +116,7 @@ def _choose_file(
   return min(paths, key=lambda path: (path.is_dir(), path.suffix == ".gz"))
 
 
-def read_examples(images_path: Path, labels_path: Path) -> Split:
+def read_examples(images_path: str | Path, labels_path: str | Path) -> Split:
   """Reads a pair of files, raw or gzipped, and checks that they match.
 
   Raises:
@@ -124,6 +124,7 @@ def read_examples(images_path: Path, labels_path: Path) -> Split:
       damaged, longer than declared or has no or more than MAX_EXAMPLES
       examples; images not 28x28; a label not in 0 to 9; counts that differ.
   """
+  images_path, labels_path = Path(images_path), Path(labels_path)
   # Labels first: their real number bounds what the image file may declare.
   labels = _read(labels_path, 1, None)
   outside = np.flatnonzero(labels >= CLASSES)

@@ -293,7 +293,7 @@ def run_watched(
     finally:
       process.kill()
     log.seek(0)
-    lines = log.read().decode(errors="replace").split("\n")
+    lines = log.read().decode(errors="replace").splitlines()
   if process.returncode == 0:
     return None
   said = [line.strip() for line in lines if line.strip()]

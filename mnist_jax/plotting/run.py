@@ -345,5 +345,7 @@ def confusion(
     ax.grid(False)
     ax.tick_params(length=0)
     ax.set(xlabel="predicted class", ylabel="true class")
-    ax.set_title(title or f"{np.trace(matrix):,} of {matrix.sum():,} right")
+    ax.set_title(
+      title or f"{np.trace(matrix):,.0f} of {matrix.sum():,.0f} right"
+    )
   return figure

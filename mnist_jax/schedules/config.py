@@ -31,7 +31,7 @@ def to_updates(
     InputError: Epochs that are not finite, or less than half an update.
   """
   finite = math.isfinite(epochs)
-  updates = steady(steps_per_epoch).updates(epochs) if finite else 0
+  updates = steady(int(steps_per_epoch)).updates(epochs) if finite else 0
   if updates < 1:
     raise InputError(
       f"{name}={epochs} epochs of {steps_per_epoch} updates: "

@@ -115,8 +115,9 @@ def bootstrap_interval(
     seed, confidence: As in `mean_interval`.
 
   Raises:
-    InputError: fewer than ten seeds.
+    InputError: fewer than ten seeds, or confidence out of its range.
   """
+  check_probability("confidence", confidence)
   n = x.shape[1]
   if n < FEWEST_TO_RESAMPLE:
     raise InputError(

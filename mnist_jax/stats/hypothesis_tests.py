@@ -144,6 +144,8 @@ def seeds_to_decide(
   if margin is not None or kind == "same":
     check_margin(margin)
   sd = known_error(effect) * math.sqrt(effect.n)
+  if math.isnan(effect.estimate):
+    return None
   gap = (effect.estimate - target) * (-1.0 if kind == "less" else 1.0)
   # Seeds that all agree: as good as no spread, but not a division by zero.
   sd = max(sd, 1e-12 * max(abs(gap), margin or 0.0), 1e-300)

@@ -60,13 +60,16 @@ def _logs(
   x: Real[np.ndarray, " K"], y: Real[np.ndarray, "S _"], fewest: int
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "S K"]]:
   log_x, log_y = logs("x", x, fewest=0), logs("y", y, ndim=2)
-  if y.shape[1] != len(x) or len(x) < fewest:
+  if log_y.shape[1] != len(log_x) or len(log_x) < fewest:
     raise InputError(
-      f"x has {len(x)} points and y {y.shape[1]} columns, expected the same "
-      f"number, at least {fewest}"
+      f"x has {len(log_x)} points and y {log_y.shape[1]} columns, expected the "
+      f"same number, at least {fewest}"
     )
-  if (np.diff(x) <= 0.0).any():
-    raise InputError(f"x is {x.tolist()}, expected it to rise at each point")
+  points = np.asarray(x, np.float64)  # unsigned differences would wrap
+  if (np.diff(points) <= 0.0).any():
+    raise InputError(
+      f"x is {points.tolist()}, expected it to rise at each point"
+    )
   return log_x, log_y
 
 

@@ -297,7 +297,7 @@ def _prepare(
 
 
 def _check_ours(workdir: Path) -> None:
-  if workdir.is_file():
+  if workdir.exists() and not workdir.is_dir():
     raise InputError(f"workdir={workdir}: is a file, expected a directory")
   names = sorted(os.listdir(workdir)) if workdir.exists() else []
   if _CONFIG in names:

@@ -60,6 +60,7 @@ def write(folder, name, content):
 
 def test_a_claim_has_its_line_and_its_parts(tmp_path):
   write(tmp_path, "a", verdict())
+  write(tmp_path / "a", "backup", verdict())  # too deep to be a study's
   write(tmp_path, "b", verdict("N2", verdict="undecided", seeds_needed=77))
   found = claims.read(tmp_path)
   lines = claims.table(found).splitlines()

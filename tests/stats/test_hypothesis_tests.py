@@ -152,6 +152,11 @@ def test_power_counts_are_those_simulation_needs():
   assert decided == pytest.approx(0.8, abs=0.03)
 
 
+def test_an_effect_that_is_not_known_is_not_decided_by_any_number():
+  unknown = effects.Effect(math.nan, math.nan, math.nan, 10, 0.95, "t", 0.1)
+  assert hypothesis_tests.seeds_to_decide(unknown, "greater") is None
+
+
 def test_an_effect_of_nothing_is_not_decided_by_any_number():
   nothing = effect_of(1e-9, 1.0, 40)
   assert hypothesis_tests.seeds_to_decide(nothing) is None

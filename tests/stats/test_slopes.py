@@ -225,6 +225,11 @@ def test_bad_input_is_one_clear_line(x, y, message):
     assert "\n" not in str(caught.value)
 
 
+def test_unsigned_points_that_fall_are_refused():
+  with pytest.raises(InputError, match="expected it to rise"):
+    slopes.seed_slopes(np.array([4, 2, 1], np.uint32), np.ones((2, 3)))
+
+
 def test_breaks_need_five_points():
   with pytest.raises(InputError, match="at least 5"):
     slopes.piecewise_slopes(X[:4], np.ones((30, 4)), seed=0)

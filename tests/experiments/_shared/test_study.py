@@ -55,6 +55,16 @@ def test_tuning_takes_the_best_of_each_family_where_they_share_a_candidate(
   )
 
 
+def test_a_family_gets_its_own_of_two_candidates_that_mean_the_same_run(lab):
+  plain = sweep.Settings(optimizer="momentum")
+  named = sweep.Settings(optimizer="momentum", momentum=0.9)
+  assert plain != named
+  assert sweep.cell_key(plain, BUDGET) == sweep.cell_key(named, BUDGET)
+  families = {"plain": [plain], "named": [named]}
+  found = lab.tune(families, 2, BUDGET)
+  assert found.best == {"plain": plain, "named": named}
+
+
 def test_the_runs_of_an_arm_are_its_cells_also_those_of_another():
   slow, fast = at_rates(0.1, 0.2)
   keys = [sweep.cell_key(cell, BUDGET) for cell in (slow, fast)]
