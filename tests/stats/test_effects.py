@@ -245,7 +245,7 @@ def test_diverged_runs_are_refused_with_their_place():
       lambda: effects.bootstrap_interval(
         np.ones((2, 10)), seed=0, confidence=0
       ),
-      r"confidence is 0, expected a number in \(0, 1\)",
+      r"confidence is 1.5, expected a number in \(0, 1\)",
     ),
     (lambda: effects.wilson_interval(3, 2), "3 successes of 2"),
     (lambda: effects.wilson_interval(0, 0), "0 successes of 0"),
