@@ -243,7 +243,7 @@ def test_diverged_runs_are_refused_with_their_place():
     ),
     (
       lambda: effects.bootstrap_interval(
-        np.ones((2, 10)), seed=0, confidence=0
+        np.ones((2, 10)), seed=0, confidence=1.5
       ),
       r"confidence is 1.5, expected a number in \(0, 1\)",
     ),
