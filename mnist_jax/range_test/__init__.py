@@ -8,13 +8,12 @@ Start with
   found = range_test.find(
     lambda params, batch: jnp.mean((params - batch) ** 2),  # your loss
     jnp.zeros(5),  # your params, any pytree of floats
-    [jnp.ones((32, 5)), jnp.zeros((7, 5))],  # your loader, iterator, function
+    [jnp.ones((32, 5)), jnp.ones((7, 5))],  # your loader, iterator, function
     make_optimizer=optax.adam,
   )
   print(found)  # what each rule says; found.rate, found.reason, found.plot()
 
-and for the chapter's network with
-
+  # The chapter's network, over seeds:
   from mnist_jax import data, training
   book = training.Settings()  # the book's run
   recording = range_test.network(

@@ -23,8 +23,9 @@ from mnist_jax.range_test.curve import Ramp, Recording
 from mnist_jax.runtime.errors import InputError
 
 LossFn = Callable[[Any, Any], Any]
-# The rate -> an optax.GradientTransformation or what has its two methods.
-MakeOptimizer = Callable[[Any], Any]
+# The rate -> an optax.GradientTransformation or what has its two methods; Any,
+# since people hand over the transformation itself, and are told.
+MakeOptimizer = Any
 
 _WIDE = Ramp(1e-7, 10.0, 500)  # around the rates of all of optax's optimisers
 _PROBES = 8  # updates, of which MultiSteps may leave out most
@@ -77,9 +78,9 @@ def find(
       before each update; an update that takes more arguments is given value=,
       grad= and value_fn=.
     rule: One of rules.RULES; if None "noise" for plain SGD on batches of at
-      least 2 examples, and "minimum/10" otherwise. For "noise", the leading
-      axis of a batch's first leaf must be that of the examples and the loss a
-      mean or sum over it.
+      least 2 examples, where its rate is not above that of "descending", and
+      "minimum/10" otherwise. For "noise", the leading axis of a batch's first
+      leaf must be that of the examples and the loss a mean or sum over it.
     has_aux: Whether loss_fn returns (scalar, aux); aux is dropped.
     value_and_grad: What takes the place of jax.value_and_grad(loss_fn).
     dev_loss: params -> a scalar, over the same examples every time, which
@@ -93,11 +94,6 @@ def find(
   """
   if rule is not None:
     rules.check_rule(rule)
-  if not callable(loss_fn):
-    raise InputError(
-      f"loss_fn: found {type(loss_fn).__name__}, expected a function of params "
-      "and a batch"
-    )
   _check_params(params)
   params = jax.tree.map(jnp.asarray, params)
   plain, of_the_rate = _probed(make_optimizer, params)
@@ -117,10 +113,9 @@ def find(
     dev_loss,
     of_the_rate,
   )
-  if rule is None:
-    readable = plain and step.has_halves(*one)
-    rule = range_recording.default_rule("sgd" if readable else "", size)
-  if rule == "noise":
+  readable = plain and step.has_halves(*one)
+  asked = rule or range_recording.default_rule("sgd" if readable else "", size)
+  if asked == "noise":
     step = dataclasses.replace(step, noise_size=size)
   losses, noise, facts = _run(
     step, params, itertools.chain([first], taken), ramp, seeds is not None
@@ -129,12 +124,24 @@ def find(
     ramp.rates(),
     losses[:, 0],
     losses[:, 1:],
-    noise[:, :-1].swapaxes(1, 2) if rule == "noise" else None,
+    noise[:, :-1].swapaxes(1, 2) if asked == "noise" else None,
     "train" if dev_loss is None else "dev",
     (0,) if seeds is None else tuple(seeds),
     _judged(ramp, facts[:, :-1]),
   )
-  return rules.judge(recording, rule=rule)
+  found = rules.judge(recording, rule=asked)
+  if rule is None and asked == "noise" and not _bearable(found):
+    return dataclasses.replace(found, rule="minimum/10")
+  return found
+
+
+def _bearable(found: rules.RangeTest) -> bool:
+  """Whether "noise" has a rate, one at which the loss had yet to rise.
+
+  Deep networks may lose their loss long before it is back at its start.
+  """
+  rate, most = found.rate, found.suggestion("descending").rate
+  return rate is not None and most is not None and rate <= most
 
 
 def _check_params(params: PyTree) -> None:
@@ -144,7 +151,7 @@ def _check_params(params: PyTree) -> None:
   for path, leaf in leaves:
     dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
     if not jax.dtypes.issubdtype(dtype, np.inexact):
-      name = type(leaf).__name__ if dtype.kind == "O" else dtype
+      name = type(leaf).__name__ if dtype == "O" else dtype
       raise InputError(
         f"params{jax.tree_util.keystr(path)}: found {name}, expected arrays of "
         "floats; let loss_fn close over the rest"
@@ -227,7 +234,9 @@ def _probed(
 
   # Noise may drown a small rate and a clip a large one, but not either.
   runs = [changes(rate) for rate in (2.0**-20, 2.0**-19, 2.0, 4.0)]
-  moves = any(leaf.any() for leaf in jax.tree.leaves(runs))
+  leaves = jax.tree.leaves(runs)
+  moves = any(leaf.any() for leaf in leaves)
+  moves &= all(jnp.isfinite(leaf).all() for leaf in leaves)
   if moves and not (_differ(runs[0], runs[1]) or _differ(runs[2], runs[3])):
     raise InputError(
       "make_optimizer: the rate does not reach the updates, which are the same "
