@@ -105,33 +105,12 @@ def measure(dataset: data.Dataset) -> rules.RangeTest:
     measured_on=FLAGS.loss,
   )
   return rules.judge(
-    recording, smoothing=FLAGS.smoothing, divergence_factor=FLAGS.divergence
+    recording,
+    rule=FLAGS.rule
+    or range_test.default_rule(FLAGS.optimizer, FLAGS.batch_size),
+    smoothing=FLAGS.smoothing,
+    divergence_factor=FLAGS.divergence,
   )
-
-
-def followed() -> str:
-  """The rule that the flags ask for."""
-  return FLAGS.rule or range_test.default_rule(
-    FLAGS.optimizer, FLAGS.batch_size
-  )
-
-
-def table(test: rules.RangeTest) -> str:
-  """A line for each rule: its rate with interval, or why it has none."""
-  lines = [f"{'rule':<11} {'rate':>9}  {'95 % interval':<19} seeds"]
-  for found in test.suggestions:
-    rate = "none" if found.rate is None else f"{found.rate:.3g}"
-    interval = ""
-    if found.low is not None:
-      interval = f"{found.low:.3g} to {found.high:.3g}"
-    seeds = f"{found.n}/{found.seeds}"
-    last = "<" if found.rule == followed() else ""
-    if found.rate is None:
-      last = f"{last} {found.reason}".strip()
-    lines.append(
-      f"{found.rule:<11} {rate:>9}  {interval:<19} {seeds:>5}  {last}".rstrip()
-    )
-  return "\n".join(lines)
 
 
 def points(test: rules.RangeTest) -> bytes:
@@ -153,19 +132,6 @@ def points(test: rules.RangeTest) -> bytes:
   text = io.StringIO()
   pd.concat(parts).to_csv(text, index=False, float_format="%.6g")
   return text.getvalue().encode()
-
-
-def report(path: Path, test: rules.RangeTest) -> None:
-  """Prints the rules, what went wrong if anything, and the choice."""
-  print(table(test))
-  if test.warning:
-    print(f"warning: {test.warning}")
-  found = test.suggestion(followed())
-  if found.rate is None:
-    print(found.reason)
-  else:
-    print(f"learning rate {found.rate:.2g}, by the rule {followed()}")
-  print(f"figure  {path / 'range_test.png'}")
 
 
 def main(_: list[str]) -> None:
@@ -194,7 +160,8 @@ def main(_: list[str]) -> None:
     run.write_bytes("range_test.png", plotting.render(figure, "png"))
     run.write_json("range_test.json", test.to_dict())
     run.write_bytes("curves.csv", points(test))
-    report(run.path, test)
+    print(test)
+    print(f"figure  {run.path / 'range_test.png'}")
 
 
 if __name__ == "__main__":

@@ -2,26 +2,38 @@
 
 Start with
 
-  from mnist_jax import data, training
+  import jax.numpy as jnp
+  import optax
   from mnist_jax import range_test
+  found = range_test.find(
+    lambda params, batch: jnp.mean((params - batch) ** 2),  # your loss
+    jnp.zeros(5),  # your params, any pytree of floats
+    [jnp.ones((32, 5)), jnp.ones((7, 5))],  # your loader, iterator, function
+    make_optimizer=optax.adam,
+  )
+  print(found)  # what each rule says; found.rate, found.reason, found.plot()
+
+  # The chapter's network, over seeds:
+  from mnist_jax import data, training
   book = training.Settings()  # the book's run
   recording = range_test.network(
     book.train_config(), book.hparams(), data.load(), seeds=range(4)
   )
-  for found in range_test.judge(recording).suggestions:
-    print(f"{found.rule}: {found.rate}, {found.reason}")
+  print(range_test.judge(recording))
 """
 
 from mnist_jax.range_test.curve import Ramp, Recording
-from mnist_jax.range_test.recording import choose, network, run
-from mnist_jax.range_test.rules import RULES, judge
+from mnist_jax.range_test.finding import find
+from mnist_jax.range_test.recording import choose, network
+from mnist_jax.range_test.rules import RULES, RangeTest, judge
 
 __all__ = [
   "RULES",
   "Ramp",
+  "RangeTest",
   "Recording",
   "choose",
+  "find",
   "judge",
   "network",
-  "run",
 ]

@@ -107,6 +107,7 @@ class Recording:
   noise: Float[np.ndarray, "S 2 T"] | None = None
   measured_on: str = "train"
   seeds: tuple[int, ...] = (0,)
+  note: str | None = None  # what the optimiser made of the rates, one line
 
   def __post_init__(self) -> None:
     if len(self.seeds) != len(self.losses):

@@ -1,16 +1,14 @@
 """The learning-rate range test: raise the rate, watch the loss (section 12.4).
 
-`run` takes any loss of any pytree under any optax optimiser; `network` tests
-the chapter's network, many seeds as one program; `choose` is one rate for one
-run. S seeds, T updates, B examples a batch.
+`network` tests the chapter's network, many seeds as one program; `choose` is
+one rate for one run. S seeds, T updates, B examples a batch.
 
 A test is a pure function: it trains copies, donates nothing and draws from no
 generator, so whatever follows it is bit for bit as without it.
 """
 
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,15 +19,13 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from mnist_jax import data
 from mnist_jax.model import objective
-from mnist_jax.range_test import rules
+from mnist_jax.range_test import batches, rules
 from mnist_jax.range_test.curve import MEASURES, Ramp, Recording
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import loop
 
-LossFn = Callable[[Any, Any], Float[Array, ""]]
 Noise = tuple[Float[Array, ""], Float[Array, ""]]
 ValueAndGrad = Callable[[Any, Any], tuple[Float[Array, ""], Any]]
-MakeOptimizer = Callable[[Float[Array, ""]], optax.GradientTransformation]
 
 DEV_EXAMPLES = 1000
 CHOICE_SEEDS = 4
@@ -68,7 +64,7 @@ def gradient_noise(
   Raises:
     InputError: The batch has one example.
   """
-  size = jax.tree.leaves(batch)[0].shape[0]
+  size = batches.size(batch)
   half = size // 2
   if half == 0:
     raise InputError(
@@ -76,12 +72,12 @@ def gradient_noise(
       "gradient noise"
     )
   first, second = (
-    value_and_grad(params, jax.tree.map(lambda x, s=part: x[s], batch))[1]
-    for part in (slice(half), slice(half, 2 * half))
+    value_and_grad(params, part)[1] for part in batches.halves(batch)
   )
   apart = jax.tree.map(jnp.subtract, first, second)
   dot = optax.tree_utils.tree_vdot
-  return dot(first, second), dot(apart, apart) * (2 * half / size / 4)
+  signal, squared = jnp.real(dot(first, second)), jnp.real(dot(apart, apart))
+  return signal, squared * (2 * half / size / 4)
 
 
 def _record(
@@ -103,88 +99,6 @@ def _record(
   _, losses, (dev, noises) = loop.scan_steps(step, state, rows, observe)
   losses = losses if dev is None else dev
   return losses[0], losses[1:], None if noises is None else noises[:-1].T
-
-
-def _stack(batches: Any, rows: int) -> PyTree:
-  """The first rows of stacked batches or of an iterator, checked."""
-  if hasattr(batches, "__next__"):
-    taken = list(itertools.islice(batches, rows))
-    if len(taken) < rows:
-      raise InputError(
-        f"the batches ended after {len(taken)}, expected {rows}: one for each "
-        "update and one more"
-      )
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *taken)
-  lengths = {leaf.shape[0] for leaf in jax.tree.leaves(batches)}
-  if len(lengths) != 1 or min(lengths) < rows:
-    raise InputError(
-      f"the batches have {sorted(lengths)} rows, expected {rows} in every "
-      "leaf: one for each update and one more"
-    )
-  return jax.tree.map(lambda leaf: jnp.asarray(leaf)[:rows], batches)
-
-
-def run(
-  loss_fn: LossFn,
-  params: PyTree | Sequence[PyTree],
-  batches: PyTree | Iterable[PyTree],
-  ramp: Ramp,
-  *,
-  make_optimizer: MakeOptimizer = optax.sgd,
-  value_and_grad: ValueAndGrad | None = None,
-  dev_loss: Callable[[Any], Float[Array, ""]] | None = None,
-  measure_noise: bool = False,
-  seeds: Sequence[int] | None = None,
-) -> Recording:
-  """The range test of any loss; `rules.judge` reads its result.
-
-  Args:
-    loss_fn: (params, batch) -> a scalar.
-    params: Not consumed. With `seeds`, every leaf has a leading axis of S.
-    batches: A pytree whose leaves have at least T + 1 rows on their leading
-      axis (after that of S with `seeds`); or, without `seeds`, an iterator,
-      of which T + 1 batches of one shape are taken.
-    make_optimizer: The rate, which is traced, -> the transformation; its
-      state must have the same structure at every rate.
-    value_and_grad: What takes the place of jax.value_and_grad(loss_fn).
-    dev_loss: params -> a scalar, over the same examples every time, which
-      takes the place of the training loss.
-    measure_noise: Whether to measure the gradient noise that the rule "noise"
-      reads; the loss must be a mean over a batch's leading axis.
-    seeds: The names of the S runs, all made as one program.
-
-  Raises:
-    InputError: There are fewer batches than T + 1, or leaves of other lengths.
-  """
-  value_and_grad = value_and_grad or jax.value_and_grad(loss_fn)
-  rates = _padded(ramp)
-
-  def step(state: Any, row: Any) -> tuple[Any, Float[Array, ""]]:
-    (params, opt_state), (batch, rate) = state, row
-    loss, grads = value_and_grad(params, batch)
-    updates, opt_state = make_optimizer(rate).update(grads, opt_state, params)
-    return (optax.apply_updates(params, updates), opt_state), loss
-
-  def one(params: PyTree, batches: PyTree) -> Any:
-    return _record(
-      step,
-      (params, make_optimizer(rates[0]).init(params)),
-      (batches, rates),
-      dev_loss and (lambda state: dev_loss(state[0])),
-      (lambda state, row: gradient_noise(value_and_grad, state[0], row[0]))
-      if measure_noise
-      else None,
-    )
-
-  rows = ramp.steps + 1
-  if seeds is None:
-    found = jax.jit(one)(params, _stack(batches, rows))
-    found = jax.tree.map(lambda x: x[None], found)
-  else:
-    taken = jax.vmap(lambda each: _stack(each, rows))(batches)
-    found = jax.jit(jax.vmap(one))(params, taken)
-  measured_on = "train" if dev_loss is None else "dev"
-  return _recording(ramp, found, measured_on, seeds or (0,))
 
 
 def _padded(ramp: Ramp) -> Float[Array, " T"]:

@@ -14,7 +14,7 @@ import collections
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +23,9 @@ from mnist_jax import stats
 from mnist_jax.range_test import curve as range_curve
 from mnist_jax.range_test.curve import LossCurve, Recording
 from mnist_jax.runtime.errors import InputError
+
+if TYPE_CHECKING:
+  from mnist_jax.plotting import axes as plots
 
 FEWEST_POINTS = 10
 # A drop counts when it exceeds so many standard errors of the smoothed curve;
@@ -216,6 +219,13 @@ RULES: dict[str, Rule] = {
   "descending": lowest,
   "noise": noise_limited,
 }
+MEANINGS = {
+  "steepest": "where the loss falls fastest",
+  "minimum/10": "a tenth of the rate at the loss's minimum",
+  "valley": "the middle of the longest descent",
+  "descending": "the largest rate that still descends",
+  "noise": "half the largest rate of use, less for the gradient's noise",
+}
 DEFAULT_RULE = "noise"
 
 
@@ -258,6 +268,8 @@ def suggest(curves: Sequence[LossCurve], rule: str) -> Suggestion:
     else:
       rate = float(found[0])
     reason = f"{rule}, geometric mean over {len(found)} of {len(curves)} seeds"
+    if len(curves) == 1:
+      reason = f"{rule}: {MEANINGS[rule]}, on one seed's curve"
   return Suggestion(
     rule, rate, low, high, len(found), len(curves), spread, tuple(rates), reason
   )
@@ -277,11 +289,50 @@ class RangeTest:
   recording: Recording
   curves: tuple[LossCurve, ...]  # one for each seed
   suggestions: tuple[Suggestion, ...]  # one for each rule, in RULES' order
-  warning: str | None  # if the ramp ended before the rate was too large
+  warning: str | None  # why the curve may not show what rate is too large
+  rule: str = DEFAULT_RULE  # the one to follow
 
   def suggestion(self, rule: str) -> Suggestion:
     """That rule's; KeyError if there is none of the name."""
     return {found.rule: found for found in self.suggestions}[rule]
+
+  @property
+  def rate(self) -> float | None:
+    """What the rule that is followed suggests; None if it refuses."""
+    return self.suggestion(self.rule).rate
+
+  @property
+  def reason(self) -> str:
+    """Where the rate comes from, or why there is none; one line."""
+    return self.suggestion(self.rule).reason
+
+  def __str__(self) -> str:
+    """A line for each rule, the warning if any, and what is followed."""
+    lines = [f"{'rule':<11} {'rate':>9}  {'95 % interval':<19} seeds"]
+    for found in self.suggestions:
+      rate = "none" if found.rate is None else f"{found.rate:.3g}"
+      interval = ""
+      if found.low is not None:
+        interval = f"{found.low:.3g} to {found.high:.3g}"
+      seeds = f"{found.n}/{found.seeds}"
+      last = "<" if found.rule == self.rule else ""
+      if found.rate is None:
+        last = f"{last} {found.reason}".strip()
+      line = f"{found.rule:<11} {rate:>9}  {interval:<19} {seeds:>5}  {last}"
+      lines.append(line.rstrip())
+    if self.warning:
+      lines.append(f"warning: {self.warning}")
+    if self.rate is None:
+      lines.append(self.reason)
+    else:
+      lines.append(f"learning rate {self.rate:.2g}, by the rule {self.rule}")
+    return "\n".join(lines)
+
+  def plot(self, title: str = "") -> "plots.Figure":
+    """The ramp and the curves as a figure, as `figures.range_test` draws it."""
+    from mnist_jax.range_test import figures  # matplotlib only where it draws
+
+    return figures.range_test(self, title)
 
   def to_dict(self) -> dict[str, Any]:
     """All but the curves' points as plain numbers and strings, for JSON."""
@@ -304,16 +355,20 @@ class RangeTest:
 def judge(
   recording: Recording,
   *,
+  rule: str = DEFAULT_RULE,
   smoothing: float = range_curve.SMOOTHING,
   divergence_factor: float = range_curve.DIVERGENCE_FACTOR,
 ) -> RangeTest:
-  """Smooths and cuts the curves and asks every rule.
+  """Smooths and cuts the curves and asks every rule; `rule` is to be followed.
 
   Raises:
-    InputError: The smoothing or the factor is out of its range.
+    InputError: The rule is not in RULES, or the smoothing or the factor is out
+      of its range.
   """
+  check_rule(rule)
   curves = range_curve.loss_curves(
     recording, smoothing=smoothing, divergence_factor=divergence_factor
   )
   suggestions = tuple(suggest(curves, rule) for rule in RULES)
-  return RangeTest(recording, curves, suggestions, range_curve.warning(curves))
+  warning = recording.note or range_curve.warning(curves)
+  return RangeTest(recording, curves, suggestions, warning, rule)

@@ -5,14 +5,12 @@ import textwrap
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from mnist_jax import data
 from mnist_jax import range_test as package
 from mnist_jax.model import mlp, objective
 from mnist_jax.range_test import recording as range_test
-from mnist_jax.range_test import rules
 from mnist_jax.range_test.curve import Ramp
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import loop
@@ -21,18 +19,6 @@ SHORT = Ramp(1e-3, 10.0, 40)
 CONFIG = loop.TrainConfig(
   sizes=(784, 8, 10), activations=("tanh",), batch_size=32
 )
-
-
-def bowl(params, batch):
-  """Curvatures 1 and 8 about a noisy centre, stable below a rate of 2 / 8.
-
-  Without noise the steep direction would have to grow again from nothing.
-  """
-  a, b = params["a"] - batch[0], params["b"] - batch[1]
-  return 0.5 * (a**2 + 8 * b**2)
-
-
-START = {"a": jnp.float32(1.0), "b": jnp.float32(1.0)}
 
 
 def regression(steps, seed=0, batch=16):
@@ -46,125 +32,6 @@ def regression(steps, seed=0, batch=16):
 def squared(params, batch):
   x, y = batch
   return jnp.mean((x @ params - y) ** 2)
-
-
-def test_a_bowl_diverges_past_two_over_its_curvature():
-  ramp = Ramp(1e-3, 10.0, 300)
-  noise = 0.1 * np.random.default_rng(0).standard_normal((301, 2))
-  recording = range_test.run(
-    bowl,
-    START,
-    jnp.asarray(noise, "float32"),
-    ramp,
-    dev_loss=lambda params: 1 + bowl(params, jnp.zeros(2)),
-  )
-  test = rules.judge(recording, smoothing=0.0)
-  assert test.curves[0].stop.reason == "diverged"
-  limit = rules.limit(test.curves[0])
-  assert 2 / 8 < limit < 1.5 * 2 / 8
-  assert test.suggestion("descending").rate < limit
-
-
-@pytest.mark.parametrize("shape", ["exponential", "linear"])
-def test_each_loss_is_of_its_own_update_on_a_batch_to_come(shape):
-  ramp = Ramp(1e-3, 0.1, 20, shape)
-  x, y = regression(20)
-  found = range_test.run(squared, jnp.zeros(3), (x, y), ramp)
-  w = np.zeros(3)
-  expected = []
-  for t, rate in enumerate(ramp.rates().astype(float)):
-    w = w - rate * 2 * x[t].T @ (x[t] @ w - y[t]) / len(y[t])
-    expected.append(np.mean((x[t + 1] @ w - y[t + 1]) ** 2))
-  np.testing.assert_allclose(found.losses[0], expected, rtol=1e-4)
-  np.testing.assert_allclose(found.initial, [np.mean(y[0] ** 2)], rtol=1e-6)
-
-
-def test_a_dev_loss_is_of_the_same_examples_every_time():
-  batches = regression(40)
-  dev = jax.tree.map(lambda leaf: leaf[0], regression(0, seed=9))
-  found = range_test.run(
-    squared,
-    jnp.zeros(3),
-    batches,
-    SHORT,
-    dev_loss=lambda params: squared(params, dev),
-  )
-  assert found.measured_on == "dev"
-  assert found.initial[0] == pytest.approx(float(squared(jnp.zeros(3), dev)))
-  frozen = range_test.run(
-    squared,
-    jnp.zeros(3),
-    batches,
-    SHORT,
-    make_optimizer=lambda rate: optax.sgd(0 * rate),
-    dev_loss=lambda params: squared(params, dev),
-  )
-  np.testing.assert_array_equal(frozen.losses, frozen.initial[0])
-
-
-def test_a_nan_at_one_update_is_found_there():
-  def loss(params, batch):
-    broken = jnp.where(batch[0] == 23, jnp.nan, 0)
-    return bowl(params, jnp.zeros(2)) + broken
-
-  batches = jnp.arange(41.0)[:, None]
-  test = rules.judge(range_test.run(loss, START, batches, SHORT))
-  stop = test.curves[0].stop
-  # The batch of update 23 measures what update 22 left.
-  assert (stop.reason, stop.update) == ("not finite", 22)
-  assert stop.rate == pytest.approx(SHORT.rates()[22])
-
-
-def test_adam_on_a_toy_learns_and_is_lost():
-  ramp = Ramp(1e-5, 1e3, 200)
-  recording = range_test.run(
-    squared, jnp.zeros(3), regression(200), ramp, make_optimizer=optax.adam
-  )
-  test = rules.judge(recording)
-  assert 1e-3 < test.suggestion("descending").rate < 10
-  assert test.curves[0].stop.reason == "diverged"
-  assert test.warning is None
-
-
-def test_an_iterator_gives_what_a_stack_gives_and_loses_no_more_than_it():
-  x, y = regression(60)
-  batches = iter(zip(x, y, strict=True))
-  taken = range_test.run(squared, jnp.zeros(3), batches, SHORT)
-  stacked = range_test.run(squared, jnp.zeros(3), (x, y), SHORT)
-  np.testing.assert_array_equal(taken.losses, stacked.losses)
-  np.testing.assert_array_equal(next(batches)[0], x[41])
-
-
-def test_too_few_batches_are_refused():
-  x, y = regression(39)
-  with pytest.raises(InputError, match="ended after 40, expected 41"):
-    range_test.run(squared, jnp.zeros(3), iter(zip(x, y, strict=True)), SHORT)
-  for batches in ((x, y), (regression(40)[0], y)):
-    with pytest.raises(InputError, match=r"rows, expected 41"):
-      range_test.run(squared, jnp.zeros(3), batches, SHORT)
-
-
-def test_many_seeds_are_each_what_it_is_alone():
-  several = [regression(40, seed) for seed in range(3)]
-  starts = jnp.asarray(np.random.default_rng(1).standard_normal((3, 3)))
-  starts = starts.astype(jnp.float32)
-  together = range_test.run(
-    squared,
-    starts,
-    jax.tree.map(lambda *leaves: np.stack(leaves), *several),
-    SHORT,
-    seeds=(5, 6, 7),
-    measure_noise=True,
-  )
-  assert together.seeds == (5, 6, 7)
-  for i, batches in enumerate(several):
-    alone = range_test.run(
-      squared, starts[i], batches, SHORT, measure_noise=True
-    )
-    for name in ("losses", "noise"):
-      np.testing.assert_allclose(
-        getattr(together, name)[i], getattr(alone, name)[0], rtol=1e-3
-      )
 
 
 def test_gradient_noise_is_unbiased():
@@ -198,13 +65,6 @@ def test_an_odd_batch_counts_all_its_examples():
   even = range_test.gradient_noise(vg, w, (x[0, :4], y[0, :4]))
   assert odd[0] == even[0]
   assert odd[1] == pytest.approx(float(even[1]) * 4 / 5)
-
-
-def test_a_batch_of_one_has_no_noise_to_measure():
-  with pytest.raises(InputError, match="1 example"):
-    range_test.run(
-      squared, jnp.zeros(3), regression(40, batch=1), SHORT, measure_noise=True
-    )
 
 
 # --- the chapter's network ---------------------------------------------------
@@ -288,15 +148,6 @@ def test_it_leaves_no_trace(small):
     np.random.get_state()[1],  # noqa: NPY002
     numpy_state,
   )
-
-
-def test_the_generic_test_donates_nothing():
-  params = jnp.zeros(3)
-  batches = tuple(map(jnp.asarray, regression(40)))
-  for _ in range(2):
-    range_test.run(squared, params, batches, SHORT)
-  for leaf in (params, *batches):
-    assert not leaf.is_deleted()
 
 
 def test_chunks_of_members_change_nothing(small, plain, monkeypatch):
@@ -438,5 +289,6 @@ def test_the_example_of_the_package_runs(mnist, monkeypatch, capsys):
   example = package.__doc__.partition("Start with")[2]
   exec(textwrap.dedent(example))
   lines = capsys.readouterr().out.splitlines()
-  assert [line.partition(": ")[0] for line in lines] == list(package.RULES)
-  assert "geometric mean over 4 of 4 seeds" in lines[-1]
+  assert any("by the rule minimum/10" in line for line in lines)
+  assert [line.split()[0] for line in lines[-6:-1]] == list(package.RULES)
+  assert lines[-1].startswith("learning rate")
