@@ -18,6 +18,7 @@ from jaxtyping import Float, UInt8
 
 from experiments._shared import app
 from mnist_jax.data import picture
+from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import runner
 
@@ -57,15 +58,17 @@ def predict_folder(folder: Path, predict: Predict) -> None:
     InputError: no files but hidden ones; or some could not be read, after all
       lines are printed.
   """
-  files = sorted(
+  pictures = sorted(
     path
     for path in folder.iterdir()
-    if path.is_file() and not path.name.startswith(".")
+    if path.is_file()
+    and not path.name.startswith(".")
+    and not files.is_litter(path.name)
   )
-  if not files:
+  if not pictures:
     raise InputError(f"{folder}: no files in this folder, expected pictures")
   failed = 0
-  for path in files:
+  for path in pictures:
     try:
       image = picture.read(path)
     except InputError as error:
@@ -75,7 +78,7 @@ def predict_folder(folder: Path, predict: Predict) -> None:
       print(line(str(path), predict(image.reshape(1, -1))[0]))
   if failed:
     raise InputError(
-      f"{folder}: {failed} of {len(files)} files gave no digit, see above"
+      f"{folder}: {failed} of {len(pictures)} files gave no digit, see above"
     )
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Int32, UInt8
 
+from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
 
 SIDE = 28
@@ -96,7 +97,8 @@ def _list(root: Path) -> _Found:
     ) from None
   found: _Found = {}
   for path in paths:
-    if match := _NAME.fullmatch(path.name):
+    match = _NAME.fullmatch(path.name)
+    if match and not files.is_litter(path.name):
       part = "train" if match["part"] == "train" else "t10k"
       kind = "images" if match["images"] else "labels"
       found.setdefault((match["prefix"] or "", part, kind), []).append(path)

@@ -1,12 +1,22 @@
 """Files replaced whole, and directories held by one process at a time."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".tmp-"  # prefix of a file that is being written
+# Of the Finder, Windows, KDE, Synology, NFS and FUSE.
+_LITTER = re.compile(
+  r"\.DS_Store|\._.*|\.AppleDouble|Icon\r|thumbs\.db|desktop\.ini"
+  r"|\.directory|@eaDir|\.nfs.*|\.fuse_hidden.*",
+  re.IGNORECASE,
+)
+# What fsync and flock say where the file system does not have them.
+_NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
@@ -34,12 +44,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def flush(path: Path) -> None:
-  """Brings a file, or the names in a directory, to the disk."""
+  """Brings a file, or the names in a directory, to the disk.
+
+  SMB, VirtualBox's folders and some of FUSE cannot do so for a directory, or
+  for anything: there it is as safe as they are.
+  """
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
+  except OSError as error:
+    if error.errno not in _NOT_THERE:
+      raise
   finally:
     os.close(descriptor)
+
+
+def is_litter(name: str) -> bool:
+  """Whether file managers and file systems leave files so named anywhere."""
+  return _LITTER.fullmatch(name) is not None
 
 
 def take_lock(path: Path) -> int | None:

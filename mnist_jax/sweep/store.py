@@ -167,8 +167,11 @@ class Store(contextlib.ExitStack):
       return
     if not self.path.is_dir():
       raise InputError(f"workdir={self.path}: is a file, expected a directory")
-    there = {n for n in os.listdir(self.path) if n[:5] != files.TEMPORARY}
-    others = there - {_MANIFEST, _CELLS, _BLOCKS, _LOCK}
+    others = {
+      name
+      for name in os.listdir(self.path)
+      if not (name.startswith(files.TEMPORARY) or files.is_litter(name))
+    } - {_MANIFEST, _CELLS, _BLOCKS, _LOCK}
     manifest = self.path / _MANIFEST
     if others and not (manifest.is_file() and _identity(manifest)):
       raise InputError(
@@ -187,7 +190,7 @@ class Store(contextlib.ExitStack):
       )
 
   def _parts(self) -> list[Path]:
-    return sorted((self.path / _CELLS).glob("*.parquet"))
+    return _own(self.path / _CELLS, "*.parquet")
 
   def _open(
     self, identity: dict[str, str], about: Mapping[str, Any], overwrite: bool
@@ -197,7 +200,7 @@ class Store(contextlib.ExitStack):
         left.unlink()
     manifest = self.path / _MANIFEST
     if overwrite:
-      notes = (self.path / _BLOCKS).glob("*.json")
+      notes = _own(self.path / _BLOCKS, "*.json")
       # The manifest last: cells without one are refused.
       for old in (*self._parts(), *notes, manifest):
         old.unlink(missing_ok=True)
@@ -246,9 +249,13 @@ class Store(contextlib.ExitStack):
       rows.to_parquet(temporary, index=False, write_page_checksum=True)
 
 
+def _own(folder: Path, pattern: str) -> list[Path]:
+  paths = sorted(folder.glob(pattern))
+  return [path for path in paths if not files.is_litter(path.name)]
+
+
 def read_blocks(folder: Path) -> list[dict[str, Any]]:
   """What was noted about each block, from a directory's blocks/."""
   return [
-    json.loads(path.read_text("utf-8"))
-    for path in sorted(folder.glob("*.json"))
+    json.loads(path.read_text("utf-8")) for path in _own(folder, "*.json")
   ]

@@ -118,10 +118,13 @@ def steps(directory: Path) -> tuple[int, ...]:
 
 def _sums(step_dir: Path) -> str:
   """What SHA256SUMS must say: a line for every other file."""
+  paths = (path.relative_to(step_dir) for path in step_dir.rglob("*"))
   names = sorted(
-    path.relative_to(step_dir).as_posix()
-    for path in step_dir.rglob("*")
-    if not path.is_dir() and path.name != "SHA256SUMS"
+    path.as_posix()
+    for path in paths
+    if not (step_dir / path).is_dir()
+    and path.name != "SHA256SUMS"
+    and not any(map(files.is_litter, path.parts))
   )
   return "".join(
     f"{hashlib.sha256((step_dir / name).read_bytes()).hexdigest()}  {name}\n"

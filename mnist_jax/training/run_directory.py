@@ -304,7 +304,8 @@ def _check_ours(workdir: Path) -> None:
     _read_config(workdir)
     return
   for name in names:
-    if name != _LOCK and not name.startswith(files.TEMPORARY):
+    own = name == _LOCK or name.startswith(files.TEMPORARY)
+    if not own and not files.is_litter(name):
       raise InputError(
         f"workdir={workdir}: is no run but has {name!r}, expected a run, an "
         "empty directory or a new one"

@@ -303,6 +303,13 @@ def test_names_of_the_four_files(tmp_path, names, name):
   assert test.images.tobytes() == images_file(4)[16:]
 
 
+def test_what_a_file_manager_leaves_is_no_data_set(tmp_path):
+  names = "emnist-digits-{part}-{kind}-idx{ndim}-ubyte"
+  write_four(tmp_path, names)
+  write_four(tmp_path, f"._{names}")
+  assert idx.read_directory(tmp_path, "mnist")[0] == "emnist-digits"
+
+
 def test_emnist_says_test_for_t10k(tmp_path):
   write_four(tmp_path, "emnist-digits-{part}-{kind}-idx{ndim}-ubyte")
   for path in list(tmp_path.iterdir()):

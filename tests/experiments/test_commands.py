@@ -458,6 +458,8 @@ def reader(experiment, tmp_path_factory):
 
 def test_predict_reads_a_folder(experiment, reader, pictures):
   folder = next(iter(pictures)).parent
+  for litter in (".DS_Store", "Thumbs.db"):
+    (folder / litter).touch()
   done = experiment("predict", f"--run={reader}", folder)
   assert done.code == 0, done.said
   lines = done.printed.splitlines()

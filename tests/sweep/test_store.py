@@ -219,6 +219,19 @@ def test_a_directory_of_something_else_is_left_alone(workdir, there, overwrite):
   assert contents(workdir) == before
 
 
+def test_what_a_file_manager_leaves_is_passed_over(workdir):
+  litter = [".DS_Store", "cells/._a.parquet", "blocks/._a.json"]
+  for name in litter:
+    (workdir / name).parent.mkdir(parents=True, exist_ok=True)
+    (workdir / name).write_bytes(b"\0\5\x16\7")
+  for overwrite in (False, True):
+    with opened(workdir, overwrite=overwrite) as results:
+      results.add(["k0"], rows(), {"seconds": 1.5})
+      assert len(results.table()) == 2
+    assert store.read_blocks(workdir / "blocks") == [{"seconds": 1.5}]
+  assert contents(workdir).keys() > set(litter)
+
+
 def test_a_file_is_no_directory(workdir):
   workdir.write_text("mine")
   with pytest.raises(InputError, match="is a file"):

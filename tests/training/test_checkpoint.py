@@ -222,6 +222,14 @@ def test_extra_file_rejects_the_step(saved):
   assert restore(saved).rejected[0][0] == 3
 
 
+def test_what_a_file_manager_leaves_is_no_damage(saved):
+  litter = (".DS_Store", "state/leaves/._0", "state/@eaDir/0@SynoEAStream")
+  for name in litter:
+    (saved / "3" / name).parent.mkdir(exist_ok=True)
+    (saved / "3" / name).write_bytes(b"x")
+  assert restore(saved).step == 3
+
+
 # What follows is damage that the files' own sums do not show.
 
 

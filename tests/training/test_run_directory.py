@@ -194,6 +194,14 @@ def test_start_killed_before_its_configuration_starts_again(tmp_path):
   assert sorted(os.listdir(tmp_path)) == [".lock", "config.json"]
 
 
+def test_a_folder_that_was_only_looked_at_is_empty(tmp_path):
+  (tmp_path / ".DS_Store").touch()
+  open_run(tmp_path, make_config()).close()
+  open_run(tmp_path, make_config(), overwrite=True).close()
+  names = [".DS_Store", ".lock", "config.json"]
+  assert sorted(os.listdir(tmp_path)) == names
+
+
 def test_one_process_at_a_time(workdir):
   with open_run(workdir, make_config()):
     for overwrite in (False, True):
