@@ -25,6 +25,7 @@ from absl import flags
 from benchmarks import training_speed
 from benchmarks.sweep_speed import paired
 from experiments._shared import app
+from experiments._shared import flags as shared
 from mnist_jax import data, runtime, sweep
 from mnist_jax.gradcheck.network import check
 from mnist_jax.model import objective
@@ -39,8 +40,8 @@ def define_flags() -> None:
   flags.DEFINE_integer("sweep_members", 1024, "runs", lower_bound=4 * SAME)
   flags.DEFINE_integer("run_epochs", 10, "of each run", lower_bound=1)
   flags.DEFINE_integer("check_batch", 32, "examples", lower_bound=1)
-  flags.DEFINE_string("record", None, "where to write the numbers, as JSON")
-  flags.DEFINE_string("compare", None, "a --record of another device")
+  shared.define_path("record", "where to write the numbers, as JSON")
+  shared.define_path("compare", "a --record of another device")
 
 
 def timed(run: Callable[[], Any], rounds: int = 3) -> tuple[float, Any]:

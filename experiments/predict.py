@@ -17,6 +17,7 @@ from absl import flags
 from jaxtyping import Float, UInt8
 
 from experiments._shared import app
+from experiments._shared import flags as shared
 from mnist_jax.data import picture
 from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
@@ -28,7 +29,7 @@ Predict = Callable[[UInt8[np.ndarray, "N 784"]], Float[np.ndarray, "N 10"]]
 
 BAR_WIDTH = 30  # characters that stand for probability 1
 
-flags.DEFINE_string("run", None, "run directory of experiments.train")
+shared.define_path("run", "run directory of experiments.train")
 
 
 def table(name: str, probabilities: Float[np.ndarray, " 10"]) -> str:

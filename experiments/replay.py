@@ -52,7 +52,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
     "data_digest", None, "of the data expected, or its first digits"
   )
-  flags.DEFINE_string("results", None, "directory of a sweep to compare with")
+  shared.define_path("results", "directory of a sweep to compare with")
   flags.DEFINE_float("tolerance", 1e-4, "of losses, in nats", lower_bound=0.0)
 
 

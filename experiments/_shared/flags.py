@@ -5,6 +5,7 @@ field that is added there is a flag here.
 """
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -51,6 +52,7 @@ SCHEDULE_FLAGS = tuple(
   and name != "learning_rate"
 )
 DATA_FLAGS = (*_DATA, "num_train")
+_PATHS = ("data_dir", "workdir")
 _VALUE = r"""(?:[-+.\d'"(\[]|nan|inf|None)"""  # how one begins in a message
 _used: list[str] = []
 _listed: list[str] = []  # in the help, beside the shared ones
@@ -70,6 +72,8 @@ def _define(name: str, setting: Setting) -> None:
     flags.DEFINE_integer(name, default, text)
   elif setting.kind is bool:
     flags.DEFINE_boolean(name, default, text)
+  elif name in _PATHS:
+    _define_path(name, text)
   else:
     flags.DEFINE_string(name, default, text)
 
@@ -82,6 +86,27 @@ def _define(name: str, setting: Setting) -> None:
 
   commas = ", separated by commas" if setting.many else ""
   flags.register_validator(name, good, f"must be {setting.expected}{commas}")
+
+
+class _PathParser(flags.ArgumentParser):
+  """A path; a shell expands no `~` after the = of a flag."""
+
+  syntactic_help = "a path"
+
+  def parse(self, argument: str) -> str:
+    return os.path.expanduser(argument)
+
+
+def define_path(name: str, text: str) -> None:
+  """An experiment's own flag of a file or directory, None if not given."""
+  _define_path(name, text)
+  list_in_help(name)
+
+
+def _define_path(name: str, text: str) -> None:
+  flags.DEFINE(
+    _PathParser(), name, None, text, serializer=flags.ArgumentSerializer()
+  )
 
 
 class _RateParser(flags.ArgumentParser):

@@ -64,7 +64,7 @@ def read_directory(
     InputError: no such directory, a file missing, or anything `read_examples`
       refuses.
   """
-  root = Path(directory)
+  root = files.expanded(directory)
   found = _list(root)
   prefixes = sorted({key[0] for key in found}) or [""]
   wanted = ("", dataset.replace("/", "-"))

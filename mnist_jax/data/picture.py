@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from mnist_jax.data.idx import SIDE
+from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
 
 BOX = 20
@@ -51,7 +52,7 @@ def read(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "28 28"]:
     InputError: a file that cannot be read, is not a picture of a known format,
       damaged, larger than Pillow allows, or no digit found in it.
   """
-  name = os.fspath(path)
+  name = str(files.expanded(path))
   Image.init()
   known = [form for form in FORMATS if form in Image.OPEN]
   try:

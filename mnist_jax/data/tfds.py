@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mnist_jax.data.idx import CLASSES, MAX_EXAMPLES, PIXELS, SIDE, Split
+from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
 
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
@@ -79,7 +80,7 @@ def read(
       f"dataset={dataset}: expected a name like mnist, "
       "emnist/digits or mnist:3.0.1"
     )
-  root = Path(data_dir or DEFAULT_DATA_DIR).expanduser()
+  root = files.expanded(data_dir or DEFAULT_DATA_DIR)
   directory = _find(root, match)
   if directory is None:
     _prepare(dataset, match["name"], root, own_files)

@@ -14,7 +14,6 @@ import io
 import math
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -135,7 +134,7 @@ def save(figure: Figure, *paths: str | os.PathLike[str]) -> None:
   Raises:
     KeyError: an ending that `render` does not know.
   """
-  for path in map(Path, paths):
+  for path in map(files.expanded, paths):
     content = render(figure, path.suffix[1:].lower())
     with files.replacing(path) as partial:
       partial.write_bytes(content)

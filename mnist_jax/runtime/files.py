@@ -16,7 +16,15 @@ _LITTER = re.compile(
   re.IGNORECASE,
 )
 # What fsync and flock say where the file system does not have them.
-_NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+_NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+  """The path, `~` at its start taken for the home directory.
+
+  A shell leaves it in --flag=~/x, and pandas expands it where Path does not.
+  """
+  return Path(os.path.expanduser(path))
 
 
 @contextlib.contextmanager
@@ -67,6 +75,8 @@ def is_litter(name: str) -> bool:
 def take_lock(path: Path) -> int | None:
   """Locks a file, made if missing; None if another process holds it.
 
+  Where the file system has no locks, nobody is kept out.
+
   Returns:
     A descriptor: closing it, or the death of the process, gives up the lock.
   """
@@ -74,6 +84,8 @@ def take_lock(path: Path) -> int | None:
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as error:
+    if error.errno in _NOT_THERE:
+      return lock
     os.close(lock)
     if isinstance(error, BlockingIOError):
       return None

@@ -25,7 +25,7 @@ import pandas as pd
 from jax.sharding import Mesh
 
 from mnist_jax import data, runtime
-from mnist_jax.runtime import compile_log, devices, environment
+from mnist_jax.runtime import compile_log, devices, environment, files
 from mnist_jax.sweep import _block, _program, plan, store
 from mnist_jax.sweep.plan import Block, Budget
 from mnist_jax.training.settings import Settings
@@ -103,7 +103,9 @@ def run(
   with (
     contextlib.nullcontext()
     if workdir is None
-    else store.Store(Path(workdir), digest, environment.describe(), overwrite)
+    else store.Store(
+      files.expanded(workdir), digest, environment.describe(), overwrite
+    )
   ) as results:
     parts = [store.frame([]) if results is None else results.table()]
     there = set(parts[0]["cell"])

@@ -200,7 +200,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     """Keeps the newest `keep` steps; the first save makes the directory."""
     if keep < 1:
       raise ValueError(f"keep is {keep}, expected at least 1")
-    self.directory = Path(directory)
+    self.directory = files.expanded(directory)
     self.keep = keep
     self._damaged: list[int] = []
     process = jax.process_index()

@@ -115,13 +115,13 @@ class Run:
   summary: dict[str, Any] | None  # None while the run is not finished
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: str | os.PathLike[str]) -> Run:
   """Reads a run directory, finished or not; changes nothing, starts no device.
 
   Raises:
     InputError: No run there, or one of its files cannot be read.
   """
-  path = Path(path)
+  path = files.expanded(path)
   if not path.is_dir():
     raise InputError(f"{path}: is no directory, expected a run")
   config, rows = _read_config(path), tuple(_read_rows(path / _METRICS))
@@ -211,7 +211,7 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
 
 
 def open_run(
-  workdir: Path,
+  workdir: str | os.PathLike[str],
   config: Mapping[str, Any],
   *,
   overwrite: bool = False,
@@ -239,7 +239,7 @@ def open_run(
   import jax
 
   error = lock = None
-  workdir = Path(workdir)
+  workdir = files.expanded(workdir)
   if jax.process_index() == 0:
     try:
       lock = _prepare(workdir, _decode(_encode(config)), overwrite, growable)

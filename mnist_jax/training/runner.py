@@ -7,9 +7,9 @@ never stopped, bit for bit, with the same rows.
 import dataclasses
 import functools
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -280,13 +280,15 @@ def probabilities(
   return np.asarray(jax.nn.softmax(logits, axis=1))
 
 
-def load_model(run_dir: str) -> Callable[[np.ndarray], np.ndarray]:
+def load_model(
+  run_dir: str | os.PathLike[str],
+) -> Callable[[np.ndarray], np.ndarray]:
   """The network of a run: uint8 [N, 784] -> probabilities [N, 10].
 
   Raises:
     InputError: No run of experiments.train there, or no sound checkpoint.
   """
-  run = run_directory.read_run(Path(run_dir))
+  run = run_directory.read_run(run_dir)
   values = run.config["flags"]
   config = from_values(values).train_config()
   part = "best" if values["patience"] else "state"

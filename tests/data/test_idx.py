@@ -310,6 +310,12 @@ def test_what_a_file_manager_leaves_is_no_data_set(tmp_path):
   assert idx.read_directory(tmp_path, "mnist")[0] == "emnist-digits"
 
 
+def test_the_home_directory_may_be_named(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  write_four(tmp_path, "{part}-{kind}-idx{ndim}-ubyte")
+  assert len(idx.read_directory("~", "mnist")[1].labels) == 9
+
+
 def test_emnist_says_test_for_t10k(tmp_path):
   write_four(tmp_path, "emnist-digits-{part}-{kind}-idx{ndim}-ubyte")
   for path in list(tmp_path.iterdir()):

@@ -277,6 +277,12 @@ def test_formats(tmp_path, name, mode):
   assert apart(digit_image.read(save(tmp_path, image, name)), expected) < 4
 
 
+def test_the_home_directory_may_be_named(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  path = save(tmp_path, dark_on_light())
+  assert (digit_image.read("~/digit.png") == digit_image.read(path)).all()
+
+
 def test_16_bits_are_not_taken_for_8(tmp_path):
   # 1/257 of the range from black to white is no contrast.
   faint = Image.fromarray(np.asarray(dark_on_light()).astype(np.uint16))

@@ -1,6 +1,7 @@
 """Files reach the disk, also where the file system does less than others."""
 
 import errno
+import fcntl
 import os
 import stat
 
@@ -35,6 +36,23 @@ def test_a_failing_disk_is_said(tmp_path, monkeypatch):
   monkeypatch.setattr(os, "fsync", failing_fsync(errno.EIO, True))
   with pytest.raises(OSError, match="Input/output"):
     files.write_text(tmp_path / "a", "text")
+
+
+def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
+  def flock(descriptor, operation):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+  monkeypatch.setattr(fcntl, "flock", flock)
+  os.close(files.take_lock(tmp_path / "lock"))
+
+
+@pytest.mark.parametrize(
+  ("path", "expected"),
+  [("~/a", "/home/me/a"), ("a/~", "a/~"), ("~nobody-here/a", "~nobody-here/a")],
+)
+def test_home(monkeypatch, path, expected):
+  monkeypatch.setenv("HOME", "/home/me")
+  assert str(files.expanded(path)) == expected
 
 
 @pytest.mark.parametrize(

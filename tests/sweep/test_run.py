@@ -395,11 +395,15 @@ def test_keys_and_commands_are_made_once_a_cell(small, monkeypatch):
   assert sorted(made) == ["cell_key"] * 2 + ["command"] * 2
 
 
-def test_without_a_directory_the_table_is_the_same(small, tmp_path):
+def test_without_a_directory_the_table_is_the_same(
+  small, tmp_path, monkeypatch
+):
   cells = product(SMALL, order_seed=[1, 0], seed=[3, 0, 2, 1])
   budget = Budget(updates=4, evaluate_every=3)
   asked = functools.partial(sweep.run, cells, budget, dataset=small)
-  kept = asked(workdir=tmp_path, max_members=4)
+  monkeypatch.setenv("HOME", str(tmp_path))
+  kept = asked(workdir="~/kept", max_members=4)
+  assert os.listdir(tmp_path) == ["kept"]
   pd.testing.assert_frame_equal(kept, asked(max_members=4))
   assert kept["seed"].tolist()[::3] == [3, 0, 2, 1] * 2
 

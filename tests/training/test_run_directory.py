@@ -80,6 +80,14 @@ def test_new_run_records_its_configuration(tmp_path):
   }
 
 
+def test_the_home_directory_may_be_named(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  open_run("~/run", make_config()).close()
+  assert os.listdir(tmp_path) == ["run"]
+  assert read_run("~/run").path == tmp_path / "run"
+
+
 def test_same_configuration_continues(workdir):
   with open_run(workdir, make_config()) as run:
     assert run.rows() == tuple(map(make_row, range(3)))

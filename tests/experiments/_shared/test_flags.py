@@ -1,6 +1,7 @@
 """Messages of the library as the command line shows them."""
 
 import pytest
+from absl import flags
 
 from experiments._shared import flags as shared
 
@@ -32,3 +33,12 @@ FLAGS = ("learning_rate", "seed", "hidden_sizes")
 def test_flags_get_their_dashes_in_messages(message, expected, monkeypatch):
   monkeypatch.setattr(shared, "FLAGS", FLAGS)
   assert shared.with_dashes(message) == expected
+
+
+@pytest.mark.parametrize("name", ["workdir", "data_dir"])
+def test_a_path_may_be_below_the_home_directory(name, monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  shared.use(name)
+  flag = flags.FLAGS[name]
+  assert flag.parser.parse("~/a") == "/home/me/a"
+  assert flag.parser.parse("b/~a") == "b/~a"
