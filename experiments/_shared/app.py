@@ -1,6 +1,7 @@
 """How every experiment starts, shows its help and fails.
 
-Exit codes: 0 done; 2 a wrong flag, file or directory (one line says which);
+Exit codes: 0 done; 2 a wrong flag, file or directory (one line says which) or
+a full disk;
 3 the loss stopped being finite; 128 + signal when stopped by SIGTERM or SIGINT.
 """
 
@@ -54,7 +55,19 @@ def _print_help(doc: str) -> NoReturn:
     print(doc.strip(), "", *lines, sep="\n", flush=True)
   except BrokenPipeError:
     _stop_printing()
+  except OSError as error:
+    _fail_of(error)
   sys.exit(0)
+
+
+def _fail_of(error: OSError) -> NoReturn:
+  """Ends with the line of an error, be it of the output itself."""
+  try:
+    sys.stdout.flush()
+  except OSError:
+    _stop_printing()
+  where = f"{error.filename}: " if error.filename else ""
+  fail(f"{where}{error.strerror or error}")
 
 
 def _stop_printing() -> None:
@@ -95,9 +108,9 @@ def run(
       _stop_printing()
       sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-      if error.filename is None:
+      if error.filename is None and error.errno is None:
         raise
-      fail(f"{error.filename}: {error.strerror}")
+      _fail_of(error)
     except KeyboardInterrupt:
       fail("stopped", 128 + signal.SIGINT)
 

@@ -168,7 +168,7 @@ class Lab:
     done = _done_cases(path)
     begun = time.monotonic()
     todo = [case for case in cases if case not in done]
-    with path.open("a") as file:
+    with files.named(path), path.open("a") as file:
       for case in progress.each(todo, name):
         started = time.monotonic()
         done[case] = {"case": case, "records": cases[case]()}

@@ -28,6 +28,17 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+  """Says the file in errors that lack it, as those of a full disk do."""
+  try:
+    yield
+  except OSError as error:
+    if error.filename is None:
+      error.filename = str(path)
+    raise
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
   """A path to write to, which then takes the place of `path`.
 
@@ -37,8 +48,9 @@ def replacing(path: Path) -> Iterator[Path]:
   """
   temporary = path.with_name(TEMPORARY + path.name)
   try:
-    yield temporary
-    flush(temporary)
+    with named(path):
+      yield temporary
+      flush(temporary)
     temporary.replace(path)
     flush(path.parent)
   finally:

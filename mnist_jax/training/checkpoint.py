@@ -38,6 +38,7 @@ from mnist_jax.runtime.errors import InputError
 Pytree = Any
 
 _STEP = re.compile(r"0|[1-9][0-9]*")
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 _UNFINISHED = re.compile(r"(0|[1-9][0-9]*)\.tmp")
 
 
@@ -152,11 +153,23 @@ def _file_damage(step_dir: Path) -> str | None:
 
 
 @contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+  """Turns what tensorstore makes of the system's errors back into them."""
+  try:
+    yield
+  except ValueError as error:
+    code = _OS_ERROR.search(str(error))
+    if code is None:
+      raise
+    raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
   """Keeps orbax's chatter off the terminal; what matters it raises."""
   logger = logging.getLogger("absl")
   level = logger.level
-  logger.setLevel(logging.ERROR)
+  logger.setLevel(logging.CRITICAL)
   try:
     yield
   finally:
@@ -233,6 +246,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     Raises:
       ValueError: the step, or a newer one, is already saved.
       TypeError: a leaf that is no array of numbers.
+      OSError: it cannot be written; what was saved before is as it was.
     """
     leaves = [(leaf, _host_array(array)) for leaf, array in _named_leaves(tree)]
     names = [leaf for leaf, _ in leaves]
@@ -261,16 +275,21 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     unfinished = self.directory / f"{step}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    with _quiet():
-      self._orbax.save(
-        (unfinished / "state").absolute(),
-        args=ocp.args.PyTreeSave({"leaves": joined}),
-      )
-    (unfinished / "meta.json").write_text(text)
-    (unfinished / "SHA256SUMS").write_text(_sums(unfinished))
-    for path in unfinished.rglob("*"):
-      files.flush(path)
-    files.flush(unfinished)
+    try:
+      with files.named(unfinished), _system_errors():
+        with _quiet():
+          self._orbax.save(
+            (unfinished / "state").absolute(),
+            args=ocp.args.PyTreeSave({"leaves": joined}),
+          )
+        (unfinished / "meta.json").write_text(text)
+        (unfinished / "SHA256SUMS").write_text(_sums(unfinished))
+        for path in unfinished.rglob("*"):
+          files.flush(path)
+        files.flush(unfinished)
+    except OSError:  # a full disk needs the room
+      shutil.rmtree(unfinished, ignore_errors=True)
+      raise
     unfinished.rename(self.directory / str(step))
     files.flush(self.directory)
 

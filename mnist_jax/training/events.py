@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mnist_jax.runtime import files
+
 _NAME = re.compile(r"events\.out\.tfevents\.([0-9]+).*")
 
 
@@ -39,12 +41,13 @@ class EventWriter(contextlib.AbstractContextManager["EventWriter"]):
     matches = [_NAME.fullmatch(path.name) for path in directory.iterdir()]
     number = 1 + max((int(m[1]) for m in matches if m), default=0)
     path = directory / f"events.out.tfevents.{number:010d}"
-    self._event = event_pb2.Event
-    self._writer = RecordWriter(str(path))
-    self._write(file_version="brain.Event:2")
+    self._event, self._path = event_pb2.Event, path
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-    self._write(step=start_step, session_log=start)
-    self._writer.flush()
+    with files.named(path):
+      self._writer = RecordWriter(str(path))
+      self._write(file_version="brain.Event:2")
+      self._write(step=start_step, session_log=start)
+      self._writer.flush()
 
   def __exit__(self, *exc_info: object) -> None:
     self.close()
@@ -62,12 +65,14 @@ class EventWriter(contextlib.AbstractContextManager["EventWriter"]):
 
     if self._writer is None:
       return
-    for name, value in values.items():
-      self._write(step=step, summary=scalar(name, float(value)))
-    self._writer.flush()
+    with files.named(self._path):
+      for name, value in values.items():
+        self._write(step=step, summary=scalar(name, float(value)))
+      self._writer.flush()
 
   def close(self) -> None:
     """Closes the file; a second call does nothing."""
     if self._writer is not None:
-      self._writer.close()
+      with files.named(self._path):
+        self._writer.close()
       self._writer = None

@@ -1,8 +1,11 @@
 """Checkpoints: what is saved comes back, or is rejected by name."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 from typing import NamedTuple
@@ -55,6 +58,17 @@ def restore(directory, target=None, **kwargs):
   target = abstract(make_state(0)) if target is None else target
   with Checkpointer(directory) as checkpointer:
     return checkpointer.restore_newest(target, **kwargs)
+
+
+@contextlib.contextmanager
+def full_disk(room):
+  """Files of this process can have so many bytes."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def rewrite_sums(step_dir):
@@ -274,6 +288,21 @@ def test_nothing_saved_is_none_and_reading_makes_nothing(tmp_path):
   assert restore(tmp_path / "none") is None
   assert checkpoint.steps(tmp_path / "none") == ()
   assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("room", [10, 300])  # for no file, for all but leaves
+def test_a_full_disk_costs_no_step_that_was_saved(saved, room, capfd):
+  tree = make_state(4), np.random.default_rng(0).bytes(9999)
+  tree = {"state": tree[0], "more": np.frombuffer(tree[1], np.uint8)}
+  with Checkpointer(saved) as checkpointer:
+    with full_disk(room), pytest.raises(OSError, match=r"4\.tmp") as raised:
+      checkpointer.save(4, tree, {})
+    assert raised.value.errno == errno.EFBIG
+    assert capfd.readouterr().err == ""
+    assert sorted(os.listdir(saved)) == ["1", "2", "3"]
+    checkpointer.save(4, tree, {})
+  assert checkpoint.steps(saved) == (2, 3, 4)
+  assert restore(saved, tree).step == 4
 
 
 def test_interrupted_save_is_reported_then_removed(saved):

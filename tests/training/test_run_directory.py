@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -286,6 +287,20 @@ def test_row_that_json_cannot_hold_changes_nothing(workdir):
       run.append_row({"epoch": 3, "x": object()})
     assert content(workdir) == before
     assert len(run.rows()) == 3
+
+
+def test_a_full_disk_is_said_with_the_file(workdir):
+  before = content(workdir)
+  with open_run(workdir, make_config()) as run:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+      with pytest.raises(OSError, match=r"metrics\.jsonl"):
+        run.append_row(make_row(3))
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  name = "metrics.jsonl"
+  assert content(workdir)[name] == before[name]
 
 
 def test_replacing_is_all_or_nothing(workdir):

@@ -1,4 +1,4 @@
-"""How a command ends when nobody reads what it prints."""
+"""How a command ends when what it prints or writes goes nowhere."""
 
 import os
 import signal
@@ -30,3 +30,36 @@ def test_into_a_closed_pipe_a_command_ends_in_silence(flags, code):
   )
   os.close(writer)
   assert (done.returncode, done.stderr) == (code, "")
+
+
+FULL = """
+import errno, os
+from experiments._shared import app
+from mnist_jax.runtime import files
+
+def main(argv):
+  with files.replacing(files.expanded("runs/a")):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+app.run(main, "What it does.")
+"""
+
+
+@pytest.mark.parametrize(
+  ("program", "flags", "out", "line"),
+  [
+    (FULL, [], os.devnull, "error: runs/a: No space left on device\n"),
+    (PROGRAM, [], "/dev/full", "error: No space left on device\n"),
+    (PROGRAM, ["--help"], "/dev/full", "error: No space left on device\n"),
+  ],
+)
+def test_a_full_disk_is_one_line(program, flags, out, line):
+  with open(out, "w") as file:
+    done = subprocess.run(
+      [sys.executable, "-c", program, *flags],
+      cwd=ROOT,
+      stdout=file,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+  assert (done.returncode, done.stderr) == (2, line)
