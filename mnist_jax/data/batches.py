@@ -71,7 +71,7 @@ def updates_per_epoch(
 ) -> int:
   """T, with the short last batch counted unless it is dropped."""
   full, rest = divmod(num_examples, batch_size)
-  return full + (1 if rest and not drop_last else 0)
+  return int(full) + (1 if rest and not drop_last else 0)
 
 
 def seed_sequence(seed: int, *purpose: int) -> np.random.SeedSequence:

@@ -10,6 +10,7 @@
 Its check, flag, column in a table and text in a command follow from that line.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterable
@@ -91,7 +92,11 @@ class Setting:
     return self._plain(given)
 
   def _plain(self, given: Any) -> Any:
-    value = given.item() if hasattr(given, "item") else given
+    value = given
+    if hasattr(given, "item"):
+      # Several values, or one that jax traces: for `check` to refuse.
+      with contextlib.suppress(TypeError, ValueError):
+        value = given.item()
     whole = self.kind is int and isinstance(value, float)
     return int(value) if whole and value.is_integer() else value
 

@@ -84,7 +84,7 @@ class Clock:
 
 def steady(per_epoch: int) -> Clock:
   """The clock of a run with so many updates in every epoch."""
-  return Clock((0,), (per_epoch,))
+  return Clock((0,), (int(per_epoch),))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -190,9 +190,9 @@ def learning_rates(
     InputError: A setting out of its range, or without effect in this run.
   """
   for name, value in (("clock", clock), ("num_updates", num_updates)):
-    if isinstance(value, int) and value < 1:
+    if not isinstance(value, Clock) and value < 1:
       raise InputError(f"{name}={value}: expected at least 1 update")
-  clock = steady(clock) if isinstance(clock, int) else clock
+  clock = clock if isinstance(clock, Clock) else steady(clock)
   per_epoch, places, length = clock.table_places(num_updates)
   if config.schedule_unit == "updates":
     places, length = np.arange(num_updates), num_updates

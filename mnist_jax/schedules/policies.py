@@ -19,6 +19,7 @@ import itertools
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -62,8 +63,10 @@ def multistep(
   _check_learning_rate(learning_rate)
   _check_factor("gamma", gamma)
   _check_boundaries(boundaries)
-  return optax.piecewise_constant_schedule(
-    learning_rate, {int(boundary): gamma for boundary in boundaries}
+  return _signed(
+    optax.piecewise_constant_schedule(
+      learning_rate, {int(boundary): gamma for boundary in boundaries}
+    )
   )
 
 
@@ -163,7 +166,18 @@ def join(
     _check_boundaries(boundaries)
   if not restart:
     schedules = list(map(_advanced, schedules, (0, *boundaries)))
-  return optax.join_schedules(schedules, boundaries)
+  return _signed(optax.join_schedules(schedules, boundaries))
+
+
+def _signed(schedule: Schedule) -> Schedule:
+  """The schedule for any count; optax subtracts, and 0 - 1 may be 2^32 - 1."""
+
+  def signed(count: ArrayLike) -> ArrayLike:
+    if jnp.issubdtype(jnp.result_type(count), jnp.unsignedinteger):
+      count = jnp.asarray(count).astype(int)
+    return schedule(count)
+
+  return signed
 
 
 def _advanced(schedule: Schedule, updates: int) -> Schedule:
@@ -198,20 +212,23 @@ def with_warmup(
   return join([warmup, schedule], [warmup_steps], restart)
 
 
-def tabulate(schedule: Schedule, num_steps: int) -> Float32[np.ndarray, " T"]:
+def tabulate(
+  schedule: Schedule, num_steps: SupportsIndex
+) -> Float32[np.ndarray, " T"]:
   """The rates of updates 0 ... T - 1, computed in float64 and rounded once.
 
   For this module's schedules each is within one unit in the last place of
   float32 of the exact value. Any other optax schedule is as exact as its own
-  constants: one that holds float32 arrays keeps their rounding.
+  constants: one that holds float32 arrays keeps their rounding. One that jax
+  cannot trace, for an `if` on its count, is called T times.
 
   Raises:
-    InputError: num_steps, T, below 1, or a rate that is not finite and >= 0 in
-      float32. Rates too small for float32 round to 0 (`learning_rates`
-      refuses them).
+    InputError: num_steps, T, below 1; no single number a count, or one that
+      jax traces; or a rate that is not finite and >= 0 in float32. Rates too
+      small for float32 round to 0 (`learning_rates` refuses them).
   """
   _check_updates("num_steps", num_steps)
-  exact = _evaluate(schedule, num_steps)
+  exact = _evaluate(schedule, int(num_steps))
   with np.errstate(over="ignore"):
     rates = exact.astype(np.float32)
   bad = np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))
@@ -229,8 +246,26 @@ def _evaluate(schedule: Schedule, num_steps: int) -> Float64[np.ndarray, " T"]:
   length = max(1024, 1 << (num_steps - 1).bit_length())
   counts = np.minimum(np.arange(length, dtype=np.int64), num_steps - 1)
   with precision.float64(), jax.default_device(_cpu()):
-    rates = jax.vmap(schedule)(jnp.asarray(counts))
-    return np.asarray(rates, dtype=np.float64)[:num_steps]
+    rates: ArrayLike | list[ArrayLike]
+    try:
+      rates = jax.vmap(schedule)(jnp.asarray(counts))
+    except TypeError:  # with jax's own for what it cannot trace
+      rates = [schedule(count) for count in range(num_steps)]
+    try:
+      table = np.asarray(rates, dtype=np.float64)[:num_steps]
+    except jax.errors.JAXTypeError:
+      raise InputError(
+        "schedule: its rates are traced by jax, expected numbers (make the "
+        "table outside of jit, grad and vmap)"
+      ) from None
+    except (TypeError, ValueError, IndexError):
+      table = np.empty(0)
+  if table.shape != (num_steps,):
+    found = " ".join(repr(schedule(0)).split())
+    raise InputError(
+      f"schedule: found {found:.60} for update 0, expected one number"
+    )
+  return table
 
 
 def _cpu() -> jax.Device | None:
@@ -252,17 +287,22 @@ def _check(name: str, value: object, good: bool, expected: str) -> None:
 
 def _check_positive(**values: float) -> None:
   for name, value in values.items():
-    _check(name, value, 0 < value < math.inf, "a finite number above 0")
+    good = _is_known(value) and 0 < value < math.inf
+    _check(name, value, good, "a finite number above 0")
 
 
 def _check_factor(name: str, value: float) -> None:
   expected = "a factor above 0 and below 1 (for no decay: schedule=fixed)"
-  _check(name, value, 0 < value < 1, expected)
+  _check(name, value, _is_known(value) and 0 < value < 1, expected)
 
 
-def _check_updates(name: str, value: int) -> None:
+def _is_known(value: object) -> bool:
+  return not isinstance(value, jax.core.Tracer)
+
+
+def _check_updates(name: str, value: SupportsIndex) -> None:
   whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-  good = whole and 1 <= value <= _INT32_MAX
+  good = whole and 1 <= int(value) <= _INT32_MAX
   _check(name, value, good, f"a whole number of updates in [1, {_INT32_MAX}]")
 
 

@@ -26,6 +26,13 @@ from mnist_jax.training.settings import Number, Settings
 
 SPLITS = ("train", "dev", "test")
 METRICS = ("loss", "accuracy")
+_NUMBER = fields.Setting(None, "")
+_HELD = {  # the numbers of a budget, which NumPy's become plain ones in
+  "epochs": _NUMBER,
+  "updates": fields.Setting(None, "", int),
+  "evaluate_every": _NUMBER,
+  "evaluate_at": fields.Setting((), "", many=True),
+}
 _WIDEST_ROW = 16
 # What a row costs beside its members, in members' time (measured at batch 128).
 _ROW_COST = 0.3
@@ -70,7 +77,8 @@ def _values(name: str, setting: fields.Setting, given: Any) -> list[Any]:
 
 
 def _is_number(value: Any) -> bool:
-  return isinstance(value, int | float) and math.isfinite(value)
+  plain = isinstance(value, int | float) and not isinstance(value, bool)
+  return plain and math.isfinite(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +92,7 @@ class Target:
   value: Number
 
   def __post_init__(self) -> None:
+    object.__setattr__(self, "value", _NUMBER.hold(self.value))
     if self.metric not in ("dev_loss", "dev_accuracy"):
       raise InputError(
         f"target is on {self.metric!r}, expected dev_loss or dev_accuracy"
@@ -116,6 +125,8 @@ class Budget:
   target: Target | None = None  # a cell ends at the first evaluation with it
 
   def __post_init__(self) -> None:
+    for name, kind in _HELD.items():
+      object.__setattr__(self, name, kind.hold(getattr(self, name)))
     if (self.epochs is None) == (self.updates is None):
       raise InputError(
         f"found epochs={self.epochs} and updates={self.updates}, expected one "
@@ -172,7 +183,7 @@ class Budget:
 
   def _updates(self, place: Number, clock: Clock | int) -> int:
     at = 1 if self.unit == "updates" else clock
-    return (steady(at) if isinstance(at, int) else at).updates(place)
+    return (at if isinstance(at, Clock) else steady(at)).updates(place)
 
   def to_dict(self) -> dict[str, Any]:
     """The fields that are not at their defaults, for JSON."""

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -36,6 +37,7 @@ class Few:
     ({"share": None}, "share=None: expected"),
     ({"share": True}, "share=True: expected"),
     ({"share": (0.1,)}, "share=(0.1,): expected"),
+    ({"share": np.array([0.1, 0.2])}, "share=[0.1 0.2]: expected"),
     ({"count": 0}, "count=0: expected a whole number >= 1"),
     ({"count": 1.5}, "count=1.5: expected"),
     ({"count": "1"}, "count=1: expected"),
@@ -55,6 +57,11 @@ def test_a_value_out_of_range_is_one_line_with_the_name(given, expected):
     Few(**given)
   assert str(caught.value).startswith(expected)
   assert "\n" not in str(caught.value)
+
+
+def test_a_number_that_jax_traces_is_one_line():
+  with pytest.raises(InputError, match=r"^share=.*: expected"):
+    jax.jit(lambda share: Few(share=share).count)(0.1)
 
 
 def test_the_ends_of_a_range():

@@ -315,6 +315,51 @@ def test_tabulate_refuses_rates_that_are_none(bad):
     policies.tabulate(joined, 10)
 
 
+@pytest.mark.parametrize(
+  "schedule",
+  [
+    lambda count: 0.1 if count < 5 else 0.01,
+    lambda count: [0.1, 0.01][int(count) // 5],
+    lambda count: np.where(count < 5, 0.1, 0.01),
+  ],
+)
+def test_tabulate_takes_a_schedule_in_plain_python(schedule):
+  expected = policies.tabulate(policies.multistep(0.1, 0.1, [5]), 9)
+  found = policies.tabulate(schedule, np.int64(9))
+  np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+  "rates", [(0.1, 0.2), np.array([0.1, 0.2]), {"lr": 0.1}, None, "fast"]
+)
+@pytest.mark.parametrize("num_steps", [2, 5])
+def test_tabulate_refuses_more_and_less_than_a_number(rates, num_steps):
+  with pytest.raises(InputError, match="for update 0, expected one number"):
+    policies.tabulate(lambda count: rates, num_steps)
+
+
+def test_a_rate_that_jax_traces_is_one_line():
+  with pytest.raises(InputError, match="are traced by jax, expected numbers"):
+    jax.jit(lambda rate: policies.tabulate(lambda count: rate, 5))(0.1)
+
+
+@pytest.mark.parametrize(
+  "kind", [np.uint8, np.uint32, np.uint64, jnp.uint32, np.int64]
+)
+@pytest.mark.parametrize(
+  "schedule",
+  [
+    policies.multistep(0.1, 0.5, [3, 6]),
+    policies.step(0.1, 0.5, 3),
+    policies.with_warmup(policies.poly(0.1, 2.0, 8), 3),
+    policies.join([policies.fixed(0.1)] * 2, [4], restart=False),
+  ],
+)
+def test_a_count_of_any_whole_type(schedule, kind):
+  found = [float(schedule(kind(t))) for t in range(9)]
+  assert found == [float(schedule(np.int32(t))) for t in range(9)]
+
+
 @pytest.mark.parametrize("num_steps", [0, -3])
 def test_tabulate_refuses_an_empty_run(num_steps):
   with pytest.raises(InputError, match=f"num_steps={num_steps}"):

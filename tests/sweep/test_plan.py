@@ -128,6 +128,7 @@ def test_cells_that_cannot_be_run_are_found_before_any_is(cells, message):
     ({}, "expected one of the two"),
     ({"epochs": 1, "updates": 1}, "expected one of the two"),
     ({"epochs": 0}, "epochs=0"),
+    ({"updates": True}, "updates=True"),
     ({"epochs": float("nan")}, "epochs=nan"),
     ({"epochs": 1, "evaluate_every": -1}, "evaluate_every=-1"),
     ({"epochs": 1, "evaluate_at": (1.5,)}, "evaluate_at=1.5.* 1 epochs"),
@@ -212,6 +213,31 @@ def test_a_budget_comes_back_from_json(fields):
   budget = plan.budget_from_dict(fields)
   text = json.dumps(budget.to_dict())
   assert plan.budget_from_dict(json.loads(text)) == budget
+
+
+def unchecked(kind, **given):
+  """An instance as users make it, without the tests' checks of types."""
+  made = object.__new__(kind)
+  for field in dataclasses.fields(kind):
+    value = given.get(field.name, field.default)
+    object.__setattr__(made, field.name, value)
+  made.__post_init__()
+  return made
+
+
+def test_numbers_of_numpy_make_the_same_budget():
+  plain = Budget(epochs=1.5, evaluate_every=1, evaluate_at=(0, 0.5))
+  given = unchecked(
+    Budget,
+    epochs=np.float32(1.5),
+    evaluate_every=np.int64(1),
+    evaluate_at=np.array([0, 0.5]),
+  )
+  assert (given, given.to_dict()) == (plain, plain.to_dict())
+  for updates in (np.float64(5), np.int64(5)):
+    assert unchecked(Budget, updates=updates).to_dict() == {"updates": 5}
+  target = unchecked(Target, metric="dev_loss", value=np.float32(0.5))
+  assert repr(target) == repr(Target("dev_loss", 0.5))
 
 
 def test_points_by_example():
