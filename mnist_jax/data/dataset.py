@@ -20,6 +20,7 @@ from mnist_jax.data.idx import Split
 from mnist_jax.runtime.errors import InputError
 
 SOURCES = ("bundled", "idx", "tfds")
+_DARKEST = 32  # grey levels 0 to 1 or 0 to 16 are on another scale
 BUNDLED = Path(__file__).parent / "mnist"
 BUNDLED_SHA256 = {
   "train-images-idx3-ubyte.gz": (
@@ -80,8 +81,8 @@ def load(
     split_seed: In [0, 2**63).
 
   Raises:
-    InputError: a file that is missing, damaged or not what it should be; an
-      argument out of range.
+    InputError: a file that is missing, damaged or not what it should be, as
+      images of 0 and 1; an argument out of range.
   """
   if data_source == "bundled":
     if data_dir or dataset != "mnist":
@@ -103,9 +104,21 @@ def load(
     raise InputError(
       f"data_source={data_source}: expected one of {', '.join(SOURCES)}"
     )
+  for part, images in (("training", train.images), ("test", test.images)):
+    _check_levels(f"{data_dir or dataset}: {part} images", images)
   digest = _digest(train, test)
   train, dev = _split(train, dev_size, split_seed)
   return Dataset(name, train, dev, test, digest)
+
+
+def _check_levels(what: str, images: UInt8[np.ndarray, "N 784"]) -> None:
+  """Refuses images that are black on the scale they are read on."""
+  top = images.max()
+  if top < _DARKEST:
+    raise InputError(
+      f"{what}: found grey levels 0 to {top}, expected 0 to 255 (those of 0 "
+      "and 1 times 255)"
+    )
 
 
 def _read_bundled() -> tuple[Split, Split]:

@@ -28,12 +28,12 @@ DEV_SHA256 = "300778cfa79c826cdf0230372e276c8d156673c700f953fc0b8f702c277e618a"
 TAKE_SHA256 = "2b081d868b338738e5a42d659f3b1c2d4c8e307d3b620be4c3b9bc68dcff6bdb"
 
 
-def write_small(directory, num_train=40, num_test=9, seed=0):
+def write_small(directory, num_train=40, num_test=9, seed=0, top=255):
   """Four raw IDX files; every image differs from every other."""
   directory.mkdir(exist_ok=True)
   rng = np.random.default_rng(seed)
   for part, count in (("train", num_train), ("t10k", num_test)):
-    images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+    images = rng.integers(0, top, (count, 28, 28), np.uint8, True)
     labels = rng.integers(0, 10, count).astype(np.uint8)
     for kind, array in (("images", images), ("labels", labels)):
       head = bytes([0, 0, 8, array.ndim])
@@ -54,6 +54,15 @@ def refused(*args, **kwargs) -> str:
   line = str(error.value)
   assert "\n" not in line
   return line
+
+
+@pytest.mark.parametrize("top", [1, 16])
+def test_images_on_another_scale_are_refused(tmp_path, top):
+  directory = write_small(tmp_path, top=top)
+  assert refused("idx", data_dir=directory, dev_size=3) == (
+    f"{directory}: training images: found grey levels 0 to {top}, expected 0 "
+    "to 255 (those of 0 and 1 times 255)"
+  )
 
 
 def rows(split) -> set[bytes]:
