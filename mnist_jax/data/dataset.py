@@ -111,7 +111,9 @@ def load(
   return Dataset(name, train, dev, test, digest)
 
 
-def _check_levels(what: str, images: UInt8[np.ndarray, "N 784"]) -> None:
+def _check_levels(
+  what: str, images: UInt8[np.ndarray | Array, "N 784"]
+) -> None:
   """Refuses images that are black on the scale they are read on."""
   top = images.max()
   if top < _DARKEST:

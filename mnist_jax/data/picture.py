@@ -28,6 +28,7 @@ CENTRE = 14  # index of the pixel the centre of mass is moved to
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 # Grey levels are fractions of the full range from black to white.
+_DEPTHS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 _WORKING_SIDE = 512  # larger pictures are averaged down to this first
 _LEAST_CONTRAST = 0.06  # fainter strokes than this are taken for dirt
 _NOISE_BAR = 5.0  # standard deviations of the background
@@ -121,12 +122,14 @@ def _deep_levels(image: Image.Image) -> Grey:
   if not np.isfinite(levels).all():
     raise InputError("samples that are not finite, expected grey levels")
   levels = levels - min(levels.min(), 0)
-  if image.mode.startswith("I;16"):
-    return levels / 65535
-  # A float picture may be on any scale, and so may 32-bit integers.
   top = levels.max()
-  scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-  return levels / next((full for full in scales if top <= full), top)
+  if image.mode == "F":
+    # Resizing goes past white. What is dark on each scale has its own.
+    full = next((f for f in (1, 255, 65535) if top <= 1.25 * f), top)
+    full = top if 1 < top < full / 8 else full
+  else:  # cameras leave the high bits empty
+    full = next((f for f in _DEPTHS if top <= f), top)
+  return levels / max(full, top)
 
 
 def _flatten(image: Image.Image) -> Grey:
@@ -138,9 +141,9 @@ def _flatten(image: Image.Image) -> Grey:
   image = _average_down(image.convert("RGBa")).convert("RGBA")
   alpha = np.asarray(image.getchannel("A"), np.float64) / 255
   levels = np.asarray(image.convert("RGB").convert("L"), np.float64) / 255
-  visible = levels[alpha > 0.5]
-  if visible.size == 0:
+  if not alpha.any():
     return np.zeros_like(levels)
+  visible = levels[alpha > 0.5 * alpha.max()]
   median = np.median(visible)
   own_ground = np.ptp(np.percentile(visible, (2, 98))) > 0.3
   light = median > 0.5 if own_ground else median <= 0.5

@@ -215,16 +215,18 @@ def dark_on_light(side: int = 112) -> Image.Image:
   return Image.fromarray(np.rint(255 * levels).astype(np.uint8))
 
 
-def transparent(strokes: int) -> Image.Image:
+def transparent(strokes: int, opacity: float = 1) -> Image.Image:
   image = Image.new("RGBA", (112, 112), (strokes,) * 3 + (0,))
-  image.putalpha(Image.fromarray(255 - np.asarray(dark_on_light())))
+  alpha = opacity * (255.0 - np.asarray(dark_on_light()))
+  image.putalpha(Image.fromarray(np.rint(alpha).astype(np.uint8)))
   return image
 
 
-def card() -> Image.Image:
+def card(opacity: float = 1) -> Image.Image:
   """A light card with a dark digit on a transparent ground."""
   image = Image.new("RGBA", (240, 240), (0, 0, 0, 0))
   image.paste(dark_on_light(200).convert("RGBA"), (20, 20))
+  image.putalpha(image.getchannel("A").point(lambda a: int(opacity * a)))
   return image
 
 
@@ -238,7 +240,10 @@ PICTURES = {
   "grey and alpha": lambda: dark_on_light().convert("LA"),
   "dark strokes on nothing": lambda: transparent(0),
   "light strokes on nothing": lambda: transparent(255),
+  "faint dark strokes on nothing": lambda: transparent(0, 0.3),
+  "faint light strokes on nothing": lambda: transparent(255, 0.1),
   "a card": card,
+  "a faint card": lambda: card(0.4),
   "16 bits": lambda: Image.fromarray(
     np.asarray(dark_on_light()).astype(np.uint16) * 257
   ),
@@ -283,11 +288,39 @@ def test_the_home_directory_may_be_named(tmp_path, monkeypatch):
   assert (digit_image.read("~/digit.png") == digit_image.read(path)).all()
 
 
-def test_16_bits_are_not_taken_for_8(tmp_path):
-  # 1/257 of the range from black to white is no contrast.
-  faint = Image.fromarray(np.asarray(dark_on_light()).astype(np.uint16))
+@pytest.mark.parametrize("kind", ["uint16", "int32"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_bits_that_a_camera_leaves_empty(tmp_path, bits, kind):
+  deep = np.asarray(dark_on_light()) / 255 * (2**bits - 1)
+  expected = digit_image.read(save(tmp_path, dark_on_light()))
+  image = Image.fromarray(deep.astype(kind))
+  assert apart(digit_image.read(save(tmp_path, image, "a.tif")), expected) < 4
+
+
+FLOATS = {
+  "0 to 1": (0, 1),
+  "0 to 255": (0, 255),
+  "0 to 65535": (0, 65535),
+  "past white": (-0.08, 1.16),
+  "-1 to 1": (-1, 2),
+  "mean 0, deviation 1": (-0.42, 3.25),
+  "percent": (0, 100),
+}
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+def test_scales_of_floats(tmp_path, kind):
+  low, size = FLOATS[kind]
+  levels = np.asarray(dark_on_light()) / 255 * size + low
+  image = Image.fromarray(levels.astype(np.float32))
+  expected = digit_image.read(save(tmp_path, dark_on_light()))
+  assert apart(digit_image.read(save(tmp_path, image, "a.tif")), expected) < 4
+
+
+def test_dirt_on_a_blank_float_picture_is_no_digit(tmp_path):
+  dirt = 1 - 0.05 * np.asarray(dark_on_light()).astype(np.float32) / 255
   with pytest.raises(InputError, match="blank"):
-    digit_image.read(save(tmp_path, faint))
+    digit_image.read(save(tmp_path, Image.fromarray(dirt), "a.tif"))
 
 
 def test_the_camera_s_rotation_is_undone(tmp_path):
