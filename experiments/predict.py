@@ -5,10 +5,13 @@
 
 A picture may be of any size, dark on light or light on dark; it is brought to
 MNIST's form first (20x20 box, centred by mass in 28x28). A file gets a table of
-the ten probabilities, a folder one line per file.
+the ten probabilities, a folder one line per file. For a run on other data than
+the bundled, MNIST's test digits tell whether those lie as they do, or whether
+pictures must be transposed (EMNIST) or inverted for it.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +21,11 @@ from jaxtyping import Float, UInt8
 
 from experiments._shared import app
 from experiments._shared import flags as shared
+from mnist_jax import data
 from mnist_jax.data import picture
 from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.training import runner
+from mnist_jax.training import run_directory, runner
 
 FLAGS = flags.FLAGS
 
@@ -30,6 +34,64 @@ Predict = Callable[[UInt8[np.ndarray, "N 784"]], Float[np.ndarray, "N 10"]]
 BAR_WIDTH = 30  # characters that stand for probability 1
 
 shared.define_path("run", "run directory of experiments.train")
+
+
+# How data may lie that are not as MNIST's.
+_UPRIGHT = "as they are"
+_CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+  _UPRIGHT: lambda images: images,
+  "transposed": lambda images: _transposed(images),
+  "dark on light": lambda images: 255 - images,
+  "transposed, dark on light": lambda images: 255 - _transposed(images),
+}
+
+
+def _transposed(images: UInt8[np.ndarray, "N 784"]) -> np.ndarray:
+  side = picture.SIDE
+  squares = images.reshape(-1, side, side)
+  return squares.transpose(0, 2, 1).reshape(images.shape)
+
+
+def in_form_of_data(
+  predict: Predict, digits: data.Split
+) -> tuple[Predict, str]:
+  """The network for digits as MNIST has them, though its data lie otherwise.
+
+  Returns:
+    The same network if it reads them best so, to within 10 %, or all badly;
+    and what there is to say of it, if anything.
+  """
+  images, labels = np.asarray(digits.images), np.asarray(digits.labels)
+  right = {
+    name: float(np.mean(predict(change(images)).argmax(axis=1) == labels))
+    for name, change in _CHANGES.items()
+  }
+  best = max(right, key=lambda name: right[name])
+  if right[best] < 0.5:
+    return predict, (
+      f"this network gets {right[_UPRIGHT]:.0%} of MNIST's test digits right: "
+      "its data may be no digits, or lie otherwise"
+    )
+  if right[best] < right[_UPRIGHT] + 0.1:
+    return predict, ""
+  change = _CHANGES[best]
+  return lambda pictures: predict(change(pictures)), (
+    f"this network gets {right[best]:.0%} of MNIST's test digits right {best}, "
+    f"{right[_UPRIGHT]:.0%} {_UPRIGHT}: its data are {best}, and pictures are "
+    "read so"
+  )
+
+
+def load(run_dir: str) -> Predict:
+  """The network of a run; what is to be said of its data goes to stderr."""
+  predict = runner.load_model(run_dir)
+  flags_of_run = run_directory.read_run(run_dir).config["flags"]
+  if flags_of_run.get("data_source", "bundled") == "bundled":
+    return predict
+  predict, said = in_form_of_data(predict, data.load().test)
+  if said:
+    print(f"{run_dir}: {said}", file=sys.stderr)
+  return predict
 
 
 def table(name: str, probabilities: Float[np.ndarray, " 10"]) -> str:
@@ -93,7 +155,7 @@ def main(argv: list[str]) -> None:
   images = {
     name: picture.read(name) for name in names if not os.path.isdir(name)
   }
-  predict = runner.load_model(FLAGS.run)
+  predict = load(FLAGS.run)
   for i, name in enumerate(names):
     if i and name in images:
       print()
