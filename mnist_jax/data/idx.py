@@ -52,10 +52,12 @@ def read_directory(
   .gz, perhaps with a prefix (emnist-digits-train-images-idx3-ubyte), "test"
   for "t10k" and "." for the "-" before "idx". Of a file and a directory of
   the same meaning the file is taken, of raw and gzipped the raw one. Images
-  are taken as they are stored (EMNIST stores them transposed).
+  are taken as they are stored (EMNIST stores them transposed). Where there
+  are none, torchvision's folders below are looked into, as MNIST/raw.
 
   Args:
-    dataset: The prefix to take where several are found ("/" reads as "-").
+    dataset: The prefix to take where several are found ("/" reads as "-"), or
+      torchvision's folder (fashion_mnist is FashionMNIST).
 
   Returns:
     The prefix, or the directory's name if there is none; train; test.
@@ -66,6 +68,9 @@ def read_directory(
   """
   root = files.expanded(directory)
   found = _list(root)
+  if not found:
+    root = _raw_folder(root, dataset)
+    found = _list(root)
   prefixes = sorted({key[0] for key in found}) or [""]
   wanted = ("", dataset.replace("/", "-"))
   prefix = next((name for name in wanted if name in prefixes), prefixes[0])
@@ -80,7 +85,18 @@ def read_directory(
     for kind in ("images", "labels")
   ]
   train, test = read_examples(*paths[:2]), read_examples(*paths[2:])
-  return prefix or root.resolve().name, train, test
+  place = root.resolve()
+  name = (place.parent if place.name == "raw" else place).name
+  return prefix or name, train, test
+
+
+def _raw_folder(root: Path, dataset: str) -> Path:
+  """Where torchvision puts the files below its root, as MNIST/raw; or root."""
+  below = [p for p in (root / "raw", *root.glob("*/raw")) if p.is_dir()]
+  places = {path.parent.name.lower(): path for path in below if _list(path)}
+  if len(places) == 1:
+    return next(iter(places.values()))
+  return places.get(re.sub(r"\W|_", "", dataset.lower()), root)
 
 
 _Found = dict[tuple[str, str, str], list[Path]]  # by (prefix, part, kind)

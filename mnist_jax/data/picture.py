@@ -27,6 +27,11 @@ CENTRE = 14  # index of the pixel the centre of mass is moved to
 # Decoders that run no other program and are common for pictures.
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
+_PHONE_FORMATS = {
+  **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+  **dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1"), "HEIC"),
+}
+
 # Grey levels are fractions of the full range from black to white.
 _DEPTHS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 _WORKING_SIDE = 512  # larger pictures are averaged down to this first
@@ -67,7 +72,7 @@ def read(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "28 28"]:
         picture = ImageOps.exif_transpose(image)
   except Image.UnidentifiedImageError:
     raise InputError(
-      f"{name}: not a picture, expected one of {', '.join(FORMATS)}"
+      f"{name}: {_kind(name)}, expected one of {', '.join(FORMATS)}"
     ) from None
   except (Image.DecompressionBombWarning, Image.DecompressionBombError):
     raise InputError(
@@ -83,6 +88,15 @@ def read(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "28 28"]:
     return normalise(_to_grey(picture))
   except InputError as error:
     raise InputError(f"{name}: {error}") from None
+
+
+def _kind(name: str) -> str:
+  """What a file is that is of none of the formats."""
+  with open(name, "rb") as file:
+    start = file.read(12)
+  if start[4:8] == b"ftyp" and start[8:] in _PHONE_FORMATS:
+    return f"a picture in {_PHONE_FORMATS[start[8:]]}, which is not read"
+  return "not a picture"
 
 
 def normalise(grey: Grey) -> UInt8[np.ndarray, "28 28"]:

@@ -316,6 +316,29 @@ def test_the_home_directory_may_be_named(tmp_path, monkeypatch):
   assert len(idx.read_directory("~", "mnist")[1].labels) == 9
 
 
+def test_torchvisions_folders_are_found_from_above(tmp_path):
+  names = "{part}-{kind}-idx{ndim}-ubyte"
+  for number, name in enumerate(("FashionMNIST", "MNIST")):
+    raw = tmp_path / name / "raw"
+    raw.mkdir(parents=True)
+    write_four(raw, names, seed=number)
+    for path in list(raw.iterdir()):  # torchvision keeps both
+      (raw / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    if not number:  # alone, it is the one
+      assert idx.read_directory(tmp_path, "mnist")[0] == "FashionMNIST"
+  for directory, dataset, expected in (
+    (tmp_path, "mnist", "MNIST"),
+    (tmp_path, "fashion_mnist", "FashionMNIST"),
+    (tmp_path / "FashionMNIST", "mnist", "FashionMNIST"),
+    (tmp_path / "MNIST" / "raw", "mnist", "MNIST"),
+  ):
+    found, train, _ = idx.read_directory(directory, dataset)
+    assert found == expected
+    assert len(train.labels) == (10 if expected == "MNIST" else 9)
+  with pytest.raises(InputError, match="found no train-images"):
+    idx.read_directory(tmp_path, "kmnist")
+
+
 def test_emnist_says_test_for_t10k(tmp_path):
   write_four(tmp_path, "emnist-digits-{part}-{kind}-idx{ndim}-ubyte")
   for path in list(tmp_path.iterdir()):
