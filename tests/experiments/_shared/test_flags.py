@@ -1,4 +1,4 @@
-"""Messages of the library as the command line shows them."""
+"""Messages of the library as the command line shows them; the preset."""
 
 import pytest
 
@@ -32,3 +32,16 @@ FLAGS = ("learning_rate", "seed", "hidden_sizes")
 def test_flags_get_their_dashes_in_messages(message, expected, monkeypatch):
   monkeypatch.setattr(shared, "FLAGS", FLAGS)
   assert shared.with_dashes(message) == expected
+
+
+@pytest.mark.parametrize(
+  ("given", "asked"),
+  [
+    (["--preset=full"], True),
+    (["-preset", "quick"], True),
+    (["--epochs=2"], False),
+    ([], False),
+  ],
+)
+def test_a_study_is_asked_for_by_its_preset(given, asked):
+  assert shared.asks_for_study(["preset.py", *given]) is asked
