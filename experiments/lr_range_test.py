@@ -14,15 +14,14 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from absl import flags
 
 from experiments._shared import app
 from experiments._shared import flags as shared
-from mnist_jax import data, plotting
+from mnist_jax import data
 from mnist_jax.range_test import curve as range_curve
-from mnist_jax.range_test import figures, rules
 from mnist_jax.range_test import recording as range_test
+from mnist_jax.range_test import rules
 from mnist_jax.runtime import environment
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import run_directory, settings
@@ -115,6 +114,8 @@ def measure(dataset: data.Dataset) -> rules.RangeTest:
 
 def points(test: rules.RangeTest) -> bytes:
   """Every update of every seed as CSV; `kept` ends where the seed stopped."""
+  import pandas as pd
+
   recording, parts = test.recording, []
   noise, updates = recording.noise, np.arange(len(recording.rates))
   for i, curve in enumerate(test.curves):
@@ -134,6 +135,17 @@ def points(test: rules.RangeTest) -> bytes:
   return text.getvalue().encode()
 
 
+def picture(test: rules.RangeTest) -> bytes:
+  """The figure as PNG, with what was tested in its title."""
+  from mnist_jax import plotting  # matplotlib, which --help need not load
+  from mnist_jax.range_test import figures
+
+  sizes = "-".join(map(str, (784, *FLAGS.hidden_sizes, 10)))
+  title = f"{sizes}, {FLAGS.optimizer}, batch {FLAGS.batch_size}, "
+  title += f"{FLAGS.seeds} seeds"
+  return plotting.render(figures.range_test(test, title), "png")
+
+
 def main(_: list[str]) -> None:
   dataset = shared.load_dataset()
   test = measure(dataset)
@@ -148,16 +160,10 @@ def main(_: list[str]) -> None:
   }
   now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
   workdir = Path(FLAGS.workdir) if FLAGS.workdir else RUNS / now
-  title = "-".join(map(str, (784, *FLAGS.hidden_sizes, 10)))
   with run_directory.open_run(
     workdir, recorded, overwrite=FLAGS.overwrite
   ) as run:
-    figure = figures.range_test(
-      test,
-      f"{title}, {FLAGS.optimizer}, batch {FLAGS.batch_size}, "
-      f"{FLAGS.seeds} seeds",
-    )
-    run.write_bytes("range_test.png", plotting.render(figure, "png"))
+    run.write_bytes("range_test.png", picture(test))
     run.write_json("range_test.json", test.to_dict())
     run.write_bytes("curves.csv", points(test))
     print(test)

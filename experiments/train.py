@@ -21,8 +21,7 @@ from jaxtyping import Float
 
 from experiments._shared import app, progress
 from experiments._shared import flags as shared
-from mnist_jax import data, plotting, range_test, training
-from mnist_jax.plotting import run as run_figures
+from mnist_jax import data, range_test, training
 from mnist_jax.runtime import compile_log, environment, fields
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import checkpoint, run_directory, runner, settings
@@ -82,6 +81,9 @@ def draw(
   probabilities: Float[np.ndarray, "N C"],
 ) -> None:
   """The run's figures, and its confusion matrix as numbers."""
+  from mnist_jax import plotting  # matplotlib, which --help need not load
+  from mnist_jax.plotting import run as run_figures
+
   images, labels = map(np.asarray, split)
   predictions, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
   pairs = np.bincount(10 * labels + predictions, minlength=100)

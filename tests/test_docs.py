@@ -39,7 +39,7 @@ assert len(summarise(table, values)) == 4
 # imported what takes long; a line says how it ended and what it printed.
 RUNNER = """
 import json, os, sys, tempfile, traceback, warnings
-import jax, matplotlib.pyplot, optax, pandas
+import jax, matplotlib.pyplot, optax, orbax.checkpoint, pandas, scipy.stats
 from mnist_jax import range_test, sweep
 warnings.filterwarnings("ignore", message=".*fork")
 for line in sys.stdin:

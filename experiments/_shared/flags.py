@@ -177,6 +177,11 @@ def with_dashes(message: str) -> str:
   )
 
 
+def asks_for_study(argv: Sequence[str]) -> bool:
+  """Whether a command that answers a question is to run its study instead."""
+  return any(arg.lstrip("-").startswith("preset") for arg in argv[1:])
+
+
 def load_dataset(*, take: bool = True) -> data.Dataset:
   """The data set that the data flags ask for.
 

@@ -457,11 +457,6 @@ def define(study: Study) -> None:
     shared.use("workdir")
 
 
-def is_asked(argv: Sequence[str]) -> bool:
-  """Whether the flags ask for a study, in a command that answers a question."""
-  return any(arg.lstrip("-").startswith("preset") for arg in argv[1:])
-
-
 def main(study: Study, doc: str | None) -> NoReturn:
   """Runs a study as a program; `doc` is its module's docstring."""
   define(study)

@@ -14,11 +14,15 @@ Exit code 1: the gradient is wrong, as it is with a fault in it.
 import sys
 
 from experiments._shared import app
-from experiments._shared import study as studies
-from experiments.gradient_check import question, study
+from experiments._shared import flags as shared
+from experiments.gradient_check import question
 
 if __name__ == "__main__":
-  if studies.is_asked(sys.argv):
+  if shared.asks_for_study(sys.argv):
+    # A second of imports, which the answer need not pay.
+    from experiments._shared import study as studies
+    from experiments.gradient_check import study
+
     studies.main(study.STUDY, study.__doc__)
   question.define_flags()
   app.run(question.main, __doc__)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Real
-from scipy import stats
 
 from mnist_jax import plotting
 from mnist_jax.gradcheck import RECHECK, VERY_SATISFYING
@@ -61,7 +61,7 @@ def _step_line(
   """One method's line, its fit and its valley; c of its rounding floor c/h."""
   good = np.isfinite(y).all(axis=0) & (y > 0).all(axis=0)
   x, y = steps[good], y[:, good]
-  mean, look = stats.gmean(y), plotting.series(index)
+  mean, look = scipy.stats.gmean(y), plotting.series(index)
   best = int(np.argmin(mean))
   label = f"{name}: slope {slope[0].estimate:.3f}, valley at h = {x[best]:.0e}"
   ax.plot(x, mean, label=label, **look)
@@ -81,7 +81,7 @@ def _step_line(
   ax.plot(x[best], mean[best], "o", ms=13, mfc="none", mec="black", zorder=5)
   # Where rounding rules the error is c / h; near 1 it is as large as it gets.
   small = (x < x[best] / 10) & (mean < 0.1)
-  return float(stats.gmean((mean * x)[small])) if small.any() else 0.0
+  return float(scipy.stats.gmean((mean * x)[small])) if small.any() else 0.0
 
 
 def error_vs_step(
@@ -198,7 +198,7 @@ def distances(
   _marks(ax, 1e-13)
   for i, (name, y) in enumerate(lines.items()):
     look = plotting.series(i)
-    ax.plot(x, stats.gmean(y), label=name, **look)
+    ax.plot(x, scipy.stats.gmean(y), label=name, **look)
     _band(ax, x, y, look)
   ax.set_xticks([float(v) for v in x], [f"{v:g}" for v in x])
   ax.set(xlabel=label, ylabel="distance")

@@ -12,8 +12,8 @@ import jax
 from absl import flags
 
 from experiments._shared import flags as shared
-from experiments.gradient_check import figures, measure
-from mnist_jax import gradcheck, plotting
+from experiments.gradient_check import measure
+from mnist_jax import gradcheck
 from mnist_jax.gradcheck import _layout as layout
 from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network import check as network_gradcheck
@@ -62,8 +62,11 @@ def check(
   names: tuple[mlp.Activation, ...],
   batch: objective.Batch,
   masks: objective.Masks,
-) -> tuple[dict[str, network_gradcheck.TermReport], plotting.Figure]:
-  """Term by term, with the fault if one was asked for; and the residuals."""
+) -> tuple[dict[str, network_gradcheck.TermReport], bytes]:
+  """Term by term, with the fault if one was asked for; the residuals as PNG."""
+  from experiments.gradient_check import figures  # matplotlib: not for --help
+  from mnist_jax import plotting
+
   l2 = FLAGS.l2 or None
   seam = network_gradcheck.value_and_grad_of("hand", names)
   subject = network_gradcheck.Subject(params, names, batch, l2, masks)
@@ -95,7 +98,7 @@ def check(
     jax.tree.leaves(given),
     jax.tree.leaves(numeric),
   )
-  return terms, figure
+  return terms, plotting.render(figure, "png")
 
 
 def table(terms: dict[str, network_gradcheck.TermReport]) -> str:
@@ -144,11 +147,11 @@ def main(_: list[str]) -> None:
   with run_directory.open_run(
     Path(FLAGS.workdir or RUNS / now), recorded, overwrite=FLAGS.overwrite
   ) as run:
-    terms, figure = check(params, names, batch, masks)
+    terms, picture = check(params, names, batch, masks)
     print(table(terms))
     run.write_bytes("report.txt", f"{table(terms)}\n".encode())
     run.write_json("report.json", {k: v.to_dict() for k, v in terms.items()})
-    run.write_bytes("residual_map.png", plotting.render(figure, "png"))
+    run.write_bytes("residual_map.png", picture)
     failed = any(t.hand.verdict in _FAILED for t in terms.values())
     print(f"written to {run.path}")
   if failed:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Float, Real
-from scipy import optimize
 
 from mnist_jax import stats
 from mnist_jax.runtime.errors import InputError
@@ -118,7 +118,7 @@ def tradeoff(
     return np.logaddexp(logs[0], logs[1] - np.log(batches)) - log_updates
 
   first = np.log([min(updates), updates[0] * batches[0]])
-  least, examples = optimize.least_squares(residuals, first).x
+  least, examples = scipy.optimize.least_squares(residuals, first).x
   return Tradeoff(math.exp(least), math.exp(examples))
 
 

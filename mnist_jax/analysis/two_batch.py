@@ -9,8 +9,8 @@ import dataclasses
 import math
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Real
-from scipy import stats as distributions
 
 from mnist_jax.analysis.gradient_noise import variance_share
 from mnist_jax.runtime.errors import InputError
@@ -80,7 +80,7 @@ def _fieller(
   0 is not in the interval of mean(square_norm).
   """
   n, confidence = len(trace), 0.95
-  t = float(distributions.t.isf((1.0 - confidence) / 2.0, n - 1))
+  t = float(scipy.stats.t.isf((1.0 - confidence) / 2.0, n - 1))
   norm, top = float(square_norm.mean()), float(trace.mean())
   (v_norm, cov), (_, v_top) = np.cov(square_norm, trace) / n
   a = norm**2 - t**2 * v_norm

@@ -13,9 +13,9 @@ import os
 import warnings
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from PIL import Image, ImageOps
-from scipy import ndimage
 
 from mnist_jax.data.idx import SIDE
 from mnist_jax.runtime import files
@@ -114,7 +114,7 @@ def normalise(grey: Grey) -> UInt8[np.ndarray, "28 28"]:
 
 def _cut(ink: Grey | Mask) -> Shaped[np.ndarray, "h w"]:
   """Without the rows and columns around that are 0."""
-  return ink[ndimage.find_objects((ink > 0).astype(int))[0]]
+  return ink[scipy.ndimage.find_objects((ink > 0).astype(int))[0]]
 
 
 def _to_grey(image: Image.Image) -> Grey:
@@ -276,7 +276,7 @@ def _reach(median_deviation: float) -> float:
 
 def _strokes(ink: Grey) -> Mask:
   """True on the digit's strokes; specks and what enters from outside go."""
-  labels, count = ndimage.label(ink > _EDGE, np.ones((3, 3)))
+  labels, count = scipy.ndimage.label(ink > _EDGE, np.ones((3, 3)))
   weights = np.bincount(labels.ravel(), ink.ravel(), count + 1)
   weights[0] = 0
   foreign = _foreign(labels, count)
@@ -309,7 +309,7 @@ def _thicken(ink: Grey, kept: Mask) -> Float[np.ndarray, "h w"]:
   """
   pixel = max(_cut(kept).shape) / BOX
   padded = np.pad(kept, 1)
-  width = 4 * ndimage.distance_transform_edt(padded)[padded].mean()
+  width = 4 * scipy.ndimage.distance_transform_edt(padded)[padded].mean()
   radius = int((_THINNEST * pixel - width) / 2)
   ink = np.where(kept, ink, 0)
   if radius < 1:
@@ -317,7 +317,9 @@ def _thicken(ink: Grey, kept: Mask) -> Float[np.ndarray, "h w"]:
   # A wide pen would be cut by the border of a tightly cut picture.
   ink = np.pad(ink, radius)
   y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-  return ndimage.grey_dilation(ink, footprint=x * x + y * y <= radius * radius)
+  return scipy.ndimage.grey_dilation(
+    ink, footprint=x * x + y * y <= radius * radius
+  )
 
 
 def _fit(ink: Grey) -> Float[np.ndarray, "h w"]:
@@ -333,7 +335,9 @@ def _fit(ink: Grey) -> Float[np.ndarray, "h w"]:
 def _centre(ink: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "28 28"]:
   """Places ink in 28x28 by whole pixels, its centre of mass nearest CENTRE."""
   pads = []
-  for mass, length in zip(ndimage.center_of_mass(ink), ink.shape, strict=True):
+  for mass, length in zip(
+    scipy.ndimage.center_of_mass(ink), ink.shape, strict=True
+  ):
     # Never so far that a part of the digit falls outside.
     before = int(np.clip(np.rint(CENTRE - mass), 0, SIDE - length))
     pads.append((before, SIDE - length - before))

@@ -11,8 +11,8 @@ import math
 from typing import Literal
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Real
-from scipy import signal
 
 from mnist_jax.runtime.errors import InputError
 
@@ -135,7 +135,7 @@ def smooth(
   """
   if not 0 <= smoothing < 1:
     raise InputError(f"smoothing is {smoothing}, expected a number in [0, 1)")
-  averages = signal.lfilter([1 - smoothing], [1, -smoothing], losses)
+  averages = scipy.signal.lfilter([1 - smoothing], [1, -smoothing], losses)
   return averages / (1 - smoothing ** np.arange(1, averages.shape[-1] + 1))
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from mnist_jax.schedules import policies
 
@@ -53,6 +52,8 @@ def _forever(of: Constants, k: int) -> float:
 
 def _inv(of: Constants, k: int) -> float:
   """gamma^-p sum (1 / gamma + t)^-p, Hurwitz' zeta, finite for p > 1."""
+  from scipy import special  # here, as no other policy uses scipy
+
   power = k * of["power"]
   if power <= 1:
     return math.inf

@@ -24,8 +24,8 @@ import dataclasses
 import math
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Real
-from scipy import stats
 
 from mnist_jax.runtime.errors import InputError
 
@@ -99,8 +99,8 @@ def widened_level(confidence: float, n: int) -> float:
   Makes a bootstrap interval of a normal mean as long as Student's:
   alpha'/2 = Phi(-sqrt(n / (n - 1)) t(alpha/2, n - 1)), Hesterberg (2015).
   """
-  t = stats.t.isf((1.0 - confidence) / 2.0, n - 1)
-  return float(1.0 - 2.0 * stats.norm.sf(math.sqrt(n / (n - 1)) * t))
+  t = scipy.stats.t.isf((1.0 - confidence) / 2.0, n - 1)
+  return float(1.0 - 2.0 * scipy.stats.norm.sf(math.sqrt(n / (n - 1)) * t))
 
 
 def bootstrap_interval(
@@ -127,7 +127,7 @@ def bootstrap_interval(
   high = low.copy()
   varied = np.ptp(x, axis=1) > 0.0
   if varied.any():
-    ends = stats.bootstrap(
+    ends = scipy.stats.bootstrap(
       (x[varied],),
       np.mean,
       axis=1,
@@ -146,7 +146,7 @@ def _one_sided_p(gap: float, error: float, n: int) -> float:
   if error == 0.0:
     # All seeds agree: t is infinite, but n signs cannot say more than this.
     return 0.5**n if gap > 0.0 else 1.0
-  return float(stats.t.sf(gap / error, n - 1))
+  return float(scipy.stats.t.sf(gap / error, n - 1))
 
 
 def two_sided_p(gap: float, error: float, n: int) -> float:
@@ -194,7 +194,7 @@ def student_interval(
   varied = np.ptp(d) > 0.0
   mean = float(d.mean()) if varied else float(d[0])
   error = float(d.std(ddof=1)) / math.sqrt(n) if varied else 0.0
-  reach = float(stats.t.isf((1.0 - confidence) / 2.0, n - 1)) * error
+  reach = float(scipy.stats.t.isf((1.0 - confidence) / 2.0, n - 1)) * error
   return Effect(
     estimate=mean,
     low=mean - reach,
@@ -319,7 +319,7 @@ def median_interval(
       f"x has {len(x)} seeds, expected at least {fewest} for an interval of "
       f"the median at {confidence}"
     )
-  test = stats.quantile_test(x, q=0.0, p=0.5)
+  test = scipy.stats.quantile_test(x, q=0.0, p=0.5)
   ends = test.confidence_interval(confidence)
   return Effect(
     estimate=float(np.median(x)),
@@ -346,7 +346,7 @@ def wilson_interval(
     raise InputError(
       f"{successes} successes of {n}, expected 0 <= successes <= n, n >= 1"
     )
-  ends = stats.binomtest(int(successes), int(n)).proportion_ci(
+  ends = scipy.stats.binomtest(int(successes), int(n)).proportion_ci(
     confidence_level=confidence, method="wilson"
   )
   return Effect(

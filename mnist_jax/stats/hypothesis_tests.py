@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.effects import (
@@ -82,7 +82,9 @@ def _power(gap: float, sd: float, n: int, alpha: float) -> float:
     return alpha
   # Beyond 37 the power is 1 to rounding and some SciPys return NaN.
   shift = min(math.sqrt(n) * gap / sd, 37.0)
-  return float(stats.nct.sf(stats.t.isf(alpha, n - 1), n - 1, shift))
+  return float(
+    scipy.stats.nct.sf(scipy.stats.t.isf(alpha, n - 1), n - 1, shift)
+  )
 
 
 def _chance(

@@ -17,11 +17,10 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import pandas as pd
 from jax.sharding import Mesh
 
 from mnist_jax import data, runtime
@@ -29,6 +28,9 @@ from mnist_jax.runtime import compile_log, devices, environment, files
 from mnist_jax.sweep import _block, _program, plan, store
 from mnist_jax.sweep.plan import Block, Budget
 from mnist_jax.training.settings import Settings
+
+if TYPE_CHECKING:
+  import pandas as pd
 
 REPLAY = "experiments.replay"
 # Members of a block on one device: more are no faster, and fewer land sooner.
@@ -65,7 +67,7 @@ def run(
   mesh: Mesh | None = None,
   max_members: int | None = None,
   on_progress: OnProgress = lambda progress: None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
   """Trains every cell that is not in `workdir` yet; returns the table of all.
 
   Cells that one program can train are trained together: vmapped, spread over
@@ -94,6 +96,8 @@ def run(
     InputError: The grid is empty, a cell is there twice or cannot be run, or
       `workdir` is of something else, of other data or code, or in use.
   """
+  import pandas as pd  # a third of a second, for those who run a sweep
+
   dataset, mesh = dataset or data.load(), mesh or runtime.mesh()
   num_train = len(dataset.train.labels)
   keys = plan.check_cells(cells, budget, num_train)
@@ -182,7 +186,7 @@ def _frame(
   keys: Mapping[Settings, str],
   budget: Budget,
   data_flags: Sequence[str],
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
   """The rows with what tells their cells apart, made once a cell."""
   text = json.dumps(budget.to_dict())
   result = []
@@ -197,7 +201,7 @@ def _frame(
   return store.frame(result)
 
 
-def _ordered(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+def _ordered(table: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame":
   """The rows of the cells with these keys, in that order."""
   place = {key: i for i, key in enumerate(keys)}
   own = table[table["cell"].isin(place)]

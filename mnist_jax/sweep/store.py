@@ -15,10 +15,9 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from mnist_jax import data
 from mnist_jax.runtime import code, files
@@ -26,6 +25,9 @@ from mnist_jax.runtime.errors import InputError
 from mnist_jax.sweep import plan
 from mnist_jax.training import settings
 from mnist_jax.training.settings import Settings
+
+if TYPE_CHECKING:
+  import pandas as pd
 
 _MANIFEST, _CELLS, _BLOCKS, _LOCK = "manifest.json", "cells", "blocks", ".lock"
 
@@ -78,8 +80,10 @@ def code_version() -> str:
   return code.digest(root / f"{name}.py" for name in _DECISIVE)
 
 
-def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
   """Rows as a table in which every column has the same type always."""
+  import pandas as pd
+
   return pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(_DTYPES)
 
 
@@ -218,12 +222,14 @@ class Store(contextlib.ExitStack):
           f"{now:.12}; overwrite=True begins afresh, another workdir keeps both"
         )
 
-  def table(self) -> pd.DataFrame:
+  def table(self) -> "pd.DataFrame":
     """All rows there are, in no stated order.
 
     Raises:
       InputError: A file cannot be read.
     """
+    import pandas as pd
+
     parts = []
     for path in self._parts():
       try:
@@ -239,7 +245,7 @@ class Store(contextlib.ExitStack):
     return pd.concat(parts, ignore_index=True) if parts else frame([])
 
   def add(
-    self, keys: Sequence[str], rows: pd.DataFrame, about: Mapping[str, Any]
+    self, keys: Sequence[str], rows: "pd.DataFrame", about: Mapping[str, Any]
   ) -> None:
     """Files the rows of the cells with these keys, all at once."""
     name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from mnist_jax.runtime.errors import InputError
+
+if TYPE_CHECKING:
+  import pandas as pd
 
 GUESSING = math.log(10)  # the loss of giving each digit the same chance
 
@@ -37,7 +39,7 @@ class Curves(NamedTuple):
 
 
 def curves(
-  table: pd.DataFrame,
+  table: "pd.DataFrame",
   arm: str | Sequence[str],
   metric: str,
   *,
@@ -84,13 +86,15 @@ def curves(
   )
 
 
-def last_rows(table: pd.DataFrame) -> pd.DataFrame:
+def last_rows(table: "pd.DataFrame") -> "pd.DataFrame":
   """The last evaluation of every cell."""
   ends = table.groupby("cell", sort=False)["step"].idxmax()
   return table.loc[ends].reset_index(drop=True)
 
 
-def best_arm(table: pd.DataFrame, arm: str | Sequence[str], metric: str) -> Any:
+def best_arm(
+  table: "pd.DataFrame", arm: str | Sequence[str], metric: str
+) -> Any:
   """The arm, as in `curves`, whose runs end with the best mean over seeds.
 
   The highest accuracy is best, and the lowest loss, of development data.
@@ -101,7 +105,7 @@ def best_arm(table: pd.DataFrame, arm: str | Sequence[str], metric: str) -> Any:
   return mean.idxmax() if metric.endswith("accuracy") else mean.idxmin()
 
 
-def lost(table: pd.DataFrame) -> pd.Series:
+def lost(table: "pd.DataFrame") -> "pd.Series":
   """Whether each row's run has diverged: no finite loss, or none below ln 10.
 
   A run that stopped being finite is lost, whatever its last finite weights
@@ -113,7 +117,7 @@ def lost(table: pd.DataFrame) -> pd.Series:
   return ~below | table["diverged_step"].notna()
 
 
-def counted_loss(table: pd.DataFrame) -> pd.Series:
+def counted_loss(table: "pd.DataFrame") -> "pd.Series":
   """The development loss of each row, a lost run's at least ln 10."""
   loss = table["dev_loss"]
   return loss.where(~lost(table), np.fmax(loss, GUESSING))

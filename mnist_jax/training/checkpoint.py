@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from mnist_jax.runtime import files
@@ -211,6 +210,9 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
 
   def __init__(self, directory: Path, keep: int = 3):
     """Keeps the newest `keep` steps; the first save makes the directory."""
+    # Half a second, which those who save and restore nothing need not wait.
+    import orbax.checkpoint as ocp
+
     if keep < 1:
       raise ValueError(f"keep is {keep}, expected at least 1")
     self.directory = files.expanded(directory)
@@ -222,6 +224,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     alone = ocp.options.MultiprocessingOptions(
       primary_host=process, active_processes={process}
     )
+    self._save_arguments = ocp.args.PyTreeSave
     self._orbax = ocp.Checkpointer(
       ocp.PyTreeCheckpointHandler(
         use_ocdbt=False, multiprocessing_options=alone
@@ -280,7 +283,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         with _quiet():
           self._orbax.save(
             (unfinished / "state").absolute(),
-            args=ocp.args.PyTreeSave({"leaves": joined}),
+            args=self._save_arguments({"leaves": joined}),
           )
         (unfinished / "meta.json").write_text(text)
         (unfinished / "SHA256SUMS").write_text(_sums(unfinished))

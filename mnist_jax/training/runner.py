@@ -24,7 +24,6 @@ from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import (
   checkpoint,
   events,
-  gradient_checks,
   loop,
   run_directory,
 )
@@ -186,6 +185,9 @@ class _Session:
     """Notes the checks of the epoch that comes next, from the state before."""
     every = self.options.check_gradients_every
     if every:
+      # Here, as few runs ask for it.
+      from mnist_jax.training import gradient_checks
+
       check = functools.partial(gradient_checks.check_epoch, every=every)
       self.checks[:] = check(*epoch)
 

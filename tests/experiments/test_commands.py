@@ -34,7 +34,8 @@ SMALL = (
 # importing takes longer than all else that most tests here do.
 SERVER = """
 import json, os, runpy, sys, traceback, warnings
-import jax, matplotlib.pyplot, optax, orbax.checkpoint, tensorboardX
+import jax, matplotlib.pyplot, optax, orbax.checkpoint, pandas, scipy.stats
+import tensorboardX
 from mnist_jax.training import checkpoint
 from mnist_jax import data
 from mnist_jax.plotting import run as run_figures

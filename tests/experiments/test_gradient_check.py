@@ -24,12 +24,12 @@ TINY = ("--preset=quick", "--seeds=2", "--depths=1,2", "--epochs=1")
 
 @pytest.fixture(scope="module")
 def run():
-  """run(*flags) -> exit code, stdout, stderr."""
+  """run(*flags, python=Python's own) -> exit code, stdout, stderr."""
   env = os.environ | {"JAX_PLATFORMS": "cpu"}
 
-  def run(*flags):
+  def run(*flags, python=()):
     done = subprocess.run(
-      [sys.executable, "-m", "experiments.gradient_check", *flags],
+      [sys.executable, *python, "-m", "experiments.gradient_check", *flags],
       cwd=ROOT,
       env=env,
       capture_output=True,
@@ -84,9 +84,13 @@ def test_list_and_mistyped_names(run, tmp_path):
 
 
 def test_the_question_alone_is_answered_without_the_study(run, tmp_path):
-  code, printed, said = run(*SMALL, f"--workdir={tmp_path / 'run'}")
+  workdir = f"--workdir={tmp_path / 'run'}"
+  code, printed, said = run(*SMALL, workdir, python=("-X", "importtime"))
   assert code == 0, said
   assert "gradient check: CORRECT" in printed
+  loaded = {line.rpartition("|")[2].strip() for line in said.splitlines()}
+  assert "matplotlib" in loaded
+  assert not loaded & {"orbax.checkpoint", "pandas", "scipy.stats"}
   assert not (tmp_path / "run" / "verdict.json").exists()
   code, _, said = run("--preset=quick", "--inject=dw2_sign")
   assert code == 2

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 KILLED = """
 import itertools, os, signal, sys, time, warnings
 import numpy as np
+import orbax.checkpoint
 from pathlib import Path
 from mnist_jax.training.checkpoint import Checkpointer
 warnings.filterwarnings("ignore", message=".*fork")

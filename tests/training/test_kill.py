@@ -121,8 +121,10 @@ def assert_same(workdir, undisturbed):
 KILLED = """
 import itertools, os, signal, sys, time, traceback, warnings
 from pathlib import Path
+import orbax.checkpoint, tensorboardX.summary
 from experiments._shared import app
 from experiments import train
+from mnist_jax.plotting import run
 warnings.filterwarnings("ignore", message=".*fork")
 workdir, cache, argv = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}

@@ -1,4 +1,4 @@
-"""Messages of the library as the command line shows them."""
+"""Messages of the library as the command line shows them; the preset."""
 
 import pytest
 from absl import flags
@@ -42,3 +42,16 @@ def test_a_path_may_be_below_the_home_directory(name, monkeypatch):
   flag = flags.FLAGS[name]
   assert flag.parser.parse("~/a") == "/home/me/a"
   assert flag.parser.parse("b/~a") == "b/~a"
+
+
+@pytest.mark.parametrize(
+  ("given", "asked"),
+  [
+    (["--preset=full"], True),
+    (["-preset", "quick"], True),
+    (["--epochs=2"], False),
+    ([], False),
+  ],
+)
+def test_a_study_is_asked_for_by_its_preset(given, asked):
+  assert shared.asks_for_study(["preset.py", *given]) is asked

@@ -119,19 +119,6 @@ def test_cases_of_other_code_and_overwritten_ones_run_again(tmp_path):
   assert done == ["a"] * 3 + ["b"]
 
 
-@pytest.mark.parametrize(
-  ("given", "asked"),
-  [
-    (["--preset=full"], True),
-    (["-preset", "quick"], True),
-    (["--epochs=2"], False),
-    ([], False),
-  ],
-)
-def test_a_study_is_asked_for_by_its_preset(given, asked):
-  assert study.is_asked(["preset.py", *given]) is asked
-
-
 def test_a_lab_without_data_has_no_data_set(tmp_path):
   own = study.Lab(None, tmp_path, overwrite=False)
   assert own.data_digest is None

@@ -1,0 +1,63 @@
+"""What a start loads: heavy libraries come when they are used."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {
+  "absl",
+  "matplotlib",
+  "optax",
+  "orbax",
+  "pandas",
+  "PIL",
+  "pyarrow",
+  "scipy.ndimage",
+  "scipy.optimize",
+  "scipy.signal",
+  "scipy.special",
+  "scipy.stats",
+  "tensorboardX",
+  "tensorflow_datasets",
+  "tqdm",
+}
+# In this order in one process: what a group may be the first to load.
+GROUPS = {
+  "mnist_jax.gradcheck mnist_jax.gradcheck.network mnist_jax.runtime "
+  "mnist_jax.model mnist_jax.data mnist_jax.stats mnist_jax.analysis": "",
+  "mnist_jax.schedules mnist_jax.training mnist_jax.range_test "
+  "mnist_jax.sweep": "optax absl",
+  "experiments.train experiments.replay": "tqdm",
+  "experiments.lr_range_test experiments.gradient_check.__main__": "",
+  "experiments.predict": "PIL",
+  "mnist_jax.plotting": "matplotlib",
+}
+
+
+@pytest.fixture(scope="module")
+def loaded():
+  """All that has been loaded when a module is imported, by its name."""
+  names = " ".join(GROUPS).split()
+  program = "import sys\n" + "".join(
+    f"import {name}\nprint('{name}', *sys.modules)\n" for name in names
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", program],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  lines = map(str.split, done.stdout.splitlines())
+  return {name: set(modules) for name, *modules in lines}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_an_import_loads_no_heavy_library_that_it_can_do_without(loaded, group):
+  place = list(GROUPS).index(group)
+  allowed = " ".join(list(GROUPS.values())[: place + 1]).split()
+  for name in group.split():
+    assert loaded[name] & HEAVY <= set(allowed), name
