@@ -53,9 +53,9 @@ def check(
   """Checks a gradient against finite differences and says what it found.
 
   All is computed in float64 in a scope of its own; the caller's arrays and
-  settings stay as they are. The compiled loss is kept for the most recent
-  functions: check the same function object again, with other params or args,
-  and nothing is compiled.
+  settings stay as they are. Each check traces the loss anew, which may read
+  what has changed since the last (an attribute, a global), and compiles it
+  unless that gives one of the most recent programs.
 
   Args:
     loss_fn: The loss, loss_fn(params, *args) -> real scalar. It may close over
@@ -66,7 +66,8 @@ def check(
       for float32 params are judged to float32's precision. What a function
       gives that looks wrong is looked at again beside the point, so that a
       kink at it is not taken for a mistake; a pytree's cannot be.
-    args: Further arguments, passed as they are.
+    args: Further arguments, passed as they are: arrays as traced arrays, all
+      else (bools, words, sizes) as Python values.
     steps: The steps h, one or several, positive; by default they are chosen for
       the loss's precision.
     method: The chapter's formula, "two_sided" or "one_sided". Entries that do
