@@ -188,15 +188,16 @@ def _moved(
 def _reconciled(report: Report, beside: Report) -> Report:
   """The report of a wrong gradient, corrected by what was found beside it.
 
-  Tensors that are wrong at the point and right beside it are at a kink; if
-  that clears all of them, so is the gradient, which is said in the reason.
+  Tensors that are wrong at the point and right beside it are at a kink, not
+  those that rounding hides there: nothing speaks for them. If that clears all
+  of them, so is the gradient, which is said in the reason.
   """
   if not beside.tensors:
     return report
   freed = {
     tensor.path
     for tensor, other in zip(report.tensors, beside.tensors, strict=True)
-    if tensor.verdict is Verdict.WRONG and other.verdict is not Verdict.WRONG
+    if tensor.verdict is Verdict.WRONG and other.verdict is Verdict.CORRECT
   }
   tensors = tuple(
     dataclasses.replace(
@@ -223,7 +224,8 @@ def _reconciled(report: Report, beside: Report) -> Report:
     report,
     verdict=Verdict.KINK,
     reason=(
-      f"no derivative at the point in {', '.join(sorted(freed))}, where the "
+      "no derivative at the point in "
+      f"{', '.join(sorted(freed)) or 'theta'}, where the "
       "gradient agrees beside it: every parameter moved a little, it is right"
     ),
   )

@@ -153,7 +153,7 @@ class Losses:
 
   def _ready(self, operands: tuple[Any, ...]) -> Any:
     """The block compiled for such operands, once in a check."""
-    if jax.config.jax_disable_jit:
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
       return self._block
     key = -self._width
     if key not in self._programs:
