@@ -53,9 +53,9 @@ def check(
   """Checks a gradient against finite differences and says what it found.
 
   All is computed in float64 in a scope of its own; the caller's arrays and
-  settings stay as they are. The compiled loss is kept for the most recent
-  functions: check the same function object again, with other params or args,
-  and nothing is compiled.
+  settings stay as they are. Each check traces the loss anew, which may read
+  what has changed since the last (an attribute, a global), and compiles it
+  unless that gives one of the most recent programs.
 
   Args:
     loss_fn: The loss, loss_fn(params, *args) -> real scalar. It may close over
@@ -66,7 +66,8 @@ def check(
       for float32 params are judged to float32's precision. What a function
       gives that looks wrong is looked at again beside the point, so that a
       kink at it is not taken for a mistake; a pytree's cannot be.
-    args: Further arguments, passed as they are.
+    args: Further arguments, passed as they are: arrays as traced arrays, all
+      else (bools, words, sizes) as Python values.
     steps: The steps h, one or several, positive; by default they are chosen for
       the loss's precision.
     method: The chapter's formula, "two_sided" or "one_sided". Entries that do
@@ -187,15 +188,16 @@ def _moved(
 def _reconciled(report: Report, beside: Report) -> Report:
   """The report of a wrong gradient, corrected by what was found beside it.
 
-  Tensors that are wrong at the point and right beside it are at a kink; if
-  that clears all of them, so is the gradient, which is said in the reason.
+  Tensors that are wrong at the point and right beside it are at a kink, not
+  those that rounding hides there: nothing speaks for them. If that clears all
+  of them, so is the gradient, which is said in the reason.
   """
   if not beside.tensors:
     return report
   freed = {
     tensor.path
     for tensor, other in zip(report.tensors, beside.tensors, strict=True)
-    if tensor.verdict is Verdict.WRONG and other.verdict is not Verdict.WRONG
+    if tensor.verdict is Verdict.WRONG and other.verdict is Verdict.CORRECT
   }
   tensors = tuple(
     dataclasses.replace(
@@ -222,7 +224,8 @@ def _reconciled(report: Report, beside: Report) -> Report:
     report,
     verdict=Verdict.KINK,
     reason=(
-      f"no derivative at the point in {', '.join(sorted(freed))}, where the "
+      "no derivative at the point in "
+      f"{', '.join(sorted(freed)) or 'theta'}, where the "
       "gradient agrees beside it: every parameter moved a little, it is right"
     ),
   )

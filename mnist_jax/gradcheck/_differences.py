@@ -11,7 +11,7 @@ Shapes: P all parameters, N points asked for, K steps, M directions.
 
 import contextlib
 import dataclasses
-import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -53,34 +53,68 @@ def blamed_on(what: str) -> Iterator[None]:
     ) from error
 
 
-@functools.lru_cache(maxsize=16)
-def _program(loss_fn: LossFn, layout: Layout, width: int) -> Any:
+def _program(
+  loss_fn: LossFn, layout: Layout, width: int, args: tuple[Any, ...]
+) -> tuple[Any, list[Any]]:
   """The compiled loss at up to a block of points, each one entry moved.
 
-  Kept for a few recent functions, so that checking the same one again does not
-  compile again, and forgotten after, so that a thousand do not fill memory.
+  Comes with the arrays among the args, which it is handed as data. The others
+  (bools, words, sizes) are the program's own, as Python code may branch on
+  them. A loss may read more than its arguments (attributes, globals), so the
+  program is good for one check: only what XLA made of it is kept.
   """
+  leaves, treedef = jax.tree_util.tree_flatten(args)
+  traced = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
 
   def block(
-    theta: Any, args: Any, positions: Any, entries: Any, chunks: Any
+    theta: Any, arrays: Any, positions: Any, entries: Any, chunks: Any
   ) -> Any:
+    given = iter(arrays)
+    rest = jax.tree_util.tree_unflatten(
+      treedef,
+      [next(given) if t else a for t, a in zip(traced, leaves, strict=True)],
+    )
+
     # The number of chunks is data, so any number of points is one program.
     def body(k: Any, losses: Any) -> Any:
       if width == 1:  # in place
         moved = jax.lax.dynamic_update_index_in_dim(
           theta, entries[k], positions[k], 0
         )
-        found = loss_fn(layout.unflatten(moved), *args)
+        found = loss_fn(layout.unflatten(moved), *rest)
       else:  # many at once: a select fuses where a scatter would not
         here = jnp.arange(theta.size)[None] == positions[k][:, None]
         moved = jnp.where(here, entries[k][:, None], theta[None])
-        many = jax.vmap(loss_fn, in_axes=(0, *[None] * len(args)))
-        found = many(layout.unflatten(moved), *args)
+        many = jax.vmap(lambda params: loss_fn(params, *rest))
+        found = many(layout.unflatten(moved))
       return losses.at[k].set(found.astype(losses.dtype))
 
     return jax.lax.fori_loop(0, chunks, body, jnp.zeros_like(entries))
 
-  return jax.jit(block)
+  arrays = [a for t, a in zip(traced, leaves, strict=True) if t]
+  return jax.jit(block), arrays
+
+
+_kept: dict[str, Any] = {}
+_MOST_KEPT = 16
+
+
+def _compiled(lowered: Any) -> Any:
+  """Compiles a program, or takes the one made of the very same text.
+
+  The text holds all that was read while tracing, constant arrays to the last
+  bit, so that an equal one computes the same. Not so that of a callback, which
+  names a Python function by its address.
+  """
+  text = lowered.as_text()
+  if "callback" in text:
+    return lowered.compile()
+  key = hashlib.sha256(text.encode()).hexdigest()
+  found = _kept.pop(key, None) or lowered.compile()
+  _kept[key] = found  # the most recent last
+  if len(_kept) > _MOST_KEPT:
+    del _kept[next(iter(_kept))]
+  return found
 
 
 @dataclasses.dataclass
@@ -90,11 +124,14 @@ class Losses:
   loss_fn: LossFn  # loss_fn(params, *args) -> scalar
   layout: Layout
   theta: Float[np.ndarray, " P"]  # in the dtype that the loss is given
-  args: tuple[Any, ...] = ()  # traced: other values do not compile again
+  args: tuple[Any, ...] = ()  # as the caller gave them
   chunk_size: int | None = None  # moved copies of theta held at once
   # Moved parameters are rounded to it; a loss that rounds its parameters to
   # float32 must be given steps that float32 can take.
   grid: Any = np.float64
+  # By width, and compiled by minus it; `dataclasses.replace` shares them among
+  # the points of one check.
+  _programs: dict[int, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
     if self.chunk_size is None:
@@ -108,10 +145,24 @@ class Losses:
 
   def _compile(self, width: int) -> None:
     self._width = width
-    try:
-      self._block = _program(self.loss_fn, self.layout, width)
-    except TypeError:  # an unhashable callable: compiled for this check only
-      self._block = _program.__wrapped__(self.loss_fn, self.layout, width)
+    if width not in self._programs:
+      self._programs[width] = _program(
+        self.loss_fn, self.layout, width, self.args
+      )
+    self._block, self._arrays = self._programs[width]
+
+  def _ready(self, operands: tuple[Any, ...]) -> Any:
+    """The block compiled for such operands, once in a check."""
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+      return self._block
+    key = -self._width
+    if key not in self._programs:
+      self._programs[key] = _compiled(self._block.lower(*operands))
+    return self._programs[key]
+
+  def loss(self, params: PyTree) -> Any:
+    """The loss as the caller wrote it, not compiled."""
+    return self.loss_fn(params, *self.args)
 
   def params(self) -> PyTree:
     """Theta as the pytree that the loss is given."""
@@ -144,7 +195,8 @@ class Losses:
       chunks = np.int32(-(-used // self._width))
       try:
         with blamed_on("loss_fn"):
-          losses = self._block(theta, self.args, *points, chunks)
+          operands = (theta, self._arrays, *points, chunks)
+          losses = self._ready(operands)(*operands)
       except GradcheckError:
         if self._width == 1:
           raise

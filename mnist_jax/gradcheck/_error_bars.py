@@ -101,9 +101,9 @@ def best_pair(
   """
   best = Estimate.unknown(differences.shape[1])
   readings = _extrapolated(differences, steps, sigma, method)
-  for change, (value, noise) in zip(
-    np.diff(differences, axis=0), readings, strict=True
-  ):
+  with np.errstate(invalid="ignore"):
+    changes = np.diff(differences, axis=0)
+  for change, (value, noise) in zip(changes, readings, strict=True):
     bar = np.full(value.shape, noise)
     found = Estimate(value, bar, TRUNCATION * np.abs(change))
     best = best.improved_by(found)

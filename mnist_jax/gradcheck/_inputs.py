@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from mnist_jax.gradcheck._differences import Losses, LossFn, blamed_on
+from mnist_jax.gradcheck._differences import Losses, blamed_on
 from mnist_jax.gradcheck._layout import GradcheckError, Layout, flatten_like
 from mnist_jax.gradcheck._report import Verdict
 
@@ -69,8 +69,9 @@ def given_gradient(
   if callable(grads):
     dtypes = (np.dtype(np.float64),) * len(dtypes)
     again = gradient_from("grads", grads, losses, *losses.args)
-    off = np.abs(given - again).max() > 1e-12 * np.abs(given).max()
-    if np.all(np.isfinite(given)) and off:
+    require_finite(losses.layout, given, "grads")
+    off = ~(np.abs(given - again) <= 1e-12 * np.abs(given).max())
+    if np.any(off):
       raise Ended(
         Verdict.NONDETERMINISTIC, "two calls of grads gave different values"
       )
@@ -82,7 +83,7 @@ def given_gradient(
 def require_scalar(losses: Losses) -> Any:
   """The dtype of the loss, a real floating one."""
   with blamed_on("loss_fn"):
-    shape = jax.eval_shape(losses.loss_fn, losses.params(), *losses.args)
+    shape = jax.eval_shape(losses.loss, losses.params())
   if not hasattr(shape, "shape"):
     raise GradcheckError(
       f"loss_fn returns a {type(shape).__name__}; a scalar is needed"
@@ -98,7 +99,7 @@ def require_scalar(losses: Losses) -> Any:
   return shape.dtype
 
 
-def same_trace(loss_fn: LossFn, params: PyTree, args: tuple[Any, ...]) -> bool:
+def same_trace(losses: Losses) -> bool:
   """Whether two traces of the loss are the same program with the same data.
 
   A Python-side random mask is drawn while tracing and frozen by compilation,
@@ -106,7 +107,7 @@ def same_trace(loss_fn: LossFn, params: PyTree, args: tuple[Any, ...]) -> bool:
   """
 
   def traced() -> Any:  # a new function each time: JAX keeps traces by function
-    return jax.make_jaxpr(lambda *a: loss_fn(*a))(params, *args)
+    return jax.make_jaxpr(lambda params: losses.loss(params))(losses.params())
 
   first, second = traced(), traced()
   if str(first) != str(second):
@@ -124,10 +125,9 @@ def same_trace(loss_fn: LossFn, params: PyTree, args: tuple[Any, ...]) -> bool:
 def deterministic_loss(losses: Losses, dtype: Any) -> float:
   """The loss at the point, the same and finite in all evaluations."""
   values = [float(losses.at(losses.theta)[0]) for _ in range(2)]
-  params, args = losses.params(), losses.args
   with blamed_on("loss_fn"):
-    if not same_trace(losses.loss_fn, params, args):
-      values += [float(losses.loss_fn(params, *args)) for _ in range(2)]
+    if not same_trace(losses):
+      values += [float(losses.loss(losses.params())) for _ in range(2)]
   if not np.all(np.isfinite(values)):
     raise Ended(Verdict.NOT_FINITE, f"the loss is {values[0]} at params")
   spread = max(values) - min(values)

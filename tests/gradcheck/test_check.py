@@ -3,6 +3,7 @@
 import json
 import math
 import traceback
+import warnings
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -332,6 +333,16 @@ def test_a_tensor_at_a_kink_is_told_from_a_wrong_one():
   assert report.tensors[0].verdict is Verdict.KINK
 
 
+@pytest.mark.parametrize("factor", [1.1, 2.0, -1.0])
+def test_rounding_beside_the_point_excuses_no_mistake(factor):
+  def loss(x):
+    return 1e9 + jnp.sum(jnp.sin(x))
+
+  x = np.random.default_rng(1).normal(size=20)
+  report = check(loss, x, lambda x: factor * jnp.cos(x))
+  assert report.verdict is Verdict.WRONG, str(report)
+
+
 def test_nondeterministic_losses():
   rng = np.random.default_rng(0)
 
@@ -383,6 +394,13 @@ def test_values_that_are_not_finite():
   report = check(lambda x: jnp.log(x), -1.0, 1.0)
   assert report.verdict is Verdict.NOT_FINITE
   assert "loss" in report.reason
+
+  # An infinite gradient, or an infinite slope beside the point: no warning.
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    for grads in (jax.grad(lambda x: jnp.sum(x**0.5)), np.ones(2)):
+      report = check(lambda x: jnp.sum(x**0.5), np.array([0.0, 1.0]), grads)
+      assert report.verdict is Verdict.NOT_FINITE
 
   # sqrt has no left side at zero.
   x = np.array([0.0, 1.0])

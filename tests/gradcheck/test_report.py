@@ -15,8 +15,7 @@ from gradcheck_examples import (
 )
 
 from mnist_jax import gradcheck
-from mnist_jax.gradcheck import GradcheckError, Verdict, _inputs, check
-from mnist_jax.runtime import precision
+from mnist_jax.gradcheck import GradcheckError, Verdict, _differences, check
 
 
 def large(params):
@@ -53,28 +52,65 @@ def test_large_pytree_is_sampled_and_the_report_says_so():
   assert report.tensors[1].causes[0].kind == "dropped"
 
 
-def test_same_function_is_compiled_once():
-  traces = []
+class Ridge:
+  """A model whose loss reads an attribute."""
 
-  def loss(params, scale):
-    traces.append(1)
-    return quadratic(params, scale)
+  decay = 0.0
 
-  first = check(loss, POINT, quadratic_grads, args=(2.0,))
-  moved = jax.tree.map(lambda a: a + 0.5, POINT)
-  traces.clear()
-  second = check(loss, moved, quadratic_grads, args=(3.0,))
-  repeated = len(traces)
-  assert first.verdict is second.verdict is Verdict.CORRECT
-  assert second.loss != first.loss
+  def loss(self, w):
+    return jnp.sum(jnp.sin(w)) + self.decay * jnp.sum(w**2)
 
-  # Only what looks for a shape and for Python's randomness traces again.
-  traces.clear()
-  with precision.float64():
-    wide = jax.tree.map(jnp.asarray, moved)
-    jax.eval_shape(loss, wide, 3.0)
-    _inputs.same_trace(loss, wide, (3.0,))
-  assert repeated <= len(traces)
+  def data_gradient(self, w):
+    return jnp.cos(w)
+
+  def gradient(self, w):
+    return jnp.cos(w) + 2 * self.decay * w
+
+
+def test_what_the_loss_reads_may_change_between_checks():
+  w, model, data = np.array([0.3, -0.7]), Ridge(), [1.0]
+  assert check(model.loss, w, model.data_gradient).verdict is Verdict.CORRECT
+  model.decay = 0.3
+  assert check(model.loss, w, model.data_gradient).verdict is Verdict.WRONG
+  assert check(model.loss, w, model.gradient).verdict is Verdict.CORRECT
+
+  def closure(w):
+    return data[0] * jnp.sum(jnp.sin(w))
+
+  for scale in (1.0, 3.0):
+    data[0] = scale
+    report = check(closure, w, scale * np.cos(w))
+    assert report.verdict is Verdict.CORRECT, str(report)
+    numeric = gradcheck.numeric_gradient(closure, w, 1e-4)
+    assert numeric == pytest.approx(scale * np.cos(w), abs=1e-6)
+
+
+def test_one_check_compiles_the_loss_once(monkeypatch):
+  made = []
+  program = _differences._program
+  monkeypatch.setattr(
+    _differences, "_program", lambda *a: made.append(1) or program(*a)
+  )
+  # At a kink, so that the point beside it is checked as well.
+  check(lambda x: jnp.sum(abs(x)), np.zeros(2), lambda x: 3 * jnp.sign(x) + 5)
+  assert len(made) == 1
+
+
+@pytest.mark.parametrize(
+  "arg", [True, False, "sum", 3, 2.5, None, (1, "a"), {"n": 2, "by": "mean"}]
+)
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_args_that_are_no_arrays_reach_the_loss_as_they_are(arg, chunk_size):
+  def loss(p, data, given):
+    assert given == arg
+    assert type(given) is type(arg)
+    return jnp.sum(data * p**2) * (2 if given else 1)
+
+  p, data = np.ones(3), np.arange(3.0)
+  report = check(
+    loss, p, jax.grad(loss), args=(data, arg), chunk_size=chunk_size
+  )
+  assert report.verdict is Verdict.CORRECT, str(report)
 
 
 def test_chunks_change_nothing():
