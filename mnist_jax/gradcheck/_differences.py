@@ -129,9 +129,9 @@ class Losses:
   # Moved parameters are rounded to it; a loss that rounds its parameters to
   # float32 must be given steps that float32 can take.
   grid: Any = np.float64
-  # By width, and compiled by minus it; `dataclasses.replace` shares them among
-  # the points of one check.
+  # By width; `dataclasses.replace` shares them among the points of one check.
   _programs: dict[int, Any] = dataclasses.field(default_factory=dict)
+  _ready_made: dict[int, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
     if self.chunk_size is None:
@@ -155,10 +155,10 @@ class Losses:
     """The block compiled for such operands, once in a check."""
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
       return self._block
-    key = -self._width
-    if key not in self._programs:
-      self._programs[key] = _compiled(self._block.lower(*operands))
-    return self._programs[key]
+    if self._width not in self._ready_made:
+      lowered = self._block.lower(*operands)
+      self._ready_made[self._width] = _compiled(lowered)
+    return self._ready_made[self._width]
 
   def loss(self, params: PyTree) -> Any:
     """The loss as the caller wrote it, not compiled."""
