@@ -85,8 +85,8 @@ def _program(
       else:  # many at once: a select fuses where a scatter would not
         here = jnp.arange(theta.size)[None] == positions[k][:, None]
         moved = jnp.where(here, entries[k][:, None], theta[None])
-        many = jax.vmap(lambda params: loss_fn(params, *rest))
-        found = many(layout.unflatten(moved))
+        many = jax.vmap(loss_fn, in_axes=(0, *[None] * len(rest)))
+        found = many(layout.unflatten(moved), *rest)
       return losses.at[k].set(found.astype(losses.dtype))
 
     return jax.lax.fori_loop(0, chunks, body, jnp.zeros_like(entries))
