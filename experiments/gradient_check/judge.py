@@ -64,7 +64,7 @@ def training_curves(training: Moments) -> Curves:
   seeds = [pd.json_normalize(list(seed), sep=" ") for seed in training]
   return {
     name: np.stack([seed[name].astype(float) for seed in seeds])
-    for name in seeds[0].columns.drop("verdict")
+    for name in seeds[0].columns.drop("verdict", errors="ignore")
   }
 
 

@@ -22,7 +22,7 @@ CODE = {
   "mnist_jax/pack/unused.py": "U = 1\n",
   "experiments/whole/__main__.py": "from experiments.whole import study\n",
   "experiments/whole/__init__.py": "",
-  "experiments/whole/study.py": "from . import piece\n",
+  "experiments/whole/study.py": "from experiments.whole import piece\n",
   "experiments/whole/piece.py": "from mnist_jax import plain\n",
 }
 
@@ -78,7 +78,11 @@ def test_a_key_is_of_the_code_that_a_study_rests_on(key_of, name, text, same):
 @pytest.mark.parametrize(
   ("name", "text", "same"),
   [
-    ("experiments/whole/study.py", "from . import piece\nS = 1\n", False),
+    (
+      "experiments/whole/study.py",
+      "from experiments.whole import piece\nS = 1\n",
+      False,
+    ),
     ("experiments/whole/piece.py", "from mnist_jax import other\n", False),
     ("mnist_jax/plain.py", "X = 2\n", False),
     ("mnist_jax/other.py", "Y = 2\n", True),
