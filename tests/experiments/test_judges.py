@@ -91,7 +91,7 @@ def errors_of(one_sided, two_sided, valley, floors):
 
 def moment(distance, no_l2, late):
   return {
-    "plain": {"all": distance, "W1": 1.5 * distance},
+    "plain": {"all": distance, "[0].w": 1.5 * distance},
     "no_l2": {"caught": no_l2},
     "late": {"caught": late},
   }
