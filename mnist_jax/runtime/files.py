@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def is_litter(name: str) -> bool:
 def take_lock(path: Path) -> int | None:
   """Locks a file, made if missing; None if another process holds it.
 
-  Where the file system has no locks, nobody is kept out.
+  Where the file system has no locks, nobody is kept out, and a warning says so.
 
   Returns:
     A descriptor: closing it, or the death of the process, gives up the lock.
@@ -97,6 +98,11 @@ def take_lock(path: Path) -> int | None:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as error:
     if error.errno in _NOT_THERE:
+      warnings.warn(
+        f"{path.parent}: the file system has no locks, so make sure that no "
+        "other process writes there",
+        stacklevel=2,
+      )
       return lock
     os.close(lock)
     if isinstance(error, BlockingIOError):

@@ -413,9 +413,12 @@ def test_values_that_are_not_finite():
 HOME = str(Path(gradcheck.__file__).parent)
 
 
+@pytest.mark.parametrize("chunk_size", [1, 4])  # as on a CPU, and on a GPU
 @pytest.mark.parametrize("max_coordinates", [100, 4])
 @pytest.mark.parametrize("method", ["two_sided", "one_sided"])
-def test_a_loss_is_at_most_seven_calls_away(max_coordinates, method):
+def test_a_loss_is_at_most_seven_calls_away(
+  max_coordinates, method, chunk_size
+):
   """Counted in Python: without compilation every evaluation is a call."""
   ways = set()
 
@@ -428,7 +431,14 @@ def test_a_loss_is_at_most_seven_calls_away(max_coordinates, method):
   x = np.array([0.0, 1.0, -2.0, 0.5, 0.3, 1e-5])
   given = np.array([0.0, 2.0, 0.0, 4.0, 5.5, 6.0])
   with jax.disable_jit():
-    check(loss, x, given, method=method, max_coordinates=max_coordinates)
+    check(
+      loss,
+      x,
+      given,
+      method=method,
+      max_coordinates=max_coordinates,
+      chunk_size=chunk_size,
+    )
   assert all(way[0] == "check" for way in ways)
   assert max(map(len, ways)) <= 7, max(ways, key=len)
   seen = {name for way in ways for name in way}
