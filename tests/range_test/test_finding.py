@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from linear_regression import regression, squared
 
 from mnist_jax.range_test import rules
 from mnist_jax.range_test.curve import Ramp
@@ -23,19 +24,6 @@ def bowl(params, batch):
 
 
 START = {"a": jnp.float32(1.0), "b": jnp.float32(1.0)}
-
-
-def regression(steps, seed=0, batch=16):
-  """Batches of y = x . w + noise, and the loss of a guess at w."""
-  rng = np.random.default_rng(seed)
-  x = rng.standard_normal((steps + 1, batch, 3)).astype(np.float32)
-  noise = rng.standard_normal((steps + 1, batch)).astype(np.float32)
-  return x, x @ np.float32([1.0, -2.0, 0.5]) + np.float32(0.1) * noise
-
-
-def squared(params, batch):
-  x, y = batch
-  return jnp.mean((x @ params - y) ** 2)
 
 
 DEV = jax.tree.map(lambda leaf: leaf[0], regression(0, seed=9))

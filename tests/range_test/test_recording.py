@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from linear_regression import regression, squared
 
 from mnist_jax import data
 from mnist_jax import range_test as package
@@ -19,19 +20,6 @@ SHORT = Ramp(1e-3, 10.0, 40)
 CONFIG = loop.TrainConfig(
   sizes=(784, 8, 10), activations=("tanh",), batch_size=32
 )
-
-
-def regression(steps, seed=0, batch=16):
-  """Batches of y = x . w + noise, and the loss of a guess at w."""
-  rng = np.random.default_rng(seed)
-  x = rng.standard_normal((steps + 1, batch, 3)).astype(np.float32)
-  noise = rng.standard_normal((steps + 1, batch)).astype(np.float32)
-  return x, x @ np.float32([1.0, -2.0, 0.5]) + np.float32(0.1) * noise
-
-
-def squared(params, batch):
-  x, y = batch
-  return jnp.mean((x @ params - y) ** 2)
 
 
 def test_gradient_noise_is_unbiased():
