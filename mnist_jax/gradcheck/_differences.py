@@ -12,6 +12,7 @@ Shapes: P all parameters, N points asked for, K steps, M directions.
 import contextlib
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -92,24 +93,32 @@ def _program(
     return jax.lax.fori_loop(0, chunks, body, jnp.zeros_like(entries))
 
   arrays = [a for t, a in zip(traced, leaves, strict=True) if t]
-  return jax.jit(block), arrays
+  # Unused operands are kept for `_compiled` to count.
+  return jax.jit(block, keep_unused=True), arrays
 
 
 _kept: dict[str, Any] = {}
 _MOST_KEPT = 16
 
 
-def _compiled(lowered: Any) -> Any:
+def _compiled(lowered: Any, operands: tuple[Any, ...]) -> Any:
   """Compiles a program, or takes the one made of the very same text.
 
   The text holds all that was read while tracing, constant arrays to the last
   bit, so that an equal one computes the same. Not so that of a callback, which
-  names a Python function by its address.
+  names a Python function by its address, nor one with more parameters than
+  operands: jax has made constants of the loss parameters, of values unsaid.
+  Nor does it say on which devices: those are where the operands lie, or else
+  the default.
   """
-  text = lowered.as_text()
-  if "callback" in text:
+  text, leaves = lowered.as_text(), jax.tree.leaves(operands)
+  (main,) = re.findall(r"func public @main\(.*", text)
+  hidden = len(re.findall(r"%arg\d+: ", main)) != len(leaves)
+  if "callback" in text or hidden:
     return lowered.compile()
-  key = hashlib.sha256(text.encode()).hexdigest()
+  default = jax.config.jax_default_device  # type: ignore[attr-defined]
+  places = [getattr(leaf, "sharding", None) for leaf in leaves]
+  key = hashlib.sha256(f"{default} {places} {text}".encode()).hexdigest()
   found = _kept.pop(key, None) or lowered.compile()
   _kept[key] = found  # the most recent last
   if len(_kept) > _MOST_KEPT:
@@ -157,7 +166,7 @@ class Losses:
       return self._block
     if self._width not in self._ready_made:
       lowered = self._block.lower(*operands)
-      self._ready_made[self._width] = _compiled(lowered)
+      self._ready_made[self._width] = _compiled(lowered, operands)
     return self._ready_made[self._width]
 
   def loss(self, params: PyTree) -> Any:

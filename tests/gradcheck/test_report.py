@@ -1,6 +1,9 @@
 """What a check covers, leaves alone, prints and refuses."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +86,44 @@ def test_what_the_loss_reads_may_change_between_checks():
     assert report.verdict is Verdict.CORRECT, str(report)
     numeric = gradcheck.numeric_gradient(closure, w, 1e-4)
     assert numeric == pytest.approx(scale * np.cos(w), abs=1e-6)
+
+
+CONSTANTS = """
+import jax
+import jax.numpy as jnp
+
+from mnist_jax import gradcheck
+
+jax.config.update("jax_num_cpu_devices", 2)
+if jax.__version_info__ >= (0, 8):  # before, jax itself fails with it
+  jax.config.update("jax_use_simplified_jaxpr_constants", True)
+data = {"x": jnp.arange(1.0, 2001.0)}
+
+
+def loss(p):
+  return jnp.sum(p * data["x"])
+
+
+p = jnp.linspace(0.5, 1.0, 2000)
+for change in (0.0, 9.0):
+  data["x"] += change
+  print(gradcheck.check(loss, p, data["x"]).verdict)
+for device in jax.devices():
+  arg = jax.device_put(p, device)
+  check = gradcheck.check(lambda p, a: jnp.sum(p * a), p, arg, args=(arg,))
+  print(check.verdict)
+"""
+
+
+def test_constants_that_jax_hands_over_and_other_devices_are_seen():
+  """In a process of its own, where both settings can be chosen."""
+  done = subprocess.run(
+    [sys.executable, "-c", CONSTANTS],
+    cwd=Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout.split() == 4 * ["correct"], done.stderr
 
 
 def test_one_check_compiles_the_loss_once(monkeypatch):
