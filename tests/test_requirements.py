@@ -1,6 +1,7 @@
-"""The ranges of requirements.txt, against a Colab image and both locks."""
+"""The ranges of requirements.txt: pyproject's, a Colab image's, the locks'."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = next(p for p in Path(__file__).parents if (p / "Makefile").exists())
+CORE = {"jax", "jaxtyping", "numpy", "optax", "scipy"}
 LOCKS = ("requirements.lock", "requirements-oldest.lock")
 
 # The TPU runtime 2026.01 as Google publishes it (googlecolab/backend-info at
@@ -36,17 +38,32 @@ LACKED = {"jaxtyping", "tensorboardx"}
 LACKED_IN_AUGUST = LACKED | {"importlib-resources"}
 
 
+def listed():
+  """The lines of requirements.txt."""
+  lines = (ROOT / "requirements.txt").read_text().splitlines()
+  texts = (line.split("#")[0].strip() for line in lines)
+  return [Requirement(text) for text in texts if text]
+
+
 def requirements(python=PYTHON):
   """What requirements.txt asks of a Python, by name: a list of ranges."""
   found = {}
-  for line in (ROOT / "requirements.txt").read_text().splitlines():
-    if text := line.split("#")[0].strip():
-      asked = Requirement(text)
-      environment = {"python_version": python}
-      if asked.marker is None or asked.marker.evaluate(environment):
-        name = canonicalize_name(asked.name)
-        found.setdefault(name, []).append(asked.specifier)
+  for asked in listed():
+    environment = {"python_version": python}
+    if asked.marker is None or asked.marker.evaluate(environment):
+      name = canonicalize_name(asked.name)
+      found.setdefault(name, []).append(asked.specifier)
   return found
+
+
+def test_the_library_and_its_extras_are_what_is_listed():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  core, extras = project["dependencies"], project["optional-dependencies"]
+  assert {Requirement(text).name for text in core} == CORE
+  asked = {Requirement(text) for text in sum(extras.values(), core)}
+  own = {each for each in asked if each.name == project["name"]}
+  assert asked - own == set(listed())
+  assert all(each.extras <= set(extras) for each in own)
 
 
 def test_a_colab_image_is_kept_and_lacks_few_packages():

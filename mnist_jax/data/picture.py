@@ -15,11 +15,13 @@ import warnings
 import numpy as np
 import scipy
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
-from PIL import Image, ImageOps
 
 from mnist_jax.data.idx import SIDE
-from mnist_jax.runtime import files
+from mnist_jax.runtime import extras, files
 from mnist_jax.runtime.errors import InputError
+
+with extras.needed("train"):
+  from PIL import Image, ImageOps
 
 BOX = 20
 CENTRE = 14  # index of the pixel the centre of mass is moved to

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mnist_jax.data.idx import CLASSES, MAX_EXAMPLES, PIXELS, SIDE, Split
-from mnist_jax.runtime import files
+from mnist_jax.runtime import extras, files
 from mnist_jax.runtime.errors import InputError
 
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
@@ -131,7 +131,8 @@ def _refusing(where: str, what: str, expected: str) -> Iterator[None]:
 
 
 def _read_prepared(directory: Path) -> tuple[Split, Split]:
-  import tensorflow_datasets as tfds
+  with extras.needed("tfds"):
+    import tensorflow_datasets as tfds
 
   with _refusing(str(directory), "metadata", "a data set prepared by TFDS"):
     builder = tfds.builder_from_directory(str(directory))
@@ -182,7 +183,8 @@ def _read_split(
   directory: Path, builder: Any, split: str, keys: Sequence[str]
 ) -> Split:
   """All rows of one split, their number checked in the files themselves."""
-  from array_record.python import array_record_data_source as records
+  with extras.needed("tfds"):
+    from array_record.python import array_record_data_source as records
 
   where = f"{directory} ({split})"
   info = builder.info.splits[split]
@@ -221,6 +223,8 @@ def _brief(error: object) -> str:
 
 def _prepare(dataset: str, name: str, root: Path, own_files: Path) -> None:
   """Has TFDS prepare a data set as array_record, in another process."""
+  with extras.needed("tfds"):
+    import tensorflow_datasets  # noqa: F401 (TensorFlow alone would not do)
   where = f"{root}: found no prepared {dataset}"
   if importlib.util.find_spec("tensorflow") is None:
     raise InputError(
@@ -245,7 +249,8 @@ def _prepare(dataset: str, name: str, root: Path, own_files: Path) -> None:
 
 def _download_url(dataset: str, name: str) -> str | None:
   """One of the addresses TFDS would load the data set from."""
-  import tensorflow_datasets as tfds
+  with extras.needed("tfds"):
+    import tensorflow_datasets as tfds
 
   try:
     urls = tfds.builder_cls(name).url_infos
@@ -306,7 +311,8 @@ def prepare_here(dataset: str, root: str, own_files: str) -> None:
 
   `own_files` are for "mnist" alone: those of other sets have the same names.
   """
-  import tensorflow_datasets as tfds
+  with extras.needed("tfds"):
+    import tensorflow_datasets as tfds
 
   builder = tfds.builder(dataset, data_dir=root, try_gcs=False)
   _check_features(dataset, builder.info)  # before a long download for nothing

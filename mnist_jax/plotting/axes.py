@@ -16,25 +16,27 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import matplotlib
 import numpy as np
 import scipy
 from jaxtyping import Bool, Float, Real
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import (
-  FixedLocator,
-  FuncFormatter,
-  LogLocator,
-  MaxNLocator,
-  NullLocator,
-)
 
-from mnist_jax.runtime import files
+from mnist_jax.runtime import extras, files
+
+with extras.needed("train"):
+  import matplotlib
+  from matplotlib.axes import Axes
+  from matplotlib.axis import Axis
+  from matplotlib.colors import LogNorm, Normalize
+  from matplotlib.figure import Figure
+  from matplotlib.lines import Line2D
+  from matplotlib.patheffects import withStroke
+  from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+  )
 
 STYLE: dict[str, Any] = {
   "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
@@ -225,13 +227,12 @@ def bands(
   Returns:
     The line of the means.
   """
-  import pandas as pd  # a third of a second, which other figures need not wait
-
   good = np.isfinite(y)
-  finite = pd.DataFrame(np.where(good, y, np.nan))
-  mean = finite.mean().to_numpy()
+  finite = np.ma.masked_invalid(y)
+  mean = finite.mean(axis=0).filled(np.nan)
   reach = scipy.special.stdtrit(np.maximum(good.sum(axis=0) - 1, 1), 0.975)
-  half = finite.sem().fillna(0).to_numpy() * reach
+  error = finite.std(axis=0, ddof=1) / np.sqrt(good.sum(axis=0))
+  half = error.filled(0) * reach
   low, high = (mean - half, mean + half) if interval is None else interval
   lost = int((~good).any(axis=1).sum())
   name = f"{label} (n = {len(y)}{f', {lost} diverged' if lost else ''})"

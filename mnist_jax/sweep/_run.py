@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mnist_jax import data, runtime
-from mnist_jax.runtime import compile_log, devices, environment, files
+from mnist_jax.runtime import compile_log, devices, environment, extras, files
 from mnist_jax.sweep import _block, _program, plan, store
 from mnist_jax.sweep.plan import Block, Budget
 from mnist_jax.training.settings import Settings
@@ -96,7 +96,8 @@ def run(
     InputError: The grid is empty, a cell is there twice or cannot be run, or
       `workdir` is of something else, of other data or code, or in use.
   """
-  import pandas as pd  # a third of a second, for those who run a sweep
+  with extras.needed("studies"):
+    import pandas as pd  # a third of a second, for those who run a sweep
 
   dataset, mesh = dataset or data.load(), mesh or runtime.mesh()
   num_train = len(dataset.train.labels)

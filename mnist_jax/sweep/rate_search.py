@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from mnist_jax.runtime import extras
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import grid_minimum
 from mnist_jax.sweep import plan, tables
 from mnist_jax.training.settings import Settings
+
+with extras.needed("studies"):
+  import pandas as pd
 
 LOWEST, HIGHEST = -20, 16  # the places that a coarse column may reach
 NEAR = (-2, -1, 0, 1, 2)  # where a fresh column begins, about the coarse best

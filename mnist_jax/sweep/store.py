@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mnist_jax import data
-from mnist_jax.runtime import code, files
+from mnist_jax.runtime import code, extras, files
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.sweep import plan
 from mnist_jax.training import settings
@@ -82,7 +82,8 @@ def code_version() -> str:
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
   """Rows as a table in which every column has the same type always."""
-  import pandas as pd
+  with extras.needed("studies"):
+    import pandas as pd
 
   return pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(_DTYPES)
 
@@ -144,6 +145,8 @@ class Store(contextlib.ExitStack):
         data or of other code, or is in use by another process.
     """
     super().__init__()
+    with extras.needed("studies"):
+      import pyarrow  # noqa: F401 (pandas asks for it only at the first block)
     self.path = workdir
     identity = {"data_digest": data_digest, "code_version": code_version()}
     try:
@@ -228,7 +231,8 @@ class Store(contextlib.ExitStack):
     Raises:
       InputError: A file cannot be read.
     """
-    import pandas as pd
+    with extras.needed("studies"):
+      import pandas as pd
 
     parts = []
     for path in self._parts():

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mnist_jax.runtime import files
+from mnist_jax.runtime import extras, files
 from mnist_jax.runtime.errors import InputError
 
 Pytree = Any
@@ -211,7 +211,8 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
   def __init__(self, directory: Path, keep: int = 3):
     """Keeps the newest `keep` steps; the first save makes the directory."""
     # Half a second, which those who save and restore nothing need not wait.
-    import orbax.checkpoint as ocp
+    with extras.needed("train"):
+      import orbax.checkpoint as ocp
 
     if keep < 1:
       raise ValueError(f"keep is {keep}, expected at least 1")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_jax.runtime import files
+from mnist_jax.runtime import extras, files
 
 _NAME = re.compile(r"events\.out\.tfevents\.([0-9]+).*")
 
@@ -33,8 +33,9 @@ class EventWriter(contextlib.AbstractContextManager["EventWriter"]):
     if directory is None:
       return
     # Half a second of imports, which help texts and readers need not pay.
-    from tensorboardX.proto import event_pb2
-    from tensorboardX.record_writer import RecordWriter
+    with extras.needed("train"):
+      from tensorboardX.proto import event_pb2
+      from tensorboardX.record_writer import RecordWriter
 
     directory.mkdir(parents=True, exist_ok=True)
     # Numbered: TensorBoard reads the files in the order of their names.
