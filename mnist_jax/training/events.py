@@ -62,10 +62,11 @@ class EventWriter(contextlib.AbstractContextManager["EventWriter"]):
 
     NaN and infinities are kept.
     """
-    from tensorboardX.summary import scalar
-
     if self._writer is None:
       return
+    with extras.needed("train"):
+      from tensorboardX.summary import scalar
+
     with files.named(self._path):
       for name, value in values.items():
         self._write(step=step, summary=scalar(name, float(value)))
