@@ -14,7 +14,6 @@ sweep of a data set made by hand can be replayed only by `sweep.run`.
 
 import dataclasses
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +24,9 @@ from experiments._shared import app, progress
 from experiments._shared import flags as shared
 from mnist_jax import data, runtime, sweep
 from mnist_jax.data import sparse
+from mnist_jax.runtime import extras
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import plan, store
+from mnist_jax.sweep import plan, replaying, store
 from mnist_jax.training import settings
 
 if TYPE_CHECKING:
@@ -92,14 +92,12 @@ def load(cell: sweep.Settings) -> tuple[sweep.Settings, data.Dataset]:
     )
   else:
     dataset = shared.load_dataset(take=False)
-  wanted = FLAGS.data_digest
-  if wanted is not None:
-    digests = [store.data_digest(some) for _, some in cuts(cell, dataset)]
-    if not any(digest.startswith(wanted) for digest in digests):
-      raise InputError(
-        f"data_digest={wanted}: the data flags give "
-        f"{digests[0][: len(wanted)]}, expected the data of the sweep"
-      )
+  if FLAGS.data_digest is not None:
+    replaying.require_data(
+      FLAGS.data_digest,
+      "the data flags give",
+      *(some for _, some in cuts(cell, dataset)),
+    )
   return cell, dataset
 
 
@@ -121,7 +119,8 @@ def stored(
   folder: Path, cell: sweep.Settings, length: sweep.Budget, whole: data.Dataset
 ) -> "pd.DataFrame":
   """The cell's rows in a sweep's results; InputError where it has none."""
-  import pandas as pd
+  with extras.needed("studies"):
+    import pandas as pd
 
   try:
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
@@ -143,19 +142,6 @@ def stored(
   )
 
 
-def differences(now: "pd.DataFrame", then: "pd.DataFrame") -> dict[str, float]:
-  """The largest difference of each metric over the evaluations.
-
-  Infinite where the evaluations themselves are others.
-  """
-  measured = now.dropna(axis="columns", how="all").columns
-  names = [n for n in measured if n.endswith(("_loss", "_accuracy"))]
-  same = ["step", "reached", "diverged_step"]
-  if len(now) != len(then) or not now[same].equals(then[same]):
-    return dict.fromkeys(names, math.inf)
-  return (now[names] - then[names]).abs().max().to_dict()
-
-
 def main(_: list[str]) -> None:
   runtime.use_all_cores()
   values = shared.flag_values()
@@ -172,7 +158,7 @@ def main(_: list[str]) -> None:
   if then is None:
     return
   same = True
-  for name, value in differences(now, then).items():
+  for name, value in sweep.differences(now, then).items():
     factor = _ACCURACY_FACTOR if name.endswith("accuracy") else 1
     allowed = factor * FLAGS.tolerance
     print(f"{name:<15} differs by at most {value:.2g}, of {allowed:.2g}")
