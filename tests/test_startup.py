@@ -61,3 +61,23 @@ def test_an_import_loads_no_heavy_library_that_it_can_do_without(loaded, group):
   allowed = " ".join(list(GROUPS.values())[: place + 1]).split()
   for name in group.split():
     assert loaded[name] & HEAVY <= set(allowed), name
+
+
+def test_the_gradient_check_loads_jax_numpy_and_jaxtyping_alone():
+  """And what these load, so that it may be put into anyone's tests."""
+  program = """
+import jax, jaxtyping, numpy, sys, wadler_lindig  # which jaxtyping loads late
+import jax.numpy, numpy.random
+before = {name.partition(".")[0] for name in sys.modules}
+from mnist_jax import gradcheck
+after = {name.partition(".")[0] for name in sys.modules}
+print(*after - before - sys.stdlib_module_names)
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", program],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout == "mnist_jax\n"
