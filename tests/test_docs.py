@@ -15,7 +15,7 @@ from experiments import chapter
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
-  *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
+  *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"),
   *sorted((ROOT / "docs").glob("*.md")),
 ]
 READERS = ("student", "researcher", "engineer")
