@@ -114,7 +114,7 @@ def measure(dataset: data.Dataset) -> rules.RangeTest:
 
 def points(test: rules.RangeTest) -> bytes:
   """Every update of every seed as CSV; `kept` ends where the seed stopped."""
-  import pandas as pd
+  import pandas as pd  # a third of a second, which a help need not wait
 
   recording, parts = test.recording, []
   noise, updates = recording.noise, np.arange(len(recording.rates))

@@ -17,6 +17,22 @@ class MissingExtraError(ImportError, InputError):
   """A package that is not installed; the message names the extra with it."""
 
 
+def missing(
+  module: str, extra: str, project: str = "mnist_jax"
+) -> MissingExtraError:
+  """The error of a module that cannot be found, for someone to raise.
+
+  Args:
+    project: What pip is to install with the extra; "." in a clone.
+  """
+  package = module.partition(".")[0]
+  return MissingExtraError(
+    f"{package} is not installed, expected it here: "
+    f"pip install '{project}[{extra}]'",
+    name=module,
+  )
+
+
 @contextlib.contextmanager
 def needed(extra: str) -> Iterator[None]:
   """Makes one line of an import in this block that finds no package.
@@ -30,9 +46,4 @@ def needed(extra: str) -> Iterator[None]:
   try:
     yield
   except ModuleNotFoundError as error:
-    package = (error.name or "a package").partition(".")[0]
-    raise MissingExtraError(
-      f"{package} is not installed, expected it here: "
-      f"pip install 'mnist_jax[{extra}]'",
-      name=error.name,
-    ) from None
+    raise missing(error.name or "a package", extra) from None

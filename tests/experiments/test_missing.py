@@ -1,0 +1,45 @@
+"""A command says in one line which extra it lacks, before it imports it."""
+
+import importlib.util
+
+import pytest
+
+import experiments
+
+
+@pytest.mark.parametrize(
+  ("command", "lacking", "extra"),
+  [
+    ("train", "orbax", "train"),
+    ("train", "pandas", None),
+    ("predict", "PIL", "train"),
+    ("seeds", "pandas", "studies"),
+    ("lr_policies", "absl", "train"),
+  ],
+)
+def test_a_command_names_the_extra(
+  monkeypatch, capsys, command, lacking, extra
+):
+  find = importlib.util.find_spec
+  monkeypatch.setattr(
+    importlib.util,
+    "find_spec",
+    lambda name: None if name == lacking else find(name),
+  )
+  argv = ["python", "-W", "error", "-m", f"experiments.{command}", "--help"]
+  if extra is None:
+    experiments._check(argv)
+    return
+  with pytest.raises(SystemExit) as ended:
+    experiments._check(argv)
+  assert ended.value.code == 2
+  assert capsys.readouterr().err == (
+    f"error: {lacking} is not installed, expected it here: "
+    f"pip install '.[{extra}]'\n"
+  )
+
+
+@pytest.mark.parametrize("argv", [["python"], ["python", "-m", "pytest", "-m"]])
+def test_an_import_by_others_is_not_judged(monkeypatch, argv):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  experiments._check(argv)
