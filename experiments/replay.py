@@ -9,7 +9,7 @@ A cell alone is another program than a cell among others, so the two round
 differently, and training lets such differences grow: --tolerance is for
 losses, and 20 times as much for accuracies, which step by an example.
 The command also has the digest of the sweep's data, and refuses any other: a
-sweep of a data set made by hand can be replayed only by `sweep.run`.
+sweep of a data set made by hand is replayed by `sweep.replay(row, dataset=...)`.
 """
 
 import dataclasses
