@@ -8,8 +8,8 @@ rows there are compared: exit code 1 if they differ by more than the tolerance.
 A cell alone is another program than a cell among others, so the two round
 differently, and training lets such differences grow: --tolerance is for
 losses, and 20 times as much for accuracies, which step by an example.
-The command also has the digest of the sweep's data, and refuses any other: a
-sweep of a data set made by hand is replayed by `sweep.replay(row, dataset=...)`.
+The command also has the digest of the data, and refuses any other: the sweep of
+a data set made by hand is replayed by `sweep.replay(row, dataset=...)`.
 """
 
 import dataclasses
