@@ -89,7 +89,6 @@ def error_against_step(
       layout,
       theta,
       (differences.cast(batch, dtype), None, None),
-      grid=dtype,
     )
     lines = losses.lines(positions, tuple(float(step) for step in steps))
   return {

@@ -14,21 +14,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
 from mnist_jax.gradcheck import _inputs as inputs
+from mnist_jax.gradcheck import _scales as scales
+from mnist_jax.gradcheck import _traced as traced
 from mnist_jax.gradcheck._comparison import measure, refine
 from mnist_jax.gradcheck._coverage import choose, pinpoint
-from mnist_jax.gradcheck._differences import Losses, LossFn, require_method
+from mnist_jax.gradcheck._differences import (
+  Losses,
+  LossFn,
+  Raised,
+  require_method,
+)
 from mnist_jax.gradcheck._layout import GradcheckError, flatten
 from mnist_jax.gradcheck._problem import Problem, Request
 from mnist_jax.gradcheck._report import Report, Verdict, report_on
-from mnist_jax.runtime import precision
 
-# Rounding errors a correct gradient may carry, in units of its largest entry.
-_GIVEN_ROUNDINGS = 256
 _MOVE = 1e-2  # in parts of the parameters' root mean square
 
 
@@ -44,7 +47,7 @@ def check(
   batch_size: int | None = None,
   candidates: Mapping[str, PyTree | Callable[..., PyTree]] | None = None,
   numeric_fn: Callable[[PyTree, float], PyTree] | None = None,
-  max_coordinates: int = 100_000,
+  max_coordinates: int | None = None,
   directions: int = 8,
   seed: int = 0,
   chunk_size: int | None = None,
@@ -53,9 +56,11 @@ def check(
   """Checks a gradient against finite differences and says what it found.
 
   All is computed in float64 in a scope of its own; the caller's arrays and
-  settings stay as they are. Each check traces the loss anew, which may read
-  what has changed since the last (an attribute, a global), and compiles it
-  unless that gives one of the most recent programs.
+  settings stay as they are. What cannot be, since it holds arrays of other
+  types or since a key gives other random numbers then, is computed in the
+  precision that it has, which the report names. Each check traces the loss
+  anew, which may read what has changed since the last (an attribute, a global),
+  and compiles it unless that gives one of the most recent programs.
 
   Args:
     loss_fn: The loss, loss_fn(params, *args) -> real scalar. It may close over
@@ -80,7 +85,8 @@ def check(
     numeric_fn: A faster way to the same numbers for a loss whose structure is
       known, (params, h) -> pytree of two-sided differences.
     max_coordinates: The number up to which every coordinate is checked; beyond
-      it a sample is, by tensor and by random directions.
+      it a sample is, by tensor and by random directions. By default 100,000, or
+      as many as take about 20 seconds, if that is less.
     directions: The number of random directions over all parameters in a
       sampled check.
     seed: The seed of the sample and the directions, not negative.
@@ -114,19 +120,30 @@ def check(
     worst=worst,
   )
   layout, theta, dtypes = flatten(params, "params")
-  with precision.float64():
-    losses = Losses(loss_fn, layout, theta, tuple(args), chunk_size)
-    report = _check_at(losses, request, dtypes)
-    if report.verdict is Verdict.WRONG and callable(grads):
-      beside = dataclasses.replace(losses, theta=_moved(theta, seed))
-      report = _reconciled(report, _check_at(beside, request, dtypes))
+  wide = Losses(loss_fn, layout, theta, tuple(args), chunk_size)
+  own = inputs.as_given(wide, dtypes)
+  with own.scope():
+    drawn = own is not wide and not callable(grads) and traced.draws(own)
+  for losses in (own,) if drawn else (wide, own):
+    with losses.scope():
+      try:
+        report = _check_at(losses, own, request, dtypes)
+        if report.verdict is Verdict.WRONG and callable(grads):
+          there = dataclasses.replace(losses, theta=_moved(losses, seed))
+          beside = _check_at(there, own, request, dtypes)
+          if traced.on_a_kink(losses):
+            report = _reconciled(report, beside)
+        break
+      except Raised:
+        if losses is own:  # else it is tried once more, in its own precision
+          raise
   return report
 
 
 def _check_at(
-  losses: Losses, request: Request, dtypes: tuple[Any, ...]
+  losses: Losses, own: Losses, request: Request, dtypes: tuple[Any, ...]
 ) -> Report:
-  """The check at one point; in a float64 scope."""
+  """The check at one point; in the losses' scope."""
   layout = losses.layout
   try:
     inputs.require_finite(layout, losses.theta, "params")
@@ -148,19 +165,19 @@ def _check_at(
     size = losses.theta.size
     return Report(verdict, reason, method=request.method, total=size)
   losses, dtype = inputs.effective_precision(losses, dtype, request.seed)
-  epsilon = float(jnp.finfo(dtype).eps)
-  noise = inputs.noise_level(losses, loss, epsilon, given, request.seed)
-  largest = [np.abs(given[part]).max() for part in layout.slices()]
+  noise, scale = scales.by_tensor(losses, loss, dtype, given, request.seed)
+  if callable(request.grads):
+    own = losses
   problem = Problem(
     request=request,
     losses=losses,
     given=given,
-    tolerance=np.repeat(largest, layout.sizes)
-    * (_GIVEN_ROUNDINGS * np.maximum(epsilons, epsilon)),
+    tolerance=inputs.given_rounding(losses, own, given, epsilons),
     penalty=penalty,
     candidates=candidates,
     loss=loss,
     noise=noise,
+    scale=scale,
     precision=dtype,
   )
   coverage = pinpoint(problem, choose(problem))
@@ -168,9 +185,7 @@ def _check_at(
   return report_on(refine(comparison), by_step)
 
 
-def _moved(
-  theta: Float[np.ndarray, " P"], seed: int
-) -> Float[np.ndarray, " P"]:
+def _moved(losses: Losses, seed: int) -> Float[np.ndarray, " P"]:
   """A point beside theta, where a kink at it is left and a mistake is not.
 
   At the start biases are 0 and inputs often are, so that units stand exactly on
@@ -180,9 +195,14 @@ def _moved(
   gradient is no derivative, though the code that computes it is right. A small
   random move takes all parameters off their kinks.
   """
-  size = float(np.sqrt(np.mean(theta**2))) or 1.0
+  theta = losses.theta.astype(np.float64)
+  whole = float(np.sqrt(np.mean(theta**2))) or 1.0
+  sizes = np.empty_like(theta)
+  for part in losses.layout.slices():
+    sizes[part] = float(np.sqrt(np.mean(theta[part] ** 2))) or whole
   rng = np.random.default_rng(seed)
-  return theta + _MOVE * size * rng.standard_normal(theta.size)
+  moved = theta + _MOVE * sizes * rng.standard_normal(theta.size)
+  return moved.astype(losses.theta.dtype)
 
 
 def _reconciled(report: Report, beside: Report) -> Report:
@@ -199,6 +219,8 @@ def _reconciled(report: Report, beside: Report) -> Report:
     for tensor, other in zip(report.tensors, beside.tensors, strict=True)
     if tensor.verdict is Verdict.WRONG and other.verdict is Verdict.CORRECT
   }
+  if not freed and beside.verdict is Verdict.WRONG:
+    return report
   tensors = tuple(
     dataclasses.replace(
       tensor,

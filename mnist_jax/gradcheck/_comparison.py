@@ -5,25 +5,29 @@ Shapes: P all parameters, N of them covered, n of those in one tensor, K steps.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, PyTree
 
 from mnist_jax.gradcheck import _error_bars as error_bars
+from mnist_jax.gradcheck import _scales as scales
 from mnist_jax.gradcheck._coverage import Coverage
 from mnist_jax.gradcheck._differences import blamed_on
 from mnist_jax.gradcheck._error_bars import Estimate
 from mnist_jax.gradcheck._layout import Layout, flatten_like, vector_distance
 from mnist_jax.gradcheck._problem import Problem
 
-STATES = ("agrees", "wrong", "kink", "not finite")
-AGREES, WRONG, KINK, NOT_FINITE = range(4)
+STATES = ("agrees", "wrong", "kink", "jump", "not finite")
+AGREES, WRONG, KINK, JUMP, NOT_FINITE = range(5)
 _LARGEST_STEP = 0.2
-# A tensor is resolved when rounding may cause a distance of at most the
-# chapter's re-check mark in it; whole theta, at most epsilon^(1/3): any well
-# chosen step does better than that (epsilon^(2/3) two-sided, ^(1/2) one-sided).
-_TENSOR_RESOLUTION = 1e-2
+RECHECK = 1e-2  # section 12.3: above this, look at the backward again
+# A tensor is resolved when rounding may cause a distance of at most that mark
+# in it; whole theta, at most epsilon^(1/3): any well chosen step does better
+# than that (epsilon^(2/3) two-sided, ^(1/2) one-sided).
+# Rounding errors, in standard deviations, that a correct gradient may carry.
+GIVEN_SIGMAS = 32
 # A tensor this many roundings below the largest derivative is zero in effect
 # (a key's bias in attention, a bias before normalisation).
 _ZERO_ROUNDINGS = 1e5
@@ -33,6 +37,7 @@ _ENOUGH = 1e-8
 _BATCH = 128  # entries refined at a time
 _MOST_WHEN_WRONG = 2048  # per tensor, when it is known to be wrong
 _PROBED = 32  # of the worst, the mildest and the poor, before the rest
+_OWN = 8  # suspects of a batch whose own scale is looked for, before the rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,19 +100,53 @@ class Comparison:
       + np.linalg.norm(self.numeric.value[part])
     )
     bars = float(np.linalg.norm(self.numeric.bar[part])) / error_bars.SIGMAS
+    bars = math.hypot(
+      bars, float(np.linalg.norm(self.tolerance[part])) / GIVEN_SIGMAS
+    )
     return bars / size if size else 0.0
+
+  @functools.cached_property
+  def live_leaves(self) -> list[int]:
+    """The numbers of the tensors that are not 0 in effect.
+
+    Each derivative counts by what it does to the loss over its entry's scale.
+    """
+    epsilon = self.problem.epsilon
+    effect = np.abs(self.given) * self.problem.scale[self.coverage.positions]
+    zero = min(_ZERO_ROUNDINGS * epsilon, _LARGEST_ZERO) * effect.max()
+    return [
+      leaf for leaf, part in enumerate(self.parts) if effect[part].max() > zero
+    ]
 
   def unresolved_leaves(self) -> list[int]:
     """The numbers of the tensors that are not 0 and whose bars are too wide."""
-    epsilon = self.problem.epsilon
-    zero = min(_ZERO_ROUNDINGS * epsilon, _LARGEST_ZERO)
-    zero *= np.abs(self.given).max()
     return [
       leaf
-      for leaf, part in enumerate(self.parts)
-      if np.abs(self.given[part]).max() > zero
-      and not self.resolution(part) <= _TENSOR_RESOLUTION
+      for leaf in self.live_leaves
+      if not self.resolution(self.parts[leaf]) <= RECHECK
     ]
+
+  def limited_leaves(self) -> list[int]:
+    """Those, and the ones that agree though they are beyond the mark."""
+    return [
+      leaf
+      for leaf in self.live_leaves
+      if not self.resolution(self.parts[leaf]) <= RECHECK
+      or not self.distance(self.parts[leaf]) <= RECHECK
+    ]
+
+  def hidden(self, part: slice = slice(None)) -> int:
+    """How many entries are not 0, but too small to be told from it."""
+    size = np.fmax(np.abs(self.given[part]), np.abs(self.numeric.value[part]))
+    return int(np.sum((size > 0) & ~(size > self.bar[part])))
+
+  def common_factor(self, part: slice = slice(None)) -> tuple[float, float]:
+    """How far given / numeric is from 1 over all entries, and its error bar."""
+    clean = (self.state[part] == AGREES) & ~self.crossed[part]
+    numeric = Estimate(*(row[part][clean] for row in self.numeric))
+    return error_bars.pooled_miss(
+      self.given[part][clean], numeric, self.tolerance[part][clean]
+    )
 
   def coarse(self) -> bool:
     """Whether larger steps might resolve more."""
@@ -120,10 +159,10 @@ class Comparison:
     Steps that the caller chose must be as good as well chosen ones are; with
     ours, what is left is the loss's own and need only be told.
     """
-    limit = _TENSOR_RESOLUTION
+    limit = RECHECK
     if self.problem.request.steps is not None:
       limit = self.problem.epsilon ** (1 / 3)
-    return not self.resolution() <= limit
+    return not (self.resolution() <= limit and self.distance() <= RECHECK)
 
 
 def measure(
@@ -144,6 +183,8 @@ def measure(
     np.zeros(count, bool),
     np.full((2, count), np.nan),
   )
+  unit = problem.unit[positions]
+  sigma, least = problem.noise[positions] / unit, problem.least_noise / unit
   still = np.ones(count, bool)  # the loss has not moved so far
   by_step: tuple[tuple[float, float], ...] = ()
   for steps in _step_sets(problem):
@@ -151,7 +192,7 @@ def measure(
       break
     if request.numeric_fn is None:
       two_sided = request.method == "two_sided"
-      lines = problem.losses.lines(positions, steps, backward=two_sided)
+      lines = problem.losses.lines(positions, steps, unit, backward=two_sided)
       differences = lines.differences(request.method)
     else:
       rows = [_supplied(problem, request.numeric_fn, step) for step in steps]
@@ -161,14 +202,10 @@ def measure(
         (h, vector_distance(comparison.given, row))
         for h, row in zip(steps, differences, strict=True)
       )
-    found = error_bars.best_pair(
-      differences, steps, problem.noise, request.method
-    )
+    found = error_bars.best_pair(differences, steps, sigma, request.method)
     still &= np.all(differences == 0, axis=0)
-    least = error_bars.difference_noise(
-      problem.least_noise, steps[0], request.method
-    )
-    noise = np.where(still, np.maximum(least, found.noise), found.noise)
+    floor = error_bars.difference_noise(least, steps[0], request.method)
+    noise = np.where(still, np.maximum(floor, found.noise), found.noise)
     numeric = comparison.numeric.improved_by(found._replace(noise=noise))
     comparison = dataclasses.replace(comparison, numeric=numeric)
   return comparison, by_step
@@ -211,29 +248,56 @@ def refine(comparison: Comparison) -> Comparison:
     sides=comparison.sides.copy(),
   )
   rng = np.random.default_rng(0)
-  losses, ladder = comparison.problem.losses, comparison.problem.ladder
+  problem = comparison.problem
+  losses, ladder = problem.losses, problem.ladder
   for part in comparison.parts:
     for chosen in _in_turn(refined, part, disagrees, rng):
       positions = comparison.coverage.positions[chosen]
-      _judge(refined, chosen, losses.lines(positions, ladder))
+      noise, scale = problem.noise[positions], problem.scale[positions]
+      lines = losses.lines(positions, ladder, scale)
+      _judge(refined, chosen, lines, noise / scale)
+      suspect = np.flatnonzero(refined.state[chosen] != AGREES)
+      for some in (suspect[:_OWN], suspect[_OWN:]):
+        if not some.size:
+          break
+        at = positions[some]
+        found = scales.reach(losses, at)
+        noise, scale = scales.own(
+          losses, problem.loss, problem.precision, at, found
+        )
+        unlike = (scale < problem.scale[at] / 8) | (
+          noise > 4 * problem.noise[at]
+        )
+        if not unlike.any():  # the tensor's scale is theirs
+          break
+        noise, scale, at = noise[unlike], scale[unlike], at[unlike]
+        lines = losses.lines(at, ladder, scale)
+        _judge(refined, chosen[some[unlike]], lines, noise / scale)
   return refined
 
 
 def _judge(
-  comparison: Comparison, chosen: Int[np.ndarray, " n"], lines: error_bars.Lines
+  comparison: Comparison,
+  chosen: Int[np.ndarray, " n"],
+  lines: error_bars.Lines,
+  sigma: Float[np.ndarray, " n"],
 ) -> None:
-  """Judges the chosen covered coordinates by the whole ladder, in place."""
+  """Judges the chosen covered coordinates by the whole ladder, in place.
+
+  Sigma is the noise of one loss in the unit of the lines' steps.
+  """
   problem, numeric = comparison.problem, comparison.numeric
   given, tolerance = comparison.given[chosen], comparison.tolerance[chosen]
-  verdict = error_bars.judge_lines(lines, given, tolerance, problem.noise)
+  verdict = error_bars.judge_lines(lines, given, tolerance, sigma)
   middle = lines.middle
   still = np.all((lines.above == middle) & (lines.below == middle), axis=0)
   least = error_bars.difference_noise(
-    problem.least_noise, lines.steps[0], "two_sided"
+    problem.least_noise / np.abs(lines.up[0]), 1.0, "two_sided"
   )
   quiet = still & (np.abs(given) <= least + tolerance)
   state = np.where(verdict.wrong & ~quiet, WRONG, AGREES)
   state = np.where(verdict.kink, KINK, state)
+  state = np.where(verdict.jump, JUMP, state)
   state = np.where(verdict.not_finite, NOT_FINITE, state)
   before = numeric.value[chosen]
   after = np.where(verdict.not_finite, np.nan, verdict.value)
@@ -242,7 +306,7 @@ def _judge(
       np.abs(before - after)
       <= 2 * (numeric.noise[chosen] + verdict.bar) + 1e-6 * np.abs(after)
     )
-  comparison.crossed[chosen] = moved | verdict.kink
+  comparison.crossed[chosen] = moved | verdict.kink | verdict.jump
   comparison.state[chosen] = state
   comparison.sides[:, chosen] = verdict.backward, verdict.forward
   numeric.value[chosen] = after

@@ -7,6 +7,7 @@ coordinate at fault is searched by halving and joins the sample.
 """
 
 import dataclasses
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,10 @@ from jaxtyping import Float, Int
 from mnist_jax.gradcheck._error_bars import Judgement, Lines, judge_lines
 from mnist_jax.gradcheck._layout import Layout
 from mnist_jax.gradcheck._problem import Problem
+
+_MOST = 100_000  # coordinates checked one by one, and that in about
+_SECONDS = 20.0
+_FEW, _TIMED = 4096, 8  # no question of time; losses by which it is told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +76,25 @@ def _judge(
 ) -> Judgement:
   """Judges the given gradient along directions by the losses along them."""
   slack = np.sqrt(vectors**2 @ problem.tolerance**2)
-  return judge_lines(lines, vectors @ problem.given, slack, problem.noise)
+  noise = np.where(vectors, problem.noise, 0).max(axis=1)
+  return judge_lines(lines, vectors @ problem.given, slack, noise)
+
+
+def _limit(problem: Problem) -> int:
+  """How many coordinates are checked at most: as many as asked for, or
+  `_MOST`, or as many as their losses take `_SECONDS`.
+  """
+  request, total = problem.request, problem.given.size
+  if request.max_coordinates is not None:
+    return request.max_coordinates
+  if total <= _FEW:
+    return _MOST
+  losses, times = problem.losses, []
+  for _ in range(3):  # the first compiles
+    begun = time.perf_counter()
+    losses.at(losses.theta, np.arange(_TIMED), losses.theta[:_TIMED])
+    times.append((time.perf_counter() - begun) / _TIMED)
+  return min(_MOST, int(_SECONDS / min(times) / (2 * len(problem.steps))))
 
 
 def choose(problem: Problem) -> Coverage:
@@ -80,26 +103,28 @@ def choose(problem: Problem) -> Coverage:
   Each tensor has two directions of its own, besides those over all parameters.
   """
   request, total = problem.request, problem.given.size
-  if request.numeric_fn is not None or total <= request.max_coordinates:
+  limit = _limit(problem)
+  if request.numeric_fn is not None or total <= limit:
     return Coverage(np.arange(total), total)
   rng = np.random.default_rng(request.seed)
   layout = problem.losses.layout
-  positions = _sample(layout, problem.given, request.max_coordinates, rng)
+  positions = _sample(layout, problem.given, limit, rng)
   wrong = {}
   for leaf, part in enumerate(layout.slices()):
     vectors = np.zeros((2, total))
     size = part.stop - part.start
-    vectors[:, part] = rng.choice([-1.0, 1.0], (2, size)) / size**0.5
+    signs = rng.choice([-1.0, 1.0], (2, size)) / size**0.5
+    vectors[:, part] = signs * problem.scale[part]
     lines = problem.losses.along(vectors, problem.ladder)
     bad = np.flatnonzero(_judge(problem, vectors, lines).wrong)
     if bad.size:
-      wrong[leaf] = vectors[bad[0], part]
+      wrong[leaf] = signs[bad[0]]
   overall = 0
   if request.directions:
     shape = (request.directions, total)
-    signs = rng.choice([-1.0, 1.0], shape) / total**0.5
-    lines = problem.losses.along(signs, problem.ladder)
-    overall = int(_judge(problem, signs, lines).wrong.sum())
+    vectors = rng.choice([-1.0, 1.0], shape) / total**0.5 * problem.scale
+    lines = problem.losses.along(vectors, problem.ladder)
+    overall = int(_judge(problem, vectors, lines).wrong.sum())
   count = 2 * len(layout.shapes) + request.directions
   return Coverage(positions, total, count, wrong, overall)
 
@@ -119,7 +144,8 @@ def pinpoint(problem: Problem, coverage: Coverage) -> Coverage:
       vectors = np.zeros((2, coverage.total))
       for row, half in zip(vectors, halves, strict=True):
         signs = np.sign(direction[half])
-        row[slices[leaf].start + half] = signs / half.size**0.5
+        there = slices[leaf].start + half
+        row[there] = signs / half.size**0.5 * problem.scale[there]
       lines = problem.losses.along(vectors, problem.ladder)
       value = _judge(problem, vectors, lines).value
       miss = np.abs(value - vectors @ problem.given)

@@ -11,8 +11,11 @@ Shapes: P all parameters, N points asked for, K steps, M directions.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import re
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -40,6 +43,10 @@ def require_method(method: str) -> None:
     raise GradcheckError(f"method is {method!r}; expected one of {METHODS}")
 
 
+class Raised(GradcheckError):
+  """A function that was handed over raised."""
+
+
 @contextlib.contextmanager
 def blamed_on(what: str) -> Iterator[None]:
   """A failure inside is the caller's function's, told in one line."""
@@ -49,13 +56,14 @@ def blamed_on(what: str) -> Iterator[None]:
     raise
   except Exception as error:
     text = (str(error).strip() or "no message").splitlines()[0]
-    raise GradcheckError(
-      f"{what} raised {type(error).__name__}: {text}"
-    ) from error
+    raise Raised(f"{what} raised {type(error).__name__}: {text}") from error
 
 
 def _program(
-  loss_fn: LossFn, layout: Layout, width: int, args: tuple[Any, ...]
+  loss_fn: LossFn,
+  unflatten: Callable[[Any], PyTree],
+  width: int,
+  args: tuple[Any, ...],
 ) -> tuple[Any, list[Any]]:
   """The compiled loss at up to a block of points, each one entry moved.
 
@@ -82,12 +90,12 @@ def _program(
         moved = jax.lax.dynamic_update_index_in_dim(
           theta, entries[k], positions[k], 0
         )
-        found = loss_fn(layout.unflatten(moved), *rest)
+        found = loss_fn(unflatten(moved), *rest)
       else:  # many at once: a select fuses where a scatter would not
         here = jnp.arange(theta.size)[None] == positions[k][:, None]
         moved = jnp.where(here, entries[k][:, None], theta[None])
         many = jax.vmap(loss_fn, in_axes=(0, *[None] * len(rest)))
-        found = many(layout.unflatten(moved), *rest)
+        found = many(unflatten(moved), *rest)
       return losses.at[k].set(found.astype(losses.dtype))
 
     return jax.lax.fori_loop(0, chunks, body, jnp.zeros_like(entries))
@@ -95,6 +103,28 @@ def _program(
   arrays = [a for t, a in zip(traced, leaves, strict=True) if t]
   # Unused operands are kept for `_compiled` to count.
   return jax.jit(block, keep_unused=True), arrays
+
+
+class Progress:
+  """Says on stderr how far the work of a check is, past the first seconds."""
+
+  _QUIET, _EVERY = 5.0, 2.0  # seconds
+
+  def __init__(self) -> None:
+    self.begun = time.monotonic()
+    self._next = self.begun + self._QUIET
+
+  def say(self, done: int, total: int) -> None:
+    """So many losses out of those of the work at hand."""
+    now = time.monotonic()
+    if now >= self._next:
+      self._next = now + self._EVERY
+      print(
+        f"gradient check: {now - self.begun:.0f} s, {done} of {total} losses "
+        "of this part",
+        file=sys.stderr,
+        flush=True,
+      )
 
 
 _kept: dict[str, Any] = {}
@@ -135,14 +165,21 @@ class Losses:
   theta: Float[np.ndarray, " P"]  # in the dtype that the loss is given
   args: tuple[Any, ...] = ()  # as the caller gave them
   chunk_size: int | None = None  # moved copies of theta held at once
-  # Moved parameters are rounded to it; a loss that rounds its parameters to
-  # float32 must be given steps that float32 can take.
-  grid: Any = np.float64
+  # In which the loss is given its parameters, by tensor; theta's where None.
+  dtypes: tuple[Any, ...] | None = None
+  # Moved parameters are rounded to them, by tensor; a loss that rounds its
+  # parameters to float32 must be given steps that float32 can take.
+  grids: tuple[Any, ...] = ()
+  x64: bool = True  # the caller's setting, where dtypes are given
+  progress: Progress = dataclasses.field(default_factory=Progress)
   # By width; `dataclasses.replace` shares them among the points of one check.
   _programs: dict[int, Any] = dataclasses.field(default_factory=dict)
   _ready_made: dict[int, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
+    if not self.grids:
+      own = (self.theta.dtype,) * len(self.layout.shapes)
+      self.grids = tuple(map(np.dtype, self.dtypes or own))
     if self.chunk_size is None:
       # One CPU core computes one loss after the other fastest; an accelerator
       # wants many at once.
@@ -156,7 +193,7 @@ class Losses:
     self._width = width
     if width not in self._programs:
       self._programs[width] = _program(
-        self.loss_fn, self.layout, width, self.args
+        self.loss_fn, self.unflatten, width, self.args
       )
     self._block, self._arrays = self._programs[width]
 
@@ -169,17 +206,45 @@ class Losses:
       self._ready_made[self._width] = _compiled(lowered, operands)
     return self._ready_made[self._width]
 
+  def scope(self) -> contextlib.AbstractContextManager[None]:
+    """That in which the loss is to be computed."""
+    wide = self.dtypes is None
+    return precision.float64() if wide else precision.x64(self.x64)
+
   def loss(self, params: PyTree) -> Any:
     """The loss as the caller wrote it, not compiled."""
     return self.loss_fn(params, *self.args)
 
+  def unflatten(self, theta: Any) -> PyTree:
+    """Theta, [P] or [..., P], as the pytree that the loss is given."""
+    tree = self.layout.unflatten(theta)
+    if self.dtypes is None:
+      return tree
+    leaves, treedef = jax.tree_util.tree_flatten(tree)
+    cast = (a.astype(d) for a, d in zip(leaves, self.dtypes, strict=True))
+    return jax.tree_util.tree_unflatten(treedef, list(cast))
+
   def params(self) -> PyTree:
     """Theta as the pytree that the loss is given."""
-    return self.layout.unflatten(jnp.asarray(self.theta))
+    return self.unflatten(jnp.asarray(self.theta))
 
-  def round(self, values: np.ndarray) -> np.ndarray:
-    """Values as the loss will see them, in theta's dtype."""
-    return values.astype(self.grid).astype(self.theta.dtype)
+  @functools.cached_property
+  def epsilons(self) -> Float[np.ndarray, " P"]:
+    """The relative spacing of the numbers to which each entry is rounded."""
+    each = [float(jnp.finfo(grid).eps) for grid in self.grids]
+    return np.repeat(each, self.layout.sizes)
+
+  def round(
+    self, values: np.ndarray, positions: Int[np.ndarray, " N"] | None = None
+  ) -> np.ndarray:
+    """Values [..., N] of entries as the loss will see them, like theta."""
+    result = values.astype(self.theta.dtype)
+    epsilons = self.epsilons if positions is None else self.epsilons[positions]
+    for grid in set(self.grids) - {self.theta.dtype}:
+      with np.errstate(over="ignore"):
+        short = values.astype(grid).astype(self.theta.dtype)
+      result = np.where(epsilons == float(jnp.finfo(grid).eps), short, result)
+    return result
 
   def at(
     self,
@@ -214,31 +279,35 @@ class Losses:
         return self.at(theta, positions, entries)
       found = np.asarray(losses, dtype=np.float64).ravel()
       result[start : start + used] = found[:used]
+      self.progress.say(start + used, len(positions))
     return result
 
   def lines(
     self,
     positions: Int[np.ndarray, " N"],
     steps: Sequence[float],
+    scale: Float[np.ndarray, " N"] | float = 1.0,
     *,
     backward: bool = True,
   ) -> Lines:
     """The losses at theta +- each step in each position, [K, N].
 
+    Steps are in units of the scale, none below a few spacings of its entry.
     In floating point (x + h) - x is not h; the lines hold the steps really
     taken (Press et al., Numerical Recipes, section 5.7). Unless `backward` is
     wanted, f(x) stands in the place of f(x - h).
     """
     base = self.round(self.theta)
     x = base[positions]
-    h = np.asarray(steps, x.dtype)[:, None]
-    up, down = self.round(x + h), self.round(x - h)
+    h = np.asarray(steps)[:, None] * scale
+    wide = x.astype(np.float64)
+    h = np.maximum(h, 4 * self.epsilons[positions] * np.abs(wide))
+    up, down = (self.round(wide + s * h, positions) for s in (1, -1))
     entries = np.stack([up, down] if backward else [up])
     count = entries.size // max(len(positions), 1)
     losses = self.at(base, np.tile(positions, count), entries.ravel())
     middle = float(self.at(base)[0])
     above, *below = losses.reshape(entries.shape)
-    wide = x.astype(np.float64)
     return Lines(
       tuple(steps),
       above,
@@ -258,6 +327,7 @@ class Losses:
       for m, vector in enumerate(vectors):
         above[k, m] = self.at(self.round(base + step * vector))[0]
         below[k, m] = self.at(self.round(base - step * vector))[0]
+      self.progress.say(2 * (k + 1) * len(vectors), 2 * above.size)
     taken = np.broadcast_to(np.array(steps)[:, None], above.shape)
     return Lines(steps, above, below, taken, taken, float(self.at(base)[0]))
 
@@ -301,7 +371,7 @@ def numeric_gradient(
   )
   with scope:
     losses = Losses(
-      loss_fn, layout, theta.astype(dtype), tuple(args), chunk_size, dtype
+      loss_fn, layout, theta.astype(dtype), tuple(args), chunk_size
     )
     lines = losses.lines(
       np.arange(theta.size), (step,), backward=method == "two_sided"

@@ -61,7 +61,7 @@ _NOISES_AND_ORDER = {
 }
 
 
-def difference_noise(sigma: float, step: float, method: str) -> float:
+def difference_noise(sigma: Any, step: float, method: str) -> Any:
   """Bar of one difference when each loss has noise sigma (independent)."""
   return SIGMAS * _NOISES_AND_ORDER[method][0] * sigma / step
 
@@ -92,12 +92,13 @@ def _extrapolated(
 def best_pair(
   differences: Float[np.ndarray, "K n"],
   steps: tuple[float, ...],
-  sigma: float,
+  sigma: Any,
   method: str,
 ) -> Estimate:
   """The extrapolation of two neighbouring steps with the smallest bar.
 
-  The bar is infinite where no difference is finite.
+  The bar is infinite where no difference is finite. Sigma, a number or [n], is
+  the standard deviation of one loss, in the unit of the steps.
   """
   best = Estimate.unknown(differences.shape[1])
   readings = _extrapolated(differences, steps, sigma, method)
@@ -177,6 +178,7 @@ class Judgement:
   backward: Float[np.ndarray, " n"]
   wrong: Bool[np.ndarray, " n"]  # the given value cannot be the derivative
   kink: Bool[np.ndarray, " n"]  # at every step: the given value may be right
+  jump: Bool[np.ndarray, " n"]  # the function itself: there is no derivative
   not_finite: Bool[np.ndarray, " n"]  # no step gave a finite difference
 
 
@@ -195,7 +197,7 @@ def _scatter(
   return np.nan_to_num(np.sqrt(np.mean(np.square(spreads), axis=0)), posinf=0.0)
 
 
-def _readings(lines: Lines, sigma: float) -> dict[str, _Reading]:
+def _readings(lines: Lines, sigma: Any) -> dict[str, _Reading]:
   """Value and bar of each reading of the lines.
 
   "two", "forward" and "backward": the derivative from two- and one-sided
@@ -223,11 +225,31 @@ def _readings(lines: Lines, sigma: float) -> dict[str, _Reading]:
   return found
 
 
+_JUMP_STEPS = 4  # over so many of the smallest steps a jump stays what it is
+
+
+def _jumps(
+  lines: Lines, sigma: Any
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, "2 n"]]:
+  """Whether the function jumps at the point, and which sides go on from it.
+
+  What is left between f(x + h) and f(x - h) as h falls does not fall with it.
+  """
+  noise = sigma * lines.up[0] / lines.steps[0]
+  with np.errstate(invalid="ignore"):
+    apart = lines.above - lines.below
+    last = apart[-1]
+    stays = np.abs(apart[-1 - _JUMP_STEPS :] - last) <= 0.1 * np.abs(last)
+    jump = np.all(stays, axis=0) & (np.abs(last) > 2 * SIGMAS * noise)
+    sides = np.stack([lines.above[-1], lines.below[-1]]) - lines.middle
+    return jump, np.abs(sides) <= 0.1 * np.abs(last)
+
+
 def judge_lines(
   lines: Lines,
   given: Float[np.ndarray, " n"],
   tolerance: Float[np.ndarray, " n"],
-  sigma: float,
+  sigma: Any,
 ) -> Judgement:
   """Judges given derivatives by two- and one-sided differences at many steps.
 
@@ -264,12 +286,50 @@ def judge_lines(
   # A resolved line takes the reading that the given value agrees with.
   value, bar = _select(kinked, near, _select(agrees(best), best, widened))
   value, bar = _select(resolved, (value, bar), two)
+  jump, (up, down) = _jumps(lines, sigma)
+  one = _select(up, forward, backward)
+  known = jump & (up ^ down) & np.isfinite(one[1])
+  value, bar = _select(known, one, (value, bar))
+  wrong = np.where(jump, known & ~agrees(one), wrong)
   return Judgement(
     value=value,
     bar=bar,
     forward=forward[0],
     backward=backward[0],
     wrong=wrong,
-    kink=kinked & ~resolved & ~wrong & finite,
-    not_finite=~finite,
+    kink=kinked & ~resolved & ~wrong & finite & ~jump,
+    jump=jump & ~wrong,
+    not_finite=~finite & ~jump,
   )
+
+
+# A mean over many entries has noise that is known better than that of one.
+_POOLED_SIGMAS = 6.0
+# The biases of many entries may have one sign, unlike their noise.
+_POOLED_TRUNCATION = 20.0
+
+
+def pooled_miss(
+  given: Float[np.ndarray, " n"],
+  numeric: Estimate,
+  tolerance: Float[np.ndarray, " n"],
+) -> tuple[float, float]:
+  """How far a factor common to all entries is from one, and its error bar.
+
+  The weighted least-squares factor c of given = c numeric, from entries whose
+  noise is independent: what no single entry shows, many do.
+  """
+  sigma = numeric.noise / SIGMAS
+  use = np.isfinite(sigma) & np.isfinite(numeric.value) & (sigma > 0)
+  if use.sum() < 2:
+    return 0.0, np.inf
+  given, value, sigma = given[use], numeric.value[use], sigma[use]
+  bias = _POOLED_TRUNCATION * numeric.truncation[use] + tolerance[use]
+  weights = given / sigma**2
+  size = float(np.sum(weights * given))
+  if not size:
+    return 0.0, np.inf
+  off = float(np.sum(weights * (given - value))) / size
+  noise = float(np.sqrt(np.sum((weights * sigma) ** 2)))
+  bias = float(np.sum(np.abs(weights) * bias))
+  return off, (_POOLED_SIGMAS * noise + bias) / size

@@ -4,7 +4,6 @@ Shapes: P all parameters, N points asked for.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,12 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
+from mnist_jax.gradcheck import _scales as scales
+from mnist_jax.gradcheck import _traced as traced
+from mnist_jax.gradcheck._comparison import GIVEN_SIGMAS
 from mnist_jax.gradcheck._differences import Losses, blamed_on
 from mnist_jax.gradcheck._layout import GradcheckError, Layout, flatten_like
 from mnist_jax.gradcheck._report import Verdict
 
-_NOISE_DRAWN = 24  # coordinates of a tensor tried, and used, for the noise
-_NOISE_LINES = 8
+# Rounding errors a correct gradient may carry, in units of its largest entry.
+_GIVEN_ROUNDINGS = 256
+_FLOAT64 = 1e-15  # above its spacing, below that of all shorter types
+_ROUNDED = 5  # points at which the rounding of a gradient is looked at
 
 
 class Ended(Exception):
@@ -45,6 +49,33 @@ def require_finite(layout: Layout, vector: np.ndarray, what: str) -> None:
       f"{what}{layout.paths[leaf]} has {bad.size} values that are not finite "
       f"in all its leaves, the first ({vector[bad[0]]}) at {index}",
     )
+
+
+def as_given(losses: Losses, dtypes: tuple[Any, ...]) -> Losses:
+  """The same losses of parameters in the types in which they were given.
+
+  To be made under the caller's settings, which may have no 64 bits; the
+  losses themselves where that is no difference.
+  """
+  x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+  own = tuple(
+    np.dtype(np.float32) if dtype == np.float64 and not x64 else dtype
+    for dtype in dtypes
+  )
+  if x64 and set(own) == {np.dtype(np.float64)}:
+    return losses
+  wide = np.float64 if np.dtype(np.float64) in own else np.float32
+  theta = losses.theta.astype(wide)
+  return Losses(
+    losses.loss_fn,
+    losses.layout,
+    theta,
+    losses.args,
+    losses.chunk_size,
+    dtypes=own,
+    x64=x64,
+    progress=losses.progress,
+  )
 
 
 def gradient_from(
@@ -99,34 +130,11 @@ def require_scalar(losses: Losses) -> Any:
   return shape.dtype
 
 
-def same_trace(losses: Losses) -> bool:
-  """Whether two traces of the loss are the same program with the same data.
-
-  A Python-side random mask is drawn while tracing and frozen by compilation,
-  so only tracing (or running) a loss twice can reveal it.
-  """
-
-  def traced() -> Any:  # a new function each time: JAX keeps traces by function
-    return jax.make_jaxpr(lambda params: losses.loss(params))(losses.params())
-
-  first, second = traced(), traced()
-  if str(first) != str(second):
-    return False
-  pairs = zip(first.consts, second.consts, strict=True)
-  try:
-    return all(
-      a is b or np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True)
-      for a, b in pairs
-    )
-  except (TypeError, ValueError):  # what cannot be compared, as keys
-    return False
-
-
 def deterministic_loss(losses: Losses, dtype: Any) -> float:
   """The loss at the point, the same and finite in all evaluations."""
   values = [float(losses.at(losses.theta)[0]) for _ in range(2)]
   with blamed_on("loss_fn"):
-    if not same_trace(losses):
+    if not traced.same_twice(losses):
       values += [float(losses.loss(losses.params())) for _ in range(2)]
   if not np.all(np.isfinite(values)):
     raise Ended(Verdict.NOT_FINITE, f"the loss is {values[0]} at params")
@@ -146,76 +154,61 @@ def effective_precision(
 ) -> tuple[Losses, Any]:
   """The type in which the loss is computed, and the losses with steps to fit.
 
-  A loss may round its parameters to float32 inside and return float64: its
-  noise is then that of float32, and moves far below float32's spacing go
-  unnoticed. It is one that rounding params beforehand never changes.
+  Its noise is that of the shortest type to which all parameters are cut.
   """
-  for grid in dict.fromkeys((np.dtype(dtype), np.dtype(np.float32))):
-    if grid == np.float64:
-      continue
-    rng = np.random.default_rng(seed)
-    seen = set()
-    for scale in (0.01, 0.03, 0.1, 0.3):
-      theta = losses.theta + scale * rng.standard_normal(losses.theta.size)
-      value = losses.at(theta)[0]
-      if value != losses.at(theta.astype(grid).astype(np.float64))[0]:
-        break
-      seen.add(value)
-    else:
-      if len(seen) > 1:  # a loss that never changes tells nothing
-        return dataclasses.replace(losses, grid=grid), grid
-  return losses, dtype
+  types = {*traced.shortened_to(losses), np.dtype(np.float32), np.dtype(dtype)}
+  by_bits = sorted(types, key=lambda t: jnp.finfo(t).nmant)
+  grids = scales.grids(losses, tuple(by_bits), seed)
+  losses = dataclasses.replace(losses, grids=grids)
+  finest = max(losses.grids, key=lambda grid: jnp.finfo(grid).nmant)
+  return losses, min(finest, np.dtype(dtype), key=lambda t: jnp.finfo(t).nmant)
 
 
-def noise_level(
+def given_rounding(
   losses: Losses,
-  loss: float,
-  epsilon: float,
-  weights: Float[np.ndarray, " P"],
-  seed: int,
-) -> float:
-  """The size of the rounding noise in the loss near theta.
+  own: Losses,
+  given: Float[np.ndarray, " P"],
+  epsilons: Float[np.ndarray, " P"],
+) -> Float[np.ndarray, " P"]:
+  """The rounding error that a right gradient may carry, entry by entry.
 
-  In every tensor some coordinates that move the loss are moved to nine equally
-  spaced points; sixth differences take any smooth part away and leave the noise
-  (More & Wild 2011, "Estimating computational noise", eq. 2.6). Too small a
-  spacing may see less than there is, as neighbouring points round alike, and a
-  large one may cross a kink: so of four spacings, and of a tensor's
-  coordinates, the second largest answer counts; of the tensors the largest. A
-  standard deviation, at least half the spacing of floats at `loss`; half of
-  the coordinates are those of the largest weights.
+  In float64 a multiple of its spacing at the tensor's largest entry. In fewer
+  bits, where terms that cancel leave errors larger than that, it is measured
+  on `jax.grad`: by how much its values in the precision of `own` differ from
+  those in `losses`, and by how much either changes with a parameter's rounding.
   """
-  rng = np.random.default_rng(seed)
-  base = losses.round(losses.theta)
-  measured = [epsilon / 2 * abs(loss)]
-  for part in losses.layout.slices():
-    order = np.argsort(-np.abs(weights[part]), kind="stable")
-    drawn = part.start + np.concatenate(
-      [order[: _NOISE_LINES // 2], rng.permutation(order)[:_NOISE_DRAWN]]
-    )
-    drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
-    moved = losses.at(base, drawn, losses.round(base[drawn] + 0.01))
-    spreads = _spreads(losses, drawn[moved != loss][:_NOISE_LINES], epsilon)
-    if spreads.size:
-      measured.append(float(np.sort(spreads)[-2:][0]))
-  return max(measured)
+  layout = losses.layout
+  largest = [np.abs(given[part]).max() for part in layout.slices()]
+  most = np.repeat(largest, layout.sizes)
+  epsilons = np.maximum(epsilons, losses.epsilons)
+  if np.all(epsilons < _FLOAT64):
+    return _GIVEN_ROUNDINGS * epsilons * most
+  try:
+    spread = _spread(losses, own, epsilons)
+  except Exception:  # no derivative by jax, as of a callback
+    return _GIVEN_ROUNDINGS * epsilons * most
+  return GIVEN_SIGMAS * spread + epsilons * (16 * np.abs(given) + 4 * most)
 
 
-def _spreads(
-  losses: Losses, positions: np.ndarray, epsilon: float
-) -> np.ndarray:
-  """Noise along each coordinate, for those where it is finite."""
-  order, points = 6, np.arange(1, 10)  # theta itself may lie on a kink
-  base = losses.round(losses.theta)
-  where = np.repeat(positions, points.size)
-  rows = []
-  for power in (0.5, 0.42, 0.36, 0.3):
-    shifts = epsilon**power * np.tile(points, positions.size)
-    values = losses.at(base, where, losses.round(base[where] + shifts))
-    with np.errstate(invalid="ignore"):
-      sixth = np.diff(values.reshape(-1, points.size), order, axis=1)
-    rows.append(
-      np.sqrt(np.mean(sixth**2, axis=1) / math.comb(2 * order, order))
-    )
-  spreads = np.sort(np.stack(rows), axis=0)[-2]
-  return spreads[np.isfinite(spreads)]
+def _spread(
+  losses: Losses, own: Losses, epsilons: Float[np.ndarray, " P"]
+) -> Float[np.ndarray, " P"]:
+  """A standard deviation of the rounding in `jax.grad` of the loss, [P]."""
+  rng = np.random.default_rng(0)
+  wide = jax.jit(jax.grad(losses.loss))
+  short = jax.jit(jax.grad(own.loss))
+  square, before = np.zeros(losses.theta.size), None
+  for turn in range(_ROUNDED):
+    sign = rng.choice([-1.0, 1.0], losses.theta.size) * min(turn, 1)
+    theta = losses.round(losses.theta * (1 + sign * epsilons))
+    here = dataclasses.replace(losses, theta=theta)
+    value = flatten_like(losses.layout, wide(here.params()))
+    if own is not losses:
+      with own.scope():
+        other = dataclasses.replace(own, theta=theta.astype(own.theta.dtype))
+        cut = flatten_like(losses.layout, short(other.params()))
+      square += (cut - value) ** 2
+    elif before is not None:
+      square += (value - before) ** 2
+    before = value if before is None else before
+  return np.sqrt(square / _ROUNDED)

@@ -18,6 +18,11 @@ _FIRST_STEP = {
 }
 
 
+def first_step(precision: Any, method: str = "two_sided") -> float:
+  """The first step for a loss of that type that bends on a scale of one."""
+  return _FIRST_STEP[method][jnp.finfo(precision).nmant]
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
   """Arguments of `check`, by their names there."""
@@ -29,7 +34,7 @@ class Request:
   batch_size: int | None
   candidates: Mapping[str, PyTree | Callable[..., PyTree]]
   numeric_fn: Callable[[PyTree, float], PyTree] | None
-  max_coordinates: int
+  max_coordinates: int | None
   directions: int
   seed: int
   worst: int
@@ -46,7 +51,9 @@ class Problem:
   penalty: Float[np.ndarray, " P"] | None  # the gradient of the L2 part
   candidates: Mapping[str, Float[np.ndarray, " P"]]
   loss: float  # at the point
-  noise: float  # a standard deviation, of the rounding in one loss
+  # A standard deviation of the rounding in one loss, as moves of each show it.
+  noise: Float[np.ndarray, " P"]
+  scale: Float[np.ndarray, " P"]  # the unit of each entry's steps
   precision: Any  # the type in which the loss is computed, in effect
 
   @property
@@ -64,17 +71,24 @@ class Problem:
 
   @property
   def steps(self) -> tuple[float, ...]:
-    """The steps asked for or the best, falling; one is joined by its half."""
-    steps = self.request.steps
-    if steps is None:
-      mantissa = jnp.finfo(self.precision).nmant
-      steps = (_FIRST_STEP[self.request.method][mantissa],)
+    """The steps asked for or the best, falling; one is joined by its half.
+
+    The best are in units of the scale, those asked for are as they are.
+    """
+    asked = self.request.steps
+    steps = asked or (first_step(self.precision, self.request.method),)
     return steps if len(steps) > 1 else (steps[0], steps[0] / 2)
 
   @property
+  def unit(self) -> Float[np.ndarray, " P"]:
+    """The unit of `steps`."""
+    mine = self.request.steps is None and self.request.numeric_fn is None
+    return self.scale if mine else np.ones_like(self.scale)
+
+  @property
   def ladder(self) -> tuple[float, ...]:
-    """The steps for a closer look at an entry, falling by sqrt(10)."""
-    top = max(13.5 * self.epsilon**0.2, self.steps[0])
+    """The steps of a closer look, in units of the scale, by sqrt(10)."""
+    top = max(13.5 * self.epsilon**0.2, first_step(self.precision))
     bottom = min(0.7 * self.epsilon**0.5, top / 100)
     count = int(np.ceil(2 * np.log10(top / bottom))) + 1
     return tuple(float(h) for h in top * 10.0 ** (-0.5 * np.arange(count)))

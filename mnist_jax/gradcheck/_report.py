@@ -14,8 +14,10 @@ from jaxtyping import Int
 
 from mnist_jax.gradcheck import _diagnosis as diagnosis
 from mnist_jax.gradcheck._comparison import (
+  JUMP,
   KINK,
   NOT_FINITE,
+  RECHECK,
   STATES,
   WRONG,
   Comparison,
@@ -23,8 +25,8 @@ from mnist_jax.gradcheck._comparison import (
 from mnist_jax.gradcheck._diagnosis import Cause
 
 VERY_SATISFYING = 1e-7  # section 12.3: below this, all is very well
-RECHECK = 1e-2  # section 12.3: above this, look at the backward again
 _KINKS_LISTED = 8
+_FLOAT64 = 1e-15  # above its spacing, below all others'
 
 
 class Verdict(enum.StrEnum):
@@ -58,7 +60,7 @@ class Entry:
   given: float
   numeric: float
   bar: float  # how far apart they may be for rounding and truncation
-  state: str  # "agrees", "wrong", "kink" or "not finite"
+  state: str  # "agrees", "wrong", "kink", "jump" or "not finite"
   forward: float | None = None  # the one-sided derivatives at a kink
   backward: float | None = None
 
@@ -87,7 +89,8 @@ class TensorReport:
   norm_given: float  # Euclidean
   norm_numeric: float
   wrong: int  # coordinates in that state
-  kinks: int
+  kinks: int  # and jumps
+  unresolved: int  # coordinates too small beside their bars to be told from 0
   crossings: int  # coordinates whose steps crossed a kink, and were resolved
   verdict: Verdict  # on this leaf alone
   causes: tuple[Cause, ...] = ()  # empty if right, or if nothing simple is one
@@ -197,6 +200,7 @@ def _tensor_table(report: Report) -> list[str]:
         "wrong": str(t.wrong),
         "kinks": str(t.kinks),
         "crossed": str(t.crossings),
+        "unresolved": str(t.unresolved),
       }
       for t in report.tensors
     ]
@@ -243,16 +247,17 @@ def report_on(
   verdict = _verdict(comparison, leaves)
   urgency = comparison.miss + np.where(comparison.state == WRONG, 1e12, 0.0)
   worst = np.argsort(-urgency, kind="stable")[: problem.request.worst]
-  kinks = np.flatnonzero(comparison.state == KINK)[:_KINKS_LISTED]
+  apart = np.isin(comparison.state, (KINK, JUMP))
+  kinks = np.flatnonzero(apart)[:_KINKS_LISTED]
   return Report(
     verdict=verdict,
-    reason=_reason(verdict, leaves),
+    reason=_reason(comparison, verdict, leaves),
     distance=comparison.distance(),
     resolution=comparison.resolution(),
     by_step=by_step,
     method=problem.request.method,
     loss=problem.loss,
-    noise=problem.noise,
+    noise=float(problem.noise.max()),
     precision=str(problem.precision),
     tensors=leaves,
     worst=_entries(comparison, worst),
@@ -267,7 +272,8 @@ def report_on(
 def _verdict(comparison: Comparison, leaves: Sequence[TensorReport]) -> Verdict:
   """The first in the order of `Verdict` that a leaf or all of them have."""
   found = {t.verdict for t in leaves}
-  if comparison.coverage.wrong_overall:
+  off, bar = comparison.common_factor()
+  if comparison.coverage.wrong_overall or abs(off) > bar:
     found.add(Verdict.WRONG)
   if found == {Verdict.CORRECT} and comparison.unresolved():
     found.add(Verdict.ROUNDING_LIMITED)
@@ -276,7 +282,7 @@ def _verdict(comparison: Comparison, leaves: Sequence[TensorReport]) -> Verdict:
 
 def _tensor_reports(comparison: Comparison) -> tuple[TensorReport, ...]:
   problem, layout = comparison.problem, comparison.layout
-  limited = comparison.unresolved_leaves()
+  limited, live = comparison.limited_leaves(), comparison.live_leaves
   candidates = diagnosis.matching_candidates(
     comparison.by_tensor(problem.given),
     {n: comparison.by_tensor(v) for n, v in problem.candidates.items()},
@@ -285,10 +291,13 @@ def _tensor_reports(comparison: Comparison) -> tuple[TensorReport, ...]:
   reports = []
   for leaf, part in enumerate(comparison.parts):
     counts = np.bincount(comparison.state[part], minlength=len(STATES))
+    off, bar = comparison.common_factor(part)
+    pooled = leaf in live and abs(off) > bar
+    felt = leaf in comparison.coverage.wrong_leaves
     applies = {
       Verdict.NOT_FINITE: counts[NOT_FINITE],
-      Verdict.WRONG: counts[WRONG] or leaf in comparison.coverage.wrong_leaves,
-      Verdict.KINK: counts[KINK],
+      Verdict.WRONG: counts[WRONG] or felt or pooled,
+      Verdict.KINK: counts[KINK] or counts[JUMP],
       Verdict.ROUNDING_LIMITED: leaf in limited,
       Verdict.CORRECT: True,
     }
@@ -296,6 +305,10 @@ def _tensor_reports(comparison: Comparison) -> tuple[TensorReport, ...]:
     causes = []
     if verdict is Verdict.WRONG:
       simple = diagnosis.diagnose(_evidence(comparison, leaf))
+      if simple is None and pooled:
+        factor = 1 / (1 - off)
+        text = f"given = {factor:.4g} x numeric (+- {bar:.1g}), all together"
+        simple = Cause("factor", text, factor)
       causes = candidates[leaf] + ([simple] if simple else [])
     given, numeric = comparison.given[part], comparison.numeric.value[part]
     reports.append(
@@ -309,7 +322,8 @@ def _tensor_reports(comparison: Comparison) -> tuple[TensorReport, ...]:
         norm_given=float(np.linalg.norm(given)),
         norm_numeric=float(np.linalg.norm(numeric)),
         wrong=int(counts[WRONG]),
-        kinks=int(counts[KINK]),
+        kinks=int(counts[KINK] + counts[JUMP]),
+        unresolved=comparison.hidden(part),
         crossings=int(np.sum(comparison.crossed[part])),
         verdict=verdict,
         causes=tuple(causes),
@@ -353,7 +367,7 @@ def _entries(
   entries = []
   for i in chosen:
     leaf, index = layout.locate(int(positions[i]))
-    kink = comparison.state[i] == KINK
+    kink = comparison.state[i] in (KINK, JUMP)
     backward, forward = (float(side) for side in comparison.sides[:, i])
     entries.append(
       Entry(
@@ -370,21 +384,47 @@ def _entries(
   return tuple(entries)
 
 
-def _reason(verdict: Verdict, leaves: Sequence[TensorReport]) -> str:
+def _reason(
+  comparison: Comparison, verdict: Verdict, leaves: Sequence[TensorReport]
+) -> str:
   named = ", ".join(
     t.path or "the array" for t in leaves if t.verdict is verdict
   )
   if verdict is Verdict.WRONG and not named:
-    return "random directions disagree, no tensor alone does"
+    if comparison.coverage.wrong_overall:
+      return "random directions disagree, no tensor alone does"
+    return "all entries together disagree, no tensor alone does"
+  if verdict is Verdict.ROUNDING_LIMITED:
+    return f"{_why_limited(comparison)} in {named or 'theta as a whole'}"
   kinks = sum(t.kinks for t in leaves)
+  jumps = int(np.sum(comparison.state == JUMP))
+  none = f"no step gives finite differences in {named}"
+  hidden = sum(t.unresolved for t in leaves)
+  but = f"; {hidden} entries are too small to be told from 0" if hidden else ""
   return {
-    Verdict.NOT_FINITE: f"no step gives finite differences in {named}",
+    Verdict.NOT_FINITE: none,
     Verdict.WRONG: "given and numeric gradient disagree beyond the error in "
     f"{named}",
-    Verdict.KINK: "every step crosses a point without a derivative in "
+    Verdict.KINK: f"the loss jumps at the point in {jumps} entries of {named}"
+    if jumps
+    else "every step crosses a point without a derivative in "
     f"{kinks} entries of {named}",
-    Verdict.ROUNDING_LIMITED: "the step is too small for the precision: "
-    "rounding alone may cause what was to be found in "
-    f"{named or 'theta as a whole'}",
-    Verdict.CORRECT: "all that was looked at agrees to within its error",
+    Verdict.CORRECT: f"all that was looked at agrees to within its error{but}",
   }[verdict]
+
+
+def _why_limited(comparison: Comparison) -> str:
+  """What rounding hides, why, and what to do."""
+  problem = comparison.problem
+  hides = "rounding alone may cause what was to be found"
+  if problem.request.steps is not None:
+    return f"the step is too small for the precision: {hides}"
+  if problem.epsilon > _FLOAT64:
+    return (
+      f"the loss is computed in {problem.precision}: {hides}; check the same "
+      f"code computed in float{64 if problem.epsilon < 1e-3 else 32}"
+    )
+  return (
+    f"a loss of {problem.loss:.3g} has a noise of {problem.noise.max():.1e}: "
+    f"{hides}; leave out of it what cancels or is constant"
+  )

@@ -442,5 +442,5 @@ def test_a_loss_is_at_most_seven_calls_away(
   assert all(way[0] == "check" for way in ways)
   assert max(map(len, ways)) <= 7, max(ways, key=len)
   seen = {name for way in ways for name in way}
-  assert {"measure", "refine", "noise_level"} <= seen
+  assert {"measure", "refine", "by_tensor"} <= seen
   assert ("pinpoint" in seen) == (max_coordinates < x.size)

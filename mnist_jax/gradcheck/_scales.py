@@ -1,0 +1,184 @@
+"""How far a parameter may be moved: where rounding ends and bends begin.
+
+A loss moved by less than its rounding shows noise, moved by more than its
+bends something else than its slope. Both are found along a line by sixth
+differences at rising spacings: they take any smooth part away, so that noise
+alone is left, up to a spacing from which on they grow with its sixth power.
+
+Shapes: P all parameters, n lines, K spacings.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from mnist_jax.gradcheck._differences import Losses
+from mnist_jax.gradcheck._problem import first_step
+
+_ORDER, _POINTS = 6, np.arange(1, 10)  # theta itself may lie on a kink
+_FACTOR = 16.0  # from one spacing to the next
+# Noise does not grow more than so much from one spacing to the next, since its
+# parts add up like the root of their number; a smooth part grows by 16^6.
+_RISE = 30.0
+# The highest spacing, in parts of the tensor's largest entry, or of one.
+_HIGHEST = 0.03
+_SMALLEST = 1e-6  # the size of a tensor of zeros, for the lowest spacing
+_DRAWN, _LINES = 24, 4  # coordinates of a tensor tried, and used
+
+
+class Reach(NamedTuple):
+  """What was found along each line, [n]."""
+
+  # A standard deviation, of the rounding in one loss; NaN where none is seen.
+  noise: Float[np.ndarray, " n"]
+  # The step near the best one: beyond it bends are seen; infinite if none are.
+  step: Float[np.ndarray, " n"]
+
+
+def sizes(losses: Losses) -> Float[np.ndarray, " P"]:
+  """The largest entry of each parameter's tensor."""
+  theta = np.abs(losses.theta.astype(np.float64))
+  largest = [theta[part].max() for part in losses.layout.slices()]
+  return np.repeat(largest, losses.layout.sizes)
+
+
+def reach(losses: Losses, positions: Int[np.ndarray, " n"]) -> Reach:
+  """The noise and the reach of the loss along each coordinate.
+
+  The method is that of More & Wild 2011, "Estimating computational noise"
+  (eq. 2.6), at spacings a factor 16 apart, from a few roundings of the
+  parameter on. Spacings are powers of two, so that all points are exact.
+  """
+  base = losses.round(losses.theta)
+  size = sizes(losses)[positions]
+  lowest = 8 * losses.epsilons[positions] * np.maximum(size, _SMALLEST)
+  highest = _HIGHEST * np.maximum(size, 1.0)
+  count = int(np.ceil(np.log(highest / lowest).max() / math.log(_FACTOR))) + 1
+  spacings = lowest * _FACTOR ** np.arange(count)[:, None]
+  spacings = np.exp2(np.round(np.log2(np.minimum(spacings, highest))))
+  moved = (
+    base[positions] + spacings[..., None].swapaxes(1, 2) * _POINTS[:, None]
+  )
+  where = np.tile(positions, count * _POINTS.size)
+  values = losses.at(base, where, losses.round(moved.ravel(), where))
+  with np.errstate(invalid="ignore", over="ignore"):
+    sixth = np.diff(values.reshape(moved.shape), _ORDER, axis=1)
+    spreads = np.sqrt(np.mean(sixth**2, axis=1) / math.comb(2 * _ORDER, _ORDER))
+  return _walked(spreads, spacings)
+
+
+def _walked(
+  spreads: Float[np.ndarray, "K n"], spacings: Float[np.ndarray, "K n"]
+) -> Reach:
+  """Reads noise and reach off spreads at rising spacings.
+
+  The last spread before the rise may hold some of it, and is left out where
+  it stands out.
+  """
+  count = spreads.shape[1]
+  most, before = np.zeros(count), np.zeros(count)
+  end = spacings[0].copy()  # the last spacing before the rise, and that before
+  earlier = end.copy()
+  going = np.ones(count, bool)
+  for spread, spacing in zip(spreads, spacings, strict=True):
+    going &= np.isfinite(spread) & ((most == 0) | (spread <= _RISE * most))
+    earlier = np.where(going, end, earlier)
+    before = np.where(going, most, before)
+    most = np.where(going, np.fmax(most, spread), most)
+    end = np.where(going, spacing, end)
+  tainted = ~going & (before > 0) & (most > 3 * before)
+  noise = np.where(tainted, before, most)
+  end = np.where(tainted, earlier, end)
+  # Ten points that see noise alone span twice the step at which the error of
+  # extrapolated differences is that noise.
+  step = np.where(going, np.inf, 4 * end)
+  return Reach(np.where(noise > 0, noise, np.nan), step)
+
+
+def own(
+  losses: Losses,
+  loss: float,
+  precision: Any,
+  positions: Int[np.ndarray, " n"],
+  found: Reach,
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+  """The noise of one loss and the unit of the steps, along each line.
+
+  The noise is at least half the spacing of floats at the loss. The unit is
+  one, or the tensor's largest entry if that is more, unless the loss bends
+  sooner.
+  """
+  floor = float(jnp.finfo(precision).eps) / 2 * abs(loss)
+  size = np.maximum(sizes(losses)[positions], 1.0)
+  scale = np.minimum(size, found.step / first_step(precision))
+  return np.fmax(found.noise, floor), scale
+
+
+def by_tensor(
+  losses: Losses,
+  loss: float,
+  precision: Any,
+  weights: Float[np.ndarray, " P"],
+  seed: int,
+) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]:
+  """As `own`, one for each tensor.
+
+  In every tensor some coordinates that move the loss are looked at, half of
+  them those of the largest weights. Of their noises the second largest counts,
+  of their steps the second smallest: one may lie close to a kink.
+  """
+  rng = np.random.default_rng(seed)
+  base = losses.round(losses.theta)
+  size = sizes(losses)
+  noise, step = np.full(size.size, np.nan), np.full(size.size, np.inf)
+  for part in losses.layout.slices():
+    order = np.argsort(-np.abs(weights[part]), kind="stable")
+    drawn = np.concatenate(
+      [order[: _LINES // 2], rng.permutation(order)[:_DRAWN]]
+    )
+    drawn = part.start + drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+    alive = np.zeros(drawn.size, bool)
+    for far in {0.01, 0.01 * max(size[part.start], _SMALLEST)}:
+      moved = losses.round(base[drawn] + far, drawn)
+      alive |= losses.at(base, drawn, moved) != loss
+    if alive.any():
+      found = reach(losses, drawn[alive][:_LINES])
+      if np.any(np.isfinite(found.noise)):
+        noise[part] = np.sort(found.noise[np.isfinite(found.noise)])[-2:][0]
+      step[part] = np.sort(found.step)[:2][-1]
+  return own(losses, loss, precision, np.arange(size.size), Reach(noise, step))
+
+
+def grids(
+  losses: Losses, types: tuple[np.dtype, ...], seed: int
+) -> tuple[np.dtype, ...]:
+  """The type to which the loss rounds each of its tensors, in effect.
+
+  A loss may round its parameters to float32 inside and return float64: moves
+  far below float32's spacing go unnoticed. It is one that rounding a tensor
+  beforehand never changes.
+  """
+  found = list(losses.grids)
+  theta = losses.theta.astype(np.float64)
+  for leaf, part in enumerate(losses.layout.slices()):
+    size = max(np.abs(theta[part]).max(), 1.0)
+    for dtype in types:
+      if jnp.finfo(dtype).nmant >= jnp.finfo(found[leaf]).nmant:
+        continue
+      rng, seen = np.random.default_rng(seed), set()
+      for far in (0.01, 0.03, 0.1, 0.3):
+        moved, short = theta.copy(), theta.copy()
+        moved[part] += far * size * rng.standard_normal(part.stop - part.start)
+        short[part] = moved[part].astype(dtype).astype(np.float64)
+        value = losses.at(moved.astype(losses.theta.dtype))[0]
+        if value != losses.at(short.astype(losses.theta.dtype))[0]:
+          break
+        seen.add(value)
+      else:
+        if len(seen) > 1:  # a loss that never changes tells nothing
+          found[leaf] = dtype
+          break
+  return tuple(found)
