@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mnist_jax import data, gradcheck
-from mnist_jax.gradcheck._differences import Losses
 from mnist_jax.gradcheck._layout import flatten
+from mnist_jax.gradcheck._numeric.differences import Losses
 from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network import check, differences
 from mnist_jax.model import mlp, objective

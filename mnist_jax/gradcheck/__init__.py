@@ -8,8 +8,8 @@ Start with
 """
 
 from mnist_jax.gradcheck._check import assert_gradients, check
-from mnist_jax.gradcheck._differences import numeric_gradient
 from mnist_jax.gradcheck._layout import GradcheckError, distance
+from mnist_jax.gradcheck._numeric.differences import numeric_gradient
 from mnist_jax.gradcheck._report import (
   RECHECK,
   VERY_SATISFYING,

@@ -18,17 +18,16 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from mnist_jax.gradcheck import _inputs as inputs
-from mnist_jax.gradcheck import _scales as scales
-from mnist_jax.gradcheck import _traced as traced
 from mnist_jax.gradcheck._comparison import measure, refine
 from mnist_jax.gradcheck._coverage import choose, pinpoint
-from mnist_jax.gradcheck._differences import (
+from mnist_jax.gradcheck._layout import GradcheckError, flatten
+from mnist_jax.gradcheck._numeric import scales, traced
+from mnist_jax.gradcheck._numeric.differences import (
   Losses,
   LossFn,
   Raised,
   require_method,
 )
-from mnist_jax.gradcheck._layout import GradcheckError, flatten
 from mnist_jax.gradcheck._problem import Problem, Request
 from mnist_jax.gradcheck._report import Report, Verdict, report_on
 

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Bool, Float, Int, PyTree
 
-from mnist_jax.gradcheck import _error_bars as error_bars
-from mnist_jax.gradcheck import _scales as scales
 from mnist_jax.gradcheck._coverage import Coverage
-from mnist_jax.gradcheck._differences import blamed_on
-from mnist_jax.gradcheck._error_bars import Estimate
 from mnist_jax.gradcheck._layout import Layout, flatten_like, vector_distance
+from mnist_jax.gradcheck._numeric import error_bars, scales
+from mnist_jax.gradcheck._numeric.differences import blamed_on
+from mnist_jax.gradcheck._numeric.error_bars import Estimate
 from mnist_jax.gradcheck._problem import Problem
 
 STATES = ("agrees", "wrong", "kink", "jump", "not finite")

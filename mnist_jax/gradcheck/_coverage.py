@@ -13,8 +13,12 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from mnist_jax.gradcheck._error_bars import Judgement, Lines, judge_lines
 from mnist_jax.gradcheck._layout import Layout
+from mnist_jax.gradcheck._numeric.error_bars import (
+  Judgement,
+  Lines,
+  judge_lines,
+)
 from mnist_jax.gradcheck._problem import Problem
 
 _MOST = 100_000  # coordinates checked one by one, and that in about

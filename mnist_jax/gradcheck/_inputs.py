@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from mnist_jax.gradcheck import _scales as scales
-from mnist_jax.gradcheck import _traced as traced
 from mnist_jax.gradcheck._comparison import GIVEN_SIGMAS
-from mnist_jax.gradcheck._differences import Losses, blamed_on
 from mnist_jax.gradcheck._layout import GradcheckError, Layout, flatten_like
+from mnist_jax.gradcheck._numeric import scales, traced
+from mnist_jax.gradcheck._numeric.differences import Losses, blamed_on, compiled
 from mnist_jax.gradcheck._report import Verdict
 
 # Rounding errors a correct gradient may carry, in units of its largest entry.
@@ -195,20 +194,25 @@ def _spread(
 ) -> Float[np.ndarray, " P"]:
   """A standard deviation of the rounding in `jax.grad` of the loss, [P]."""
   rng = np.random.default_rng(0)
-  wide = jax.jit(jax.grad(losses.loss))
-  short = jax.jit(jax.grad(own.loss))
   square, before = np.zeros(losses.theta.size), None
   for turn in range(_ROUNDED):
     sign = rng.choice([-1.0, 1.0], losses.theta.size) * min(turn, 1)
     theta = losses.round(losses.theta * (1 + sign * epsilons))
-    here = dataclasses.replace(losses, theta=theta)
-    value = flatten_like(losses.layout, wide(here.params()))
+    value = _autodiff(dataclasses.replace(losses, theta=theta))
     if own is not losses:
       with own.scope():
-        other = dataclasses.replace(own, theta=theta.astype(own.theta.dtype))
-        cut = flatten_like(losses.layout, short(other.params()))
-      square += (cut - value) ** 2
+        short = theta.astype(own.theta.dtype)
+        square += (
+          _autodiff(dataclasses.replace(own, theta=short)) - value
+        ) ** 2
     elif before is not None:
       square += (value - before) ** 2
     before = value if before is None else before
   return np.sqrt(square / _ROUNDED)
+
+
+def _autodiff(losses: Losses) -> Float[np.ndarray, " P"]:
+  """The gradient by `jax.grad`, compiled once in a check."""
+  operands = (losses.params(),)
+  lowered = jax.jit(jax.grad(losses.loss)).lower(*operands)
+  return flatten_like(losses.layout, compiled(lowered, operands)(*operands))

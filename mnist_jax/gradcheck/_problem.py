@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from mnist_jax.gradcheck._differences import Losses
+from mnist_jax.gradcheck._numeric.differences import Losses
 
 # The first step by the loss's precision, near the best of the extrapolated
 # differences: epsilon^(1/5) two-sided, epsilon^(1/3) one-sided.

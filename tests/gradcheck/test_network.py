@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_jax import gradcheck
-from mnist_jax.gradcheck._differences import METHODS
+from mnist_jax.gradcheck._numeric.differences import METHODS
 from mnist_jax.gradcheck.network import check as network_gradcheck
 from mnist_jax.gradcheck.network import differences
 from mnist_jax.model import losses, mlp, objective

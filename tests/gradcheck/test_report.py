@@ -18,7 +18,8 @@ from gradcheck_examples import (
 )
 
 from mnist_jax import gradcheck
-from mnist_jax.gradcheck import GradcheckError, Verdict, _differences, check
+from mnist_jax.gradcheck import GradcheckError, Verdict, check
+from mnist_jax.gradcheck._numeric import differences
 
 
 def large(params):
@@ -128,9 +129,9 @@ def test_constants_that_jax_hands_over_and_other_devices_are_seen():
 
 def test_one_check_compiles_the_loss_once(monkeypatch):
   made = []
-  program = _differences._program
+  program = differences._program
   monkeypatch.setattr(
-    _differences, "_program", lambda *a: made.append(1) or program(*a)
+    differences, "_program", lambda *a: made.append(1) or program(*a)
   )
   # At a kink, so that the point beside it is checked as well.
   check(lambda x: jnp.sum(abs(x)), np.zeros(2), lambda x: 3 * jnp.sign(x) + 5)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mnist_jax.gradcheck._differences import require_method
+from mnist_jax.gradcheck._numeric.differences import require_method
 from mnist_jax.model import losses, mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError

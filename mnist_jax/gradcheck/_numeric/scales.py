@@ -15,14 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from mnist_jax.gradcheck._differences import Losses
+from mnist_jax.gradcheck._numeric.differences import Losses
 from mnist_jax.gradcheck._problem import first_step
 
 _ORDER, _POINTS = 6, np.arange(1, 10)  # theta itself may lie on a kink
 _FACTOR = 16.0  # from one spacing to the next
-# Noise does not grow more than so much from one spacing to the next, since its
-# parts add up like the root of their number; a smooth part grows by 16^6.
-_RISE = 30.0
+# Noise does not grow more than so much from one spacing to the next: its parts
+# add up like the root of their number, and where few points see it at all it is
+# 50 times less than where all do. A smooth part grows by 16^6.
+_RISE = 300.0
 # The highest spacing, in parts of the tensor's largest entry, or of one.
 _HIGHEST = 0.03
 _SMALLEST = 1e-6  # the size of a tensor of zeros, for the lowest spacing
@@ -76,10 +77,10 @@ def _walked(
   """Reads noise and reach off spreads at rising spacings.
 
   The last spread before the rise may hold some of it, and is left out where
-  it stands out.
+  it stands out from several.
   """
   count = spreads.shape[1]
-  most, before = np.zeros(count), np.zeros(count)
+  most, before, seen = np.zeros((3, count))
   end = spacings[0].copy()  # the last spacing before the rise, and that before
   earlier = end.copy()
   going = np.ones(count, bool)
@@ -88,8 +89,9 @@ def _walked(
     earlier = np.where(going, end, earlier)
     before = np.where(going, most, before)
     most = np.where(going, np.fmax(most, spread), most)
+    seen += going & (spread > 0)
     end = np.where(going, spacing, end)
-  tainted = ~going & (before > 0) & (most > 3 * before)
+  tainted = ~going & (seen > 3) & (most > 3 * before)
   noise = np.where(tainted, before, most)
   end = np.where(tainted, earlier, end)
   # Ten points that see noise alone span twice the step at which the error of

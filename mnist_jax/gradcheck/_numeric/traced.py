@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax.gradcheck._differences import Losses, Raised, blamed_on
+from mnist_jax.gradcheck._numeric.differences import Losses, Raised, blamed_on
 
 
 def _trace(losses: Losses) -> Any:

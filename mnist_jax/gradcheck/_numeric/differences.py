@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from mnist_jax.gradcheck._error_bars import Lines
 from mnist_jax.gradcheck._layout import GradcheckError, Layout, flatten
+from mnist_jax.gradcheck._numeric.error_bars import Lines
 from mnist_jax.runtime import precision
 
 LossFn = Callable[..., Any]
@@ -101,7 +101,7 @@ def _program(
     return jax.lax.fori_loop(0, chunks, body, jnp.zeros_like(entries))
 
   arrays = [a for t, a in zip(traced, leaves, strict=True) if t]
-  # Unused operands are kept for `_compiled` to count.
+  # Unused operands are kept for `compiled` to count.
   return jax.jit(block, keep_unused=True), arrays
 
 
@@ -117,7 +117,7 @@ class Progress:
   def say(self, done: int, total: int) -> None:
     """So many losses out of those of the work at hand."""
     now = time.monotonic()
-    if now >= self._next:
+    if now >= self._next and total > 1:
       self._next = now + self._EVERY
       print(
         f"gradient check: {now - self.begun:.0f} s, {done} of {total} losses "
@@ -131,7 +131,7 @@ _kept: dict[str, Any] = {}
 _MOST_KEPT = 16
 
 
-def _compiled(lowered: Any, operands: tuple[Any, ...]) -> Any:
+def compiled(lowered: Any, operands: tuple[Any, ...]) -> Any:
   """Compiles a program, or takes the one made of the very same text.
 
   The text holds all that was read while tracing, constant arrays to the last
@@ -203,7 +203,7 @@ class Losses:
       return self._block
     if self._width not in self._ready_made:
       lowered = self._block.lower(*operands)
-      self._ready_made[self._width] = _compiled(lowered, operands)
+      self._ready_made[self._width] = compiled(lowered, operands)
     return self._ready_made[self._width]
 
   def scope(self) -> contextlib.AbstractContextManager[None]:
