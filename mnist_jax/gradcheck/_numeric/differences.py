@@ -187,24 +187,23 @@ class Losses:
       self.chunk_size = 1 if jax.default_backend() == "cpu" else fits
     elif self.chunk_size < 1:
       raise GradcheckError(f"chunk_size is {self.chunk_size}, not positive")
-    self._compile(self.chunk_size)
+    self._width = self.chunk_size
 
-  def _compile(self, width: int) -> None:
-    self._width = width
+  def _ready(self, *operands: Any) -> Any:
+    """The losses of a block; compiled for such operands, once in a check."""
+    width = self._width
     if width not in self._programs:
       self._programs[width] = _program(
         self.loss_fn, self.unflatten, width, self.args
       )
-    self._block, self._arrays = self._programs[width]
-
-  def _ready(self, operands: tuple[Any, ...]) -> Any:
-    """The block compiled for such operands, once in a check."""
+    block, arrays = self._programs[width]
+    operands = (operands[0], arrays, *operands[1:])
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
-      return self._block
-    if self._width not in self._ready_made:
-      lowered = self._block.lower(*operands)
-      self._ready_made[self._width] = compiled(lowered, operands)
-    return self._ready_made[self._width]
+      return block, operands
+    if width not in self._ready_made:
+      lowered = block.lower(*operands)
+      self._ready_made[width] = compiled(lowered, operands)
+    return self._ready_made[width], operands
 
   def scope(self) -> contextlib.AbstractContextManager[None]:
     """That in which the loss is to be computed."""
@@ -269,13 +268,13 @@ class Losses:
       chunks = np.int32(-(-used // self._width))
       try:
         with blamed_on("loss_fn"):
-          operands = (theta, self._arrays, *points, chunks)
-          losses = self._ready(operands)(*operands)
+          block, operands = self._ready(theta, *points, chunks)
+          losses = block(*operands)
       except GradcheckError:
         if self._width == 1:
           raise
         # Some primitives (callbacks) have no batching rule: one by one.
-        self._compile(1)
+        self._width = 1
         return self.at(theta, positions, entries)
       found = np.asarray(losses, dtype=np.float64).ravel()
       result[start : start + used] = found[:used]

@@ -20,10 +20,11 @@ from mnist_jax.gradcheck._problem import first_step
 
 _ORDER, _POINTS = 6, np.arange(1, 10)  # theta itself may lie on a kink
 _FACTOR = 16.0  # from one spacing to the next
-# Noise does not grow more than so much from one spacing to the next: its parts
-# add up like the root of their number, and where few points see it at all it is
-# 50 times less than where all do. A smooth part grows by 16^6.
+# Noise does not grow more than so much with the spacing: its parts add up like
+# the root of their number, and where few points see it at all it is 50 times
+# less than where all do. A smooth part grows by 16^6 from one to the next.
 _RISE = 300.0
+_FEW_SEE = 0.02
 # The highest spacing, in parts of the tensor's largest entry, or of one.
 _HIGHEST = 0.03
 _SMALLEST = 1e-6  # the size of a tensor of zeros, for the lowest spacing
@@ -60,40 +61,46 @@ def reach(losses: Losses, positions: Int[np.ndarray, " n"]) -> Reach:
   count = int(np.ceil(np.log(highest / lowest).max() / math.log(_FACTOR))) + 1
   spacings = lowest * _FACTOR ** np.arange(count)[:, None]
   spacings = np.exp2(np.round(np.log2(np.minimum(spacings, highest))))
-  moved = (
-    base[positions] + spacings[..., None].swapaxes(1, 2) * _POINTS[:, None]
-  )
+  moved = base[positions] + spacings[:, None] * _POINTS[:, None]
   where = np.tile(positions, count * _POINTS.size)
   values = losses.at(base, where, losses.round(moved.ravel(), where))
+  values = values.reshape(moved.shape)
   with np.errstate(invalid="ignore", over="ignore"):
-    sixth = np.diff(values.reshape(moved.shape), _ORDER, axis=1)
-    spreads = np.sqrt(np.mean(sixth**2, axis=1) / math.comb(2 * _ORDER, _ORDER))
-  return _walked(spreads, spacings)
+    sixth = np.diff(values, _ORDER, axis=1)
+    square = np.mean(sixth**2, axis=1)
+    spreads = np.sqrt(square / math.comb(2 * _ORDER, _ORDER))
+  least = losses.epsilons[positions] * np.abs(values).max(axis=1)
+  return _walked(spreads, spacings, _FEW_SEE * least)
 
 
 def _walked(
-  spreads: Float[np.ndarray, "K n"], spacings: Float[np.ndarray, "K n"]
+  spreads: Float[np.ndarray, "K n"],
+  spacings: Float[np.ndarray, "K n"],
+  least: Float[np.ndarray, "K n"],
 ) -> Reach:
   """Reads noise and reach off spreads at rising spacings.
 
-  The last spread before the rise may hold some of it, and is left out where
-  it stands out from several.
+  Least is what values of their size show at least. Of the spreads before the
+  rise the second largest is the noise: at one spacing the points may straddle
+  a kink, and the last may hold some of the rise.
   """
   count = spreads.shape[1]
-  most, before, seen = np.zeros((3, count))
-  end = spacings[0].copy()  # the last spacing before the rise, and that before
-  earlier = end.copy()
+  most, second, last, seen = np.zeros((4, count))
+  first = np.full(count, np.inf)  # the smallest spread so far
+  end, earlier = spacings[0].copy(), spacings[0].copy()
   going = np.ones(count, bool)
-  for spread, spacing in zip(spreads, spacings, strict=True):
-    going &= np.isfinite(spread) & ((most == 0) | (spread <= _RISE * most))
+  for spread, spacing, floor in zip(spreads, spacings, least, strict=True):
+    allowed = _RISE * np.maximum(first, floor)
+    going &= np.isfinite(spread) & (np.isinf(first) | (spread <= allowed))
+    now = np.where(going, spread, 0.0)
+    second = np.fmax(second, np.fmin(most, now))
+    most, last = np.fmax(most, now), np.where(going, now, last)
+    first = np.where(now > 0, np.fmin(first, now), first)
     earlier = np.where(going, end, earlier)
-    before = np.where(going, most, before)
-    most = np.where(going, np.fmax(most, spread), most)
-    seen += going & (spread > 0)
     end = np.where(going, spacing, end)
-  tainted = ~going & (seen > 3) & (most > 3 * before)
-  noise = np.where(tainted, before, most)
-  end = np.where(tainted, earlier, end)
+    seen += now > 0
+  noise = np.where(seen > 2, second, most)
+  end = np.where((seen > 2) & (last > 3 * second), earlier, end)
   # Ten points that see noise alone span twice the step at which the error of
   # extrapolated differences is that noise.
   step = np.where(going, np.inf, 4 * end)
