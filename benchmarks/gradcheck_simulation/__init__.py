@@ -1,0 +1,1 @@
+"""How often a gradient check errs, against two others, by simulation."""
