@@ -66,7 +66,7 @@ def measure(
   """All records, of these blocks and of those filed before.
 
   Returns:
-    "records"; "seconds", of all blocks together.
+    "records"; "seconds", of all blocks together; "filed_before", how many.
   """
   left = [block for block in todo if blocks.filed(folder, block) is None]
   total = sum(block.end - block.first for block in left)
@@ -80,6 +80,7 @@ def measure(
   return {
     "records": [record for each in found if each for record in each["records"]],
     "seconds": math.fsum(each["seconds"] for each in found if each),
+    "filed_before": len(todo) - len(left),
   }
 
 
@@ -108,8 +109,10 @@ def main(_: list[str]) -> None:
     "command": f"python -m benchmarks.gradcheck_simulation "
     f"--checks={FLAGS.checks} --workers={FLAGS.workers}",
     "checks": len(found["records"]),
-    "seed": cases.SEED,
-    "blocks": [list(block) for block in todo],
+    "seeds": f"[{cases.SEED}, family, precision, shape, check]",
+    "programs": len({block[:3] for block in todo}),
+    "blocks": len(todo),
+    "blocks_filed_before": found["filed_before"],
     "wall_seconds": round(time.monotonic() - begun, 1),
     "block_seconds": round(found["seconds"], 1),
     "workers": FLAGS.workers,
