@@ -91,7 +91,7 @@ def share(marks: pd.Series) -> str:
     return "–"
   found = stats.wilson_interval(int(marks.sum()), len(marks))
   low, high = 100 * found.low, 100 * found.high
-  return f"{100 * found.estimate:.3g} ({low:.2g} to {high:.2g})"
+  return f"{100 * found.estimate:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _markdown(rows: Sequence[dict[str, str]]) -> str:

@@ -38,6 +38,7 @@ RIGHT = [
 MISTAKEN = [
   record("wrong", "all", 0.01, planted=0.005, check_grads=judges.REJECTED),
   record("correct", "all", 0.01, planted=0.02),
+  record("correct", "tensor", 0.01, planted=0.005),
   record("rounding-limited", "all", 0.01, planted=0.02),
   record("wrong", "sign", 2.0, planted=1.0),
 ]
@@ -53,21 +54,22 @@ def test_verdicts_are_counted():
   scaled = found.loc["all", "yes", "all", 0.01]
   assert scaled[names].tolist() == [3, 1, 1, 1, 1, 3]
   assert scaled["correct_beyond"] == 1
+  assert found.loc["all", "yes", "tensor", 0.01]["correct_beyond"] == 0
   assert found.loc["plain", "no", "right", 0.0]["checks"] == 1
   by_precision = found.loc["precision"].reset_index()
   right = by_precision[by_precision["kind"] == "right"].set_index("level")
   assert right["checks"].to_dict() == {"float64": 4, "bfloat16 loss": 1}
   for factor in tables.FACTORS:
-    assert found.loc[factor]["checks"].sum() == 9
+    assert found.loc[factor]["checks"].sum() == 10
 
 
 def test_the_page_has_the_shares():
   page = tables.page(tables.verdicts(RIGHT + MISTAKEN))
   # 1 of 5 wrong and spoiled; 1 limited, 1 another; 0 and 5 of 5 rejected.
-  one = "20 (3.6 to 62)"
-  line = f"| all: yes | 5 | {one} | 1 | {one} | {one} | 0 (0 to 43) | 100 ("
+  one = "20 (3.62 to 62.4)"
+  line = f"| all: yes | 5 | {one} | 1 | {one} | {one} | 0 (0 to 43.4) | 100 ("
   assert line in page
-  third = "33.3 (6.1 to 79)"
+  third = "33.3 (6.15 to 79.2)"
   assert f"| all, 0.01 | 3 | {third} | {third} | {third} | 66.7 (" in page
   _, beyond = page.split("above 0.01 in some tensor\n")
   assert f"| all: yes | 3 | {third} | {third} | {third} | 100 (" in beyond
