@@ -266,7 +266,7 @@ def picture(table: pd.DataFrame) -> plotting.Figure:
   for ax in (*others, every):
     plotting.log_axis(ax, "x", SIZES)
     ax.set(ylim=(-3, 103), xlabel="size of the mistake, relative")
-  for ax in axes.ravel():
-    ax.set_ylim(bottom=-3)
+  alarms.set_ylim(bottom=-3)
+  for ax in (alarms, every):  # the colours of the others are the first's
     ax.legend()
   return figure
