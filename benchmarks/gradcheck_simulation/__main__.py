@@ -2,7 +2,7 @@
 
   python -m benchmarks.gradcheck_simulation
 
-Losses are drawn, of 6 to 60 parameters, and their gradients by `jax.grad`, 23
+Losses are drawn, of 5 to 48 parameters, and their gradients by `jax.grad`, 23
 of 40 with a mistake. The design was fixed before the run:
 
   family      least squares with residuals of 1e-3 to 1e4; a tanh network;
