@@ -178,6 +178,7 @@ def _check_at(
     noise=noise,
     scale=scale,
     precision=dtype,
+    kinked=traced.has_kinks(losses),
   )
   coverage = pinpoint(problem, choose(problem))
   comparison, by_step = measure(problem, coverage)

@@ -287,7 +287,7 @@ def _judge(
   """
   problem, numeric = comparison.problem, comparison.numeric
   given, tolerance = comparison.given[chosen], comparison.tolerance[chosen]
-  verdict = error_bars.judge_lines(lines, given, tolerance, sigma)
+  verdict = error_bars.judge_lines(lines, given, tolerance, sigma, problem.back)
   middle = lines.middle
   still = np.all((lines.above == middle) & (lines.below == middle), axis=0)
   least = error_bars.difference_noise(

@@ -81,7 +81,8 @@ def _judge(
   """Judges the given gradient along directions by the losses along them."""
   slack = np.sqrt(vectors**2 @ problem.tolerance**2)
   noise = np.where(vectors, problem.noise, 0).max(axis=1)
-  return judge_lines(lines, vectors @ problem.given, slack, noise)
+  given = vectors @ problem.given
+  return judge_lines(lines, given, slack, noise, problem.back)
 
 
 def _limit(problem: Problem) -> int:

@@ -55,6 +55,7 @@ class Problem:
   noise: Float[np.ndarray, " P"]
   scale: Float[np.ndarray, " P"]  # the unit of each entry's steps
   precision: Any  # the type in which the loss is computed, in effect
+  kinked: bool  # whether it may have kinks somewhere
 
   @property
   def epsilon(self) -> float:
@@ -68,6 +69,11 @@ class Problem:
     All that is known then is that numbers of the order of one cancelled in it.
     """
     return self.epsilon / 2 * max(1.0, abs(self.loss))
+
+  @property
+  def back(self) -> int:
+    """How far below the last step that agrees a derivative is read."""
+    return 2 if self.kinked else 1
 
   @property
   def steps(self) -> tuple[float, ...]:

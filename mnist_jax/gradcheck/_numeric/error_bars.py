@@ -119,33 +119,39 @@ def _select(where: np.ndarray, first: _Reading, second: _Reading) -> _Reading:
 
 
 def longest_agreement(
-  values: Float[np.ndarray, "K n"], bars: Float[np.ndarray, "K n"]
+  values: Float[np.ndarray, "K n"],
+  bars: Float[np.ndarray, "K n"],
+  back: int = 1,
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
   """The most precise estimate that all smaller steps agree with.
 
   Small steps are noisy but see the function where it is straight, so going up
   from the smallest, estimates are accepted while all intervals so far have a
   point in common (Lepski 1991; the intersection of confidence intervals of
-  Goldenshluger & Nemirovski 1997). The one before the last accepted is
+  Goldenshluger & Nemirovski 1997). The one so many before the last accepted is
   returned: the last one's bias may be as large as the bars, the one before's,
-  a power of the steps' ratio smaller, is not. NaN and infinity where the
-  smallest step is not finite.
+  a power of the steps' ratio smaller, is not. Kinks that several steps cross
+  have a bias that falls more slowly, for which one goes further back. NaN and
+  infinity where the smallest step is not finite.
   """
   count = values.shape[1]
   low, high = np.full(count, -np.inf), np.full(count, np.inf)
-  current = previous = (np.full(count, np.nan), np.full(count, np.inf))
+  unknown = (np.full(count, np.nan), np.full(count, np.inf))
+  latest = [unknown] * (back + 1)  # the last accepted at the end
   going = np.ones(count, bool)
-  accepted = np.zeros(count, int)
   for value, bar in zip(values[::-1], bars[::-1], strict=True):
     with np.errstate(invalid="ignore"):
       meets = (value - bar <= high) & (value + bar >= low)
       going &= meets & np.isfinite(value)
     low = np.where(going, np.maximum(low, value - bar), low)
     high = np.where(going, np.minimum(high, value + bar), high)
-    previous = _select(going, current, previous)
-    current = _select(going, (value, bar), current)
-    accepted += going
-  return _select(accepted <= 1, current, previous)
+    shifted = [*latest[1:], (value, bar)]
+    pairs = zip(shifted, latest, strict=True)
+    latest = [_select(going, newer, old) for newer, old in pairs]
+  result = latest[-1]
+  for reading in latest[-2::-1]:  # where fewer were accepted, the first of them
+    result = _select(np.isfinite(reading[1]), reading, result)
+  return result
 
 
 class Lines(NamedTuple):
@@ -197,7 +203,7 @@ def _scatter(
   return np.nan_to_num(np.sqrt(np.mean(np.square(spreads), axis=0)), posinf=0.0)
 
 
-def _readings(lines: Lines, sigma: Any) -> dict[str, _Reading]:
+def _readings(lines: Lines, sigma: Any, back: int) -> dict[str, _Reading]:
   """Value and bar of each reading of the lines.
 
   "two", "forward" and "backward": the derivative from two- and one-sided
@@ -219,7 +225,8 @@ def _readings(lines: Lines, sigma: Any) -> dict[str, _Reading]:
     ("jump", jump, "jump"),
   ):
     readings = list(_extrapolated(table, lines.steps, sigmas, kind))
-    found[name] = longest_agreement(*map(np.stack, zip(*readings, strict=True)))
+    values, bars = map(np.stack, zip(*readings, strict=True))
+    found[name] = longest_agreement(values, bars, back)
     if name == "two":
       found["smallest"] = readings[-1]
   return found
@@ -250,6 +257,7 @@ def judge_lines(
   given: Float[np.ndarray, " n"],
   tolerance: Float[np.ndarray, " n"],
   sigma: Any,
+  back: int = 1,
 ) -> Judgement:
   """Judges given derivatives by two- and one-sided differences at many steps.
 
@@ -259,7 +267,7 @@ def judge_lines(
   jump to either side of the two-sided value. A line that is noisier than
   sigma, the standard deviation of one loss, is treated as such.
   """
-  found = _readings(lines, sigma)
+  found = _readings(lines, sigma, back)
   two, forward, backward = found["two"], found["forward"], found["backward"]
   finite = np.isfinite(two[1])
 
@@ -305,6 +313,7 @@ def judge_lines(
 
 # A mean over many entries has noise that is known better than that of one.
 _POOLED_SIGMAS = 6.0
+_POOLED_LEAST = 3.0  # derivatives of fewer standard deviations are left out
 # The biases of many entries may have one sign, unlike their noise.
 _POOLED_TRUNCATION = 20.0
 
@@ -321,6 +330,8 @@ def pooled_miss(
   """
   sigma = numeric.noise / SIGMAS
   use = np.isfinite(sigma) & np.isfinite(numeric.value) & (sigma > 0)
+  # Where a step moves the loss by less than its rounding, that is no chance.
+  use &= np.abs(given) > _POOLED_LEAST * sigma
   if use.sum() < 2:
     return 0.0, np.inf
   given, value, sigma = given[use], numeric.value[use], sigma[use]

@@ -25,10 +25,14 @@ _FACTOR = 16.0  # from one spacing to the next
 # less than where all do. A smooth part grows by 16^6 from one to the next.
 _RISE = 300.0
 _FEW_SEE = 0.02
+_GROWN = 100.0  # times the loss: what is larger has a rounding of its own
 # The highest spacing, in parts of the tensor's largest entry, or of one.
 _HIGHEST = 0.03
 _SMALLEST = 1e-6  # the size of a tensor of zeros, for the lowest spacing
+_MOVES = (0.01, 0.03, 0.1, 0.3)  # of a tensor, by which its type is told
 _DRAWN, _LINES = 24, 4  # coordinates of a tensor tried, and used
+# How far they are tried to be moved, and how much farther if nothing happens.
+_FAR, _FARTHER = 0.01, (1e2, 1e4)
 
 
 class Reach(NamedTuple):
@@ -92,6 +96,7 @@ def _walked(
   for spread, spacing, floor in zip(spreads, spacings, least, strict=True):
     allowed = _RISE * np.maximum(first, floor)
     going &= np.isfinite(spread) & (np.isinf(first) | (spread <= allowed))
+    going &= (floor <= _GROWN * least[0]) | (least[0] == 0)
     now = np.where(going, spread, 0.0)
     second = np.fmax(second, np.fmin(most, now))
     most, last = np.fmax(most, now), np.where(going, now, last)
@@ -149,15 +154,21 @@ def by_tensor(
       [order[: _LINES // 2], rng.permutation(order)[:_DRAWN]]
     )
     drawn = part.start + drawn[np.sort(np.unique(drawn, return_index=True)[1])]
-    alive = np.zeros(drawn.size, bool)
-    for far in {0.01, 0.01 * max(size[part.start], _SMALLEST)}:
-      moved = losses.round(base[drawn] + far, drawn)
-      alive |= losses.at(base, drawn, moved) != loss
-    if alive.any():
+    largest = size[part.start]
+    for far in (min(largest, 1.0), max(largest, 1.0), *_FARTHER):
+      moved = losses.round(base[drawn] + far * _FAR, drawn)
+      apart = np.abs(losses.at(base, drawn, moved) - loss)
+      alive = apart > 0
+      if not alive.any():
+        continue
       found = reach(losses, drawn[alive][:_LINES])
-      if np.any(np.isfinite(found.noise)):
-        noise[part] = np.sort(found.noise[np.isfinite(found.noise)])[-2:][0]
+      seen = found.noise[np.isfinite(found.noise)]
+      if seen.size:
+        noise[part] = np.sort(seen)[-2:][0]
+      elif far in _FARTHER:  # the loss moves in steps of its own
+        noise[part] = apart[alive].min()
       step[part] = np.sort(found.step)[:2][-1]
+      break
   return own(losses, loss, precision, np.arange(size.size), Reach(noise, step))
 
 
@@ -173,15 +184,17 @@ def grids(
   found = list(losses.grids)
   theta = losses.theta.astype(np.float64)
   for leaf, part in enumerate(losses.layout.slices()):
-    size = max(np.abs(theta[part]).max(), 1.0)
+    largest = np.abs(theta[part]).max()
+    moves = np.outer(sorted({largest, 1.0} - {0.0}), _MOVES).ravel()
     for dtype in types:
       if jnp.finfo(dtype).nmant >= jnp.finfo(found[leaf]).nmant:
         continue
       rng, seen = np.random.default_rng(seed), set()
-      for far in (0.01, 0.03, 0.1, 0.3):
+      for far in moves:
         moved, short = theta.copy(), theta.copy()
-        moved[part] += far * size * rng.standard_normal(part.stop - part.start)
-        short[part] = moved[part].astype(dtype).astype(np.float64)
+        moved[part] += far * rng.standard_normal(part.stop - part.start)
+        with np.errstate(over="ignore"):
+          short[part] = moved[part].astype(dtype).astype(np.float64)
         value = losses.at(moved.astype(losses.theta.dtype))[0]
         if value != losses.at(short.astype(losses.theta.dtype))[0]:
           break

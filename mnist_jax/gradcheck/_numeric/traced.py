@@ -65,6 +65,11 @@ def draws(losses: Losses) -> bool:
   return any(n.startswith(("random_bits", "threefry", "rng_")) for n in names)
 
 
+def has_kinks(losses: Losses) -> bool:
+  """Whether a primitive is used that is not smooth everywhere."""
+  return any(e.primitive.name in _KINKED for e in _equations(_trace(losses)))
+
+
 def on_a_kink(losses: Losses) -> bool:
   """Whether a primitive stands where it is not smooth, at the point.
 
