@@ -16,7 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-_APART = "; hand what has no derivative to the loss in args or by closure"
+_APART = (
+  "; hand what has no derivative to the loss in args or by closure "
+  "(equinox: eqx.partition, flax: nnx.split)"
+)
 
 
 class GradcheckError(ValueError):
@@ -42,12 +45,20 @@ class Layout(NamedTuple):
     ends = np.cumsum((0, *self.sizes)).tolist()
     return list(itertools.starmap(slice, itertools.pairwise(ends)))
 
-  def unflatten(self, theta: Any) -> PyTree:
-    """The pytree whose leaves are the parts of theta, [P] or [..., P]."""
+  def unflatten(
+    self, theta: Any, dtypes: Sequence[Any] | None = None
+  ) -> PyTree:
+    """The pytree whose leaves are the parts of theta, [P] or [..., P].
+
+    In theta's dtype, or each tensor in its own of `dtypes`.
+    """
+    each = dtypes or [theta.dtype] * len(self.shapes)
     tensors = iter(
       [
-        theta[..., part].reshape((*theta.shape[:-1], *shape))
-        for part, shape in zip(self.slices(), self.shapes, strict=True)
+        theta[..., part].reshape((*theta.shape[:-1], *shape)).astype(dtype)
+        for part, shape, dtype in zip(
+          self.slices(), self.shapes, each, strict=True
+        )
       ]
     )
     leaves = [
@@ -157,9 +168,10 @@ def flatten_like(
     if not fitting:
       raise
   raise GradcheckError(
-    f"{what} is a tuple of {len(tree)}, of which {' and '.join(fitting)} is "
-    "like params; give the gradient alone: of what jax.value_and_grad returns "
-    "[1], of jax.grad with argnums=(0, 1) or has_aux [0]"
+    f"{what} is a tuple of {len(tree)}, like params only in "
+    f"{' and '.join(fitting)}; give the gradient alone: of what "
+    "jax.value_and_grad returns [1], of jax.grad with argnums=(0, 1) or "
+    "has_aux [0]"
   )
 
 
@@ -180,7 +192,11 @@ def _flatten_like(
   for path in expected.paths:
     if path not in found.paths:
       _refuse_kind(path, found.paths, what)
-      raise GradcheckError(f"{what}{path} is missing: params has this leaf")
+      some = ", ".join(path or "an array" for path in found.paths[:3])
+      more = ", ..." if len(found.paths) > 3 else ""
+      raise GradcheckError(
+        f"{what}{path} is missing: params has this leaf, {what} {some}{more}"
+      )
   for path, shape in zip(found.paths, found.shapes, strict=True):
     if path not in expected.paths:
       raise GradcheckError(f"{what}{path} is extra: params has no such leaf")
