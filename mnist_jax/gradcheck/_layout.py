@@ -86,6 +86,24 @@ def _joined(real: Any, imaginary: Any) -> Any:
   return jax.lax.complex(real, imaginary)  # keeps the sign of a zero
 
 
+def flatten_with_paths(
+  tree: PyTree, what: str
+) -> tuple[list[tuple[str, Any]], Any]:
+  """The leaves with their paths, as "['w'][0]", and the tree's definition.
+
+  Raises:
+    GradcheckError: jax cannot flatten a container.
+  """
+  try:
+    flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
+  except Exception as error:  # of a container: keys that cannot be sorted
+    raise GradcheckError(
+      f"{what} has a container that jax cannot flatten; the keys of a dict, "
+      "for one, must be of one type"
+    ) from error
+  return [(jax.tree_util.keystr(path), leaf) for path, leaf in flat], treedef
+
+
 def flatten(
   tree: PyTree, what: str, *, gradient: bool = False
 ) -> tuple[Layout, Float[np.ndarray, " P"], tuple[Any, ...]]:
@@ -100,18 +118,11 @@ def flatten(
     GradcheckError: There are no leaves, or a leaf is empty, not an array or
       not of a floating type; it is named by `what` and its path.
   """
-  try:
-    flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
-  except Exception as error:  # of a container: keys that cannot be sorted
-    raise GradcheckError(
-      f"{what} has a container that jax cannot flatten; the keys of a dict, "
-      "for one, must be of one type"
-    ) from error
+  flat, treedef = flatten_with_paths(tree, what)
   if not flat:
     raise GradcheckError(f"{what} has no leaves to check")
   paths, parts, split = [], [], []
-  for path, leaf in flat:
-    name = jax.tree_util.keystr(path)
+  for name, leaf in flat:
     array = _array(leaf, what + name)
     split.append(bool(jnp.issubdtype(array.dtype, jnp.complexfloating)))
     if split[-1]:
