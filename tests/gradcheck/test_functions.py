@@ -114,9 +114,22 @@ def test_what_has_no_derivative_is_passed_on():
   power.defvjp(
     lambda n, x: (x**n, x), lambda n, x, c: (n * x ** (n - 1.0) * c,)
   )
-  gradcheck.assert_vjp(power, 3, B, cotangents=1)
-  report = check_vjp(lambda *args: args[0] * args[1], B, B, argnums=(1,))
+  gradcheck.assert_vjp(power, 3.0, B, cotangents=1)
+  # A VJP of the caller's own that holds the same NumPy array.
+  _, held = jax.vjp(lambda x: x * W, jnp.ones_like(W))
+  report = check_vjp(lambda *args: args[0] * args[1], W, W, argnums=(1,))
+  del held
+  assert report.verdict is Verdict.CORRECT, str(report)
   assert [t.path for t in report.tensors] == [".args[1]"]
+  # By hand, None is a cotangent of zeros, or of what has none.
+  report = check_vjp(
+    lambda x, y, n: (x * y) ** n,
+    B,
+    B,
+    1,
+    vjp=lambda c, x, y, n: (c * y, *[None] * 2),
+  )
+  assert report.wrong_tensors == (".y",)
 
 
 def wave(z, a):

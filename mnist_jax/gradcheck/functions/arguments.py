@@ -56,7 +56,9 @@ class Arguments:
   @property
   def rest(self) -> Rest:
     """The other leaves, less those of f's `nondiff_argnums`."""
-    return [self.leaves[i] for i in self.passed]
+    leaves = [self.leaves[i] for i in self.passed]
+    # The caller's own may be held by a VJP of theirs; see `Subject.here`.
+    return [a.copy() if isinstance(a, np.ndarray) else a for a in leaves]
 
   def merged(self, params: Named, rest: Rest) -> tuple[Any, ...]:
     """The arguments with these leaves."""

@@ -241,7 +241,7 @@ def check_vjp(
   else:
     params, rest = subject.here
     with blamed_on("the vjp of f"):
-      ruled, _ = jax.vjp(lambda p: subject.outputs(p, rest), params)
+      ruled = jax.vjp(lambda p: subject.outputs(p, rest), params)[0]
     if other := _other_value(ruled, subject):
       return other
   how = (cotangents, seed, keywords)

@@ -74,11 +74,15 @@ class Subject:
   def here(self) -> tuple[Named, Rest]:
     """Params and rest as jax arrays, in the caller's precision.
 
-    NumPy's float64 ones, used outside of the check, were seen to reach its
-    compiled programs as float32 (jax 0.10).
+    In the check they stay NumPy's: as long as a VJP made outside of float64
+    lives, jax takes a NumPy array in it for one of 32 bits (0.10).
     """
     return jax.tree.map(
-      lambda leaf: jnp.asarray(leaf) if has_derivative(leaf) else leaf,
+      lambda leaf: (
+        jnp.asarray(leaf)
+        if isinstance(leaf, np.ndarray) or has_derivative(leaf)
+        else leaf
+      ),
       (self.params, self.rest),
     )
 
