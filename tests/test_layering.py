@@ -39,7 +39,7 @@ FENCES = {
 }
 # They must not import their figures, nor gradcheck any model.
 LIGHT = {"sweep": "plotting", "range_test": "plotting"}
-APART = ("gradcheck/network/",)
+APART = ("gradcheck/network/", "gradcheck/faults/")
 MOST_ENTRIES = 13
 MOST_LINES = 600
 

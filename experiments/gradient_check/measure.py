@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Int
 from mnist_jax import data, gradcheck
 from mnist_jax.gradcheck._differences import Losses
 from mnist_jax.gradcheck._layout import flatten
+from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network import check, differences
-from mnist_jax.gradcheck.network.faults import catalogue
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError

@@ -15,8 +15,8 @@ from experiments._shared import flags as shared
 from experiments.gradient_check import measure
 from mnist_jax import gradcheck
 from mnist_jax.gradcheck import _layout as layout
+from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network import check as network_gradcheck
-from mnist_jax.gradcheck.network.faults import catalogue
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import environment
 from mnist_jax.runtime.errors import InputError

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from experiments.mutation_score.check_grads import Peer
 from mnist_jax import gradcheck
+from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network import check
-from mnist_jax.gradcheck.network.faults import catalogue
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.training import loop

@@ -14,7 +14,7 @@ import pytest
 from experiments import chapter
 from experiments._shared import study
 from mnist_jax import data
-from mnist_jax.gradcheck.network.faults import catalogue
+from mnist_jax.gradcheck.faults import catalogue
 
 # What the quick preset is cut down to: one or two of everything. The studies
 # that are not here run as commands, in test_commands and test_gradient_check.

@@ -7,8 +7,8 @@ import pytest
 
 from experiments.mutation_score import cases as mutation_score
 from experiments.mutation_score import check_grads, judge
+from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network.check import value_and_grad_of
-from mnist_jax.gradcheck.network.faults import catalogue
 from mnist_jax.stats import verdicts
 
 NETWORK = mutation_score.Network((4, 3, 3), ("tanh",), 4, 0.3)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 from mnist_jax.gradcheck import Verdict
+from mnist_jax.gradcheck.faults import backward, catalogue
 from mnist_jax.gradcheck.network import check
-from mnist_jax.gradcheck.network.faults import backward, catalogue
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError

@@ -263,7 +263,8 @@ def refusals():
   two = (X, X)
   return {
     "not floating": (check_vjp, (jnp.sin, 3), {}, "no argument of f"),
-    "whole output": (check_vjp, (lambda x: x > 0, X), {}, "no floating"),
+    "keys": (check_vjp, (jnp.sin, {1: X, "1": X}), {}, "keys of a dict"),
+    "bool output": (check_vjp, (lambda x: x > 0, X), {}, "no floating"),
     "raises": (check_vjp, (lambda x: x[1, 2, 3], X), {}, "f raised IndexErr"),
     "argnums": (check_vjp, (custom, X, W, B), {"argnums": 3}, "argnums is 3"),
     "order": (check_vjp, (custom, X, W, B), {"order": 3}, "order is 3"),

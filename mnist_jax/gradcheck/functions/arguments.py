@@ -116,7 +116,7 @@ def take_apart(
       )
   own = tuple(getattr(f, "nondiff_argnums", ()))  # of a jax.custom_vjp
   names = _names(f, len(args))
-  flat, treedef = [], jax.tree.structure(args)
+  flat = []
   for number, arg in enumerate(args):
     leaves, _ = flatten_with_paths(arg, names[number])
     flat += [(number, names[number] + path, leaf) for path, leaf in leaves]
@@ -127,11 +127,12 @@ def take_apart(
   )
   if not chosen:
     raise GradcheckError(
-      "no argument of f that was chosen holds floating numbers"
+      "no argument of f that was chosen holds floating numbers, of which alone "
+      "there are derivatives"
     )
   return Arguments(
     names=names,
-    treedef=treedef,
+    treedef=jax.tree.structure(args),
     leaves=tuple(leaf for _, _, leaf in flat),
     paths=tuple(path for _, path, _ in flat),
     owners=tuple(number for number, _, _ in flat),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mnist_jax.gradcheck.network.faults.backward import Change, Point
+from mnist_jax.gradcheck.faults.backward import Change, Point
 from mnist_jax.model import mlp
 
 _SATURATED = 4.0  # |z| from where on clipped derivatives are lost

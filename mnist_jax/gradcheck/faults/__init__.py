@@ -2,7 +2,7 @@
 
 Start with
 
-  from mnist_jax.gradcheck.network.faults import catalogue
+  from mnist_jax.gradcheck.faults import catalogue
   fault = catalogue.find("dw2_sign", ("sigmoid", "tanh"))
   loss, grads = fault.value_and_grad(("sigmoid", "tanh"))(params, *args)
 """

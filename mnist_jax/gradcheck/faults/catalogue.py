@@ -20,7 +20,7 @@ import numpy as np
 
 from mnist_jax.gradcheck._layout import flatten, flatten_like
 from mnist_jax.gradcheck._report import Report, TensorReport
-from mnist_jax.gradcheck.network.faults import backward, terms
+from mnist_jax.gradcheck.faults import backward, terms
 from mnist_jax.model import mlp, objective
 from mnist_jax.runtime.errors import InputError
 
