@@ -199,6 +199,12 @@ def test_what_is_right_along_each_coordinate_may_not_be_linear():
   report = check_jvp(jnp.sin, X[0], jvp=rule)
   assert report.verdict is Verdict.WRONG
   assert "not linear in the tangents" in report.reason
+  # Rounding of float32 inside is no such mistake.
+  report = check_jvp(
+    lambda x: jnp.sin(x.astype(np.float32)).astype(x.dtype), X[0] + 2
+  )
+  assert report.precision == "float32"
+  assert report.verdict is Verdict.CORRECT, str(report)
 
 
 def test_jvp_and_vjp_must_agree():
