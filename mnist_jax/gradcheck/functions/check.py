@@ -35,7 +35,7 @@ from mnist_jax.gradcheck.functions.subject import (
 )
 
 _APART = ("args", "candidates", "grads", "numeric_fn", "penalty_fn")
-_MOST_COORDINATES = 100_000  # as of `check`
+_MOST_COORDINATES = 100_000  # each costs a JVP
 
 
 def _other_value(ruled: list[Array], subject: Subject) -> Report | None:
@@ -105,7 +105,7 @@ def _judged_forward(
   keywords: dict[str, Any],
 ) -> Report:
   """As `_judged`, of a JVP along each coordinate and a random direction."""
-  most = keywords.get("max_coordinates", _MOST_COORDINATES)
+  most = keywords.get("max_coordinates") or _MOST_COORDINATES
   layout, theta, _ = flatten(subject.params, "args")
   if theta.size > most:
     raise GradcheckError(
@@ -328,7 +328,8 @@ def check_jvp(
 
   Args:
     f: The function, as for `check_vjp`.
-    args: Its arguments; at most `max_coordinates` entries, as each costs a JVP.
+    args: Its arguments; at most `max_coordinates` entries (100,000 by default),
+      as each costs a JVP.
     jvp: By default `jax.jvp` of f. Else jvp(primals, tangents), tuples like
       args, returns f's output and its tangent, as for `defjvp`. Tangents of
       leaves without a derivative are zeros of dtype float0, or None.
