@@ -1,17 +1,25 @@
 """A pytree as one vector theta, and the chapter's distance between two.
 
-As in the chapter, all parameters are laid out in one vector. Shapes: P all
-parameters.
+As in the chapter, all parameters are laid out in one vector. A complex leaf is
+two tensors in it, its real and its imaginary part. Shapes: P all parameters,
+where a complex one is two.
 """
 
+import contextlib
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
+
+_APART = (
+  "; hand what has no derivative to the loss in args or by closure "
+  "(equinox: eqx.partition, flax: nnx.split)"
+)
 
 
 class GradcheckError(ValueError):
@@ -22,29 +30,49 @@ class Layout(NamedTuple):
   """Where each leaf of a pytree lies in theta; hashable."""
 
   treedef: Any
+  # Of each tensor: a leaf, or the real or imaginary part of a complex one.
   paths: tuple[str, ...]
   shapes: tuple[tuple[int, ...], ...]
+  split: tuple[bool, ...]  # of each leaf, whether it is complex
 
   @property
   def sizes(self) -> tuple[int, ...]:
-    """The number of entries of each leaf."""
+    """The number of entries of each tensor."""
     return tuple(math.prod(shape) for shape in self.shapes)
 
   def slices(self) -> list[slice]:
-    """The part of theta that is each leaf's."""
+    """The part of theta that is each tensor's."""
     ends = np.cumsum((0, *self.sizes)).tolist()
     return list(itertools.starmap(slice, itertools.pairwise(ends)))
 
-  def unflatten(self, theta: Any) -> PyTree:
-    """The pytree whose leaves are the parts of theta, [P] or [..., P]."""
+  def unflatten(
+    self, theta: Any, dtypes: Sequence[Any] | None = None
+  ) -> PyTree:
+    """The pytree whose leaves are the parts of theta, [P] or [..., P].
+
+    In theta's dtype, or each tensor in its own of `dtypes`.
+    """
+    each = dtypes or [theta.dtype] * len(self.shapes)
+    tensors = iter(
+      [
+        theta[..., part].reshape((*theta.shape[:-1], *shape)).astype(dtype)
+        for part, shape, dtype in zip(
+          self.slices(), self.shapes, each, strict=True
+        )
+      ]
+    )
     leaves = [
-      theta[..., part].reshape((*theta.shape[:-1], *shape))
-      for part, shape in zip(self.slices(), self.shapes, strict=True)
+      _joined(next(tensors), next(tensors)) if split else next(tensors)
+      for split in self.split
     ]
     return jax.tree_util.tree_unflatten(self.treedef, leaves)
 
+  def gradient(self, slopes: Any) -> PyTree:
+    """The derivatives in theta as `jax.grad` returns them, df/dx - i df/dy."""
+    return jax.tree.map(lambda leaf: leaf.conj(), self.unflatten(slopes))
+
   def locate(self, position: int) -> tuple[int, tuple[int, ...]]:
-    """(number of the leaf, index in the leaf) of a position in theta."""
+    """(number of the tensor, index in it) of a position in theta."""
     ends = np.cumsum(self.sizes)
     leaf = int(np.searchsorted(ends, position, side="right"))
     within = position - int(ends[leaf]) + self.sizes[leaf]
@@ -52,55 +80,134 @@ class Layout(NamedTuple):
     return leaf, tuple(int(i) for i in index)
 
 
-def flatten(
-  tree: PyTree, what: str
-) -> tuple[Layout, Float[np.ndarray, " P"], tuple[Any, ...]]:
-  """Copies a pytree of real floating leaves into one float64 vector.
+def _joined(real: Any, imaginary: Any) -> Any:
+  if isinstance(real, np.ndarray):
+    return real + 1j * imaginary
+  return jax.lax.complex(real, imaginary)  # keeps the sign of a zero
 
-  Returns the layout, theta and the leaves' dtypes.
+
+def flatten_with_paths(
+  tree: PyTree, what: str
+) -> tuple[list[tuple[str, Any]], Any]:
+  """The leaves with their paths, as "['w'][0]", and the tree's definition.
+
+  Raises:
+    GradcheckError: jax cannot flatten a container.
+  """
+  try:
+    flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
+  except Exception as error:  # of a container: keys that cannot be sorted
+    raise GradcheckError(
+      f"{what} has a container that jax cannot flatten; the keys of a dict, "
+      "for one, must be of one type"
+    ) from error
+  return [(jax.tree_util.keystr(path), leaf) for path, leaf in flat], treedef
+
+
+def flatten(
+  tree: PyTree, what: str, *, gradient: bool = False
+) -> tuple[Layout, Float[np.ndarray, " P"], tuple[Any, ...]]:
+  """Copies a pytree of floating leaves into one float64 vector.
+
+  Of complex leaves of a `gradient`, which are df/dx - i df/dy by the convention
+  of `jax.grad`, the vector has df/dx and df/dy.
+
+  Returns the layout, theta and the tensors' dtypes, all of them real.
 
   Raises:
     GradcheckError: There are no leaves, or a leaf is empty, not an array or
-      not of a real floating type; it is named by `what` and its path.
+      not of a floating type; it is named by `what` and its path.
   """
-  flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
+  flat, treedef = flatten_with_paths(tree, what)
   if not flat:
     raise GradcheckError(f"{what} has no leaves to check")
-  paths, shapes, parts, dtypes = [], [], [], []
-  for path, leaf in flat:
-    name = what + jax.tree_util.keystr(path)
-    try:
-      array = np.asarray(leaf)
-    except Exception as error:  # tracers, keys and arbitrary objects
-      raise GradcheckError(
-        f"{name} is a {type(leaf).__name__}, not an array of numbers"
-      ) from error
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-      raise GradcheckError(
-        f"{name} has dtype {array.dtype}; a real floating dtype is needed"
-      )
-    if array.size == 0:
-      raise GradcheckError(f"{name} is empty: its shape is {array.shape}")
-    paths.append(jax.tree_util.keystr(path))
-    shapes.append(array.shape)
-    parts.append(array.astype(np.float64).ravel())
-    dtypes.append(array.dtype)
-  layout = Layout(treedef, tuple(paths), tuple(shapes))
-  return layout, np.concatenate(parts), tuple(dtypes)
+  paths, parts, split = [], [], []
+  for name, leaf in flat:
+    array = _array(leaf, what + name)
+    split.append(bool(jnp.issubdtype(array.dtype, jnp.complexfloating)))
+    if split[-1]:
+      imaginary = -array.imag if gradient else array.imag
+      paths += [f"{name}.real", f"{name}.imag"]
+      parts += [array.real, imaginary]
+    else:
+      paths.append(name)
+      parts.append(array)
+  shapes = tuple(part.shape for part in parts)
+  theta = np.concatenate([part.astype(np.float64).ravel() for part in parts])
+  layout = Layout(treedef, tuple(paths), shapes, tuple(split))
+  return layout, theta, tuple(part.dtype for part in parts)
+
+
+def _array(leaf: Any, name: str) -> np.ndarray:
+  """The leaf as an array of floating numbers."""
+  try:
+    array = np.asarray(leaf)
+  except Exception as error:  # tracers, keys and arbitrary objects
+    raise GradcheckError(_not_numbers(leaf, name)) from error
+  if array.dtype.kind in "OSU":
+    raise GradcheckError(_not_numbers(leaf, name))
+  if not jnp.issubdtype(array.dtype, jnp.inexact):
+    raise GradcheckError(
+      f"{name} has dtype {array.dtype}; a floating dtype is needed{_APART}"
+    )
+  if array.size == 0:
+    raise GradcheckError(f"{name} is empty: its shape is {array.shape}")
+  return array
+
+
+def _not_numbers(leaf: Any, name: str) -> str:
+  kind = type(leaf).__name__
+  return f"{name} is a {kind}, not an array of numbers{_APART}"
 
 
 def flatten_like(
-  expected: Layout, tree: PyTree, what: str = "grads"
+  expected: Layout, tree: PyTree, what: str = "grads", *, gradient: bool = True
 ) -> Float[np.ndarray, " P"]:
-  """As `flatten`, of a pytree that must be laid out like params.
+  """As `flatten`, of a pytree that must have the leaves of params.
 
-  GradcheckError also where it lacks a leaf of params, has one more, or has one
-  of another shape or in another container.
+  The containers may be others (an OrderedDict for a dict, a tuple for a list)
+  as long as the leaves have the same paths.
+
+  Raises:
+    GradcheckError: As `flatten`, and where the tree lacks a leaf of params, has
+      one more, or has one of another shape, or a real one for a complex one.
   """
-  found, vector, _ = flatten(tree, what)
+  try:
+    return _flatten_like(expected, tree, what, gradient)
+  except GradcheckError:
+    fitting = _fitting_parts(expected, tree, what)
+    if not fitting:
+      raise
+  raise GradcheckError(
+    f"{what} is a tuple of {len(tree)}, like params only in "
+    f"{' and '.join(fitting)}; give the gradient alone: of what "
+    "jax.value_and_grad returns [1], of jax.grad with argnums=(0, 1) or "
+    "has_aux [0]"
+  )
+
+
+def _fitting_parts(expected: Layout, tree: PyTree, what: str) -> list[str]:
+  """Which parts of a tuple are like params, as "[1]"."""
+  fitting = []
+  for k, part in enumerate(tree if isinstance(tree, tuple) else ()):
+    with contextlib.suppress(GradcheckError):
+      _flatten_like(expected, part, what, True)
+      fitting.append(f"[{k}]")
+  return fitting
+
+
+def _flatten_like(
+  expected: Layout, tree: PyTree, what: str, gradient: bool
+) -> Float[np.ndarray, " P"]:
+  found, vector, _ = flatten(tree, what, gradient=gradient)
   for path in expected.paths:
     if path not in found.paths:
-      raise GradcheckError(f"{what}{path} is missing: params has this leaf")
+      _refuse_kind(path, found.paths, what)
+      some = ", ".join(path or "an array" for path in found.paths[:3])
+      more = ", ..." if len(found.paths) > 3 else ""
+      raise GradcheckError(
+        f"{what}{path} is missing: params has this leaf, {what} {some}{more}"
+      )
   for path, shape in zip(found.paths, found.shapes, strict=True):
     if path not in expected.paths:
       raise GradcheckError(f"{what}{path} is extra: params has no such leaf")
@@ -109,12 +216,25 @@ def flatten_like(
       raise GradcheckError(
         f"{what}{path} has shape {shape}, params{path} has {wanted}"
       )
-  if expected.treedef != found.treedef:
+  if found.paths == expected.paths:
+    return vector
+  parts = dict(zip(found.paths, found.slices(), strict=True))
+  return np.concatenate([vector[parts[path]] for path in expected.paths])
+
+
+def _refuse_kind(path: str, found: Sequence[str], what: str) -> None:
+  """Says so where a real leaf stands for a complex one, or the reverse."""
+  whole = path.removesuffix(".real")
+  if whole != path and whole in found:
     raise GradcheckError(
-      f"{what} and params have the same leaves in different containers: "
-      f"{found.treedef} and {expected.treedef}"
+      f"{what}{whole} is real where params{whole} is complex; df/dx - i df/dy, "
+      "as jax.grad returns it, is needed"
     )
-  return vector
+  if f"{path}.real" in found:
+    raise GradcheckError(
+      f"{what}{path} is complex where params{path} is real; its real part, as "
+      "jax.grad returns it, is needed"
+    )
 
 
 def vector_distance(
@@ -129,13 +249,14 @@ def distance(a: PyTree, b: PyTree) -> float:
   """The chapter's diff ||a - b|| / (||a|| + ||b||), and 0 for 0 / 0 (12.3).
 
   Args:
-    a, b: Pytrees of real floating arrays, of the same structure and shapes.
+    a, b: Pytrees of floating arrays, real or complex, with the same paths and
+      shapes.
 
   Returns:
     A number in [0, 1], or NaN where an entry is NaN.
 
   Raises:
-    GradcheckError: The structures or shapes differ.
+    GradcheckError: The paths or shapes differ.
   """
   layout, left, _ = flatten(a, "a")
-  return vector_distance(left, flatten_like(layout, b, "b"))
+  return vector_distance(left, flatten_like(layout, b, "b", gradient=False))

@@ -271,9 +271,13 @@ GOOD = {"a": np.ones((2, 3)), "b": np.ones(3)}
     (GOOD | {"a": np.ones((2, 3), int)}, GOOD, r"params\['a'\] has dtype int"),
     (GOOD | {"a": np.ones((0, 3))}, GOOD, r"params\['a'\] is empty"),
     (GOOD | {"a": "text"}, GOOD, r"params\['a'\]"),
-    (GOOD | {"a": 1j * np.ones(2)}, GOOD, r"params\['a'\] has dtype complex"),
+    (GOOD | {"a": 1j * np.ones(2)}, GOOD, r"grads\['a'\] is real where"),
+    (GOOD, GOOD | {"a": 1j * np.ones((2, 3))}, r"grads\['a'\] is complex"),
+    (GOOD | {"a": len}, GOOD, r"params\['a'\] is a builtin_function"),
     ({}, {}, "params has no leaves"),
-    ([np.ones(2)], (np.ones(2),), "different containers"),
+    ({1: np.ones(1), "1": np.ones(1)}, {}, "keys of a dict"),
+    (GOOD, (1.0, GOOD), r"grads is a tuple of 2, like params only in \[1\]"),
+    (GOOD, (GOOD, GOOD["a"]), r"like params only in \[0\];"),
   ],
 )
 def test_bad_trees_are_named_by_leaf(params, grads, message):

@@ -375,4 +375,4 @@ def numeric_gradient(
     lines = losses.lines(
       np.arange(theta.size), (step,), backward=method == "two_sided"
     )
-  return layout.unflatten(lines.differences(method)[0])
+  return layout.gradient(lines.differences(method)[0])

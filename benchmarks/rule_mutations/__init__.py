@@ -1,0 +1,1 @@
+"""Planted mistakes in hand-derived VJPs, JVPs and Hessian-vector products."""
