@@ -216,12 +216,7 @@ class Losses:
 
   def unflatten(self, theta: Any) -> PyTree:
     """Theta, [P] or [..., P], as the pytree that the loss is given."""
-    tree = self.layout.unflatten(theta)
-    if self.dtypes is None:
-      return tree
-    leaves, treedef = jax.tree_util.tree_flatten(tree)
-    cast = (a.astype(d) for a, d in zip(leaves, self.dtypes, strict=True))
-    return jax.tree_util.tree_unflatten(treedef, list(cast))
+    return self.layout.unflatten(theta, self.dtypes)
 
   def params(self) -> PyTree:
     """Theta as the pytree that the loss is given."""
