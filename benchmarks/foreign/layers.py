@@ -96,7 +96,7 @@ def flax_nnx(kind: str, precision: str) -> Network:
       rngs=kept["rngs"],
     ),
     "attention": lambda: nnx.MultiHeadAttention(
-      HEADS, WIDTH, decode=False, **kept
+      HEADS, WIDTH, decode=False, deterministic=True, **kept
     ),
     "layer norm": lambda: nnx.Sequential(
       dense(WIDTH), nnx.LayerNorm(WIDTH, **kept)
@@ -106,7 +106,10 @@ def flax_nnx(kind: str, precision: str) -> Network:
     ),
   }[kind]()
   graph, params, state = nnx.split(module, nnx.Param, ...)
-  return Network(params, lambda params, x: nnx.merge(graph, params, state)(x))
+  # A copy, since modules change their own state: running means, key counts.
+  return Network(
+    params, lambda params, x: nnx.merge(graph, params, state, copy=True)(x)
+  )
 
 
 def cast(tree: Any, dtype: Any) -> Any:

@@ -33,7 +33,7 @@ _ROUNDS = 5
 _LEAST_ROUNDS = 3  # for which there must be time before a larger batch is run
 _BLOCK = 0.02  # seconds: shorter ones are lost in the clock and the scheduler
 _MOST_CALLS = 100
-_SILENCE = 5.0  # seconds
+_SILENCE = 5.0  # seconds before progress is shown, and between its lines
 _HOST_SHARE = 0.5  # a process that takes all of the host's memory is killed
 
 
@@ -257,6 +257,7 @@ class _Search:
   begun: float
   bound: float | int
   tried: list[_Candidate] = dataclasses.field(default_factory=list)
+  said: float = 0.0  # when it last did, in seconds from the beginning
 
   def elapsed(self) -> float:
     return time.monotonic() - self.begun
@@ -354,7 +355,8 @@ class _Search:
 
   def say(self, what: str) -> None:
     elapsed = self.elapsed()
-    if elapsed > _SILENCE:
+    if elapsed > self.said + _SILENCE:
+      self.said = elapsed
       print(
         f"batch size: {what}, {elapsed:.0f} s of {self.bound:g}",
         file=sys.stderr,

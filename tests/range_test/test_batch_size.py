@@ -1,3 +1,6 @@
+import time
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +17,10 @@ BATCH = np.ones((3, 3), np.float32), np.ones(3, np.float32)
 SIZES = (1, 2, 8)
 
 
-def find(loss_fn=squared, batch=BATCH, sizes=SIZES, **more):
-  return find_batch_size(loss_fn, jnp.zeros(3), batch, sizes=sizes, **more)
+def find(loss_fn=squared, batch=BATCH, sizes=SIZES, seconds=600, **more):
+  return find_batch_size(
+    *(loss_fn, jnp.zeros(3), batch), sizes=sizes, seconds=seconds, **more
+  )
 
 
 def test_a_real_run_times_every_size():
@@ -102,7 +107,10 @@ class Clock:
 
     monkeypatch.setattr(batch_size._Search, "compile", slow_compile)
     monkeypatch.setattr(batch_size._Search, "visit", slow_visit)
-    monkeypatch.setattr(batch_size.time, "monotonic", lambda: self.now)
+    clock = types.SimpleNamespace(
+      monotonic=lambda: self.now, perf_counter=time.perf_counter
+    )
+    monkeypatch.setattr(batch_size, "time", clock)
 
 
 @pytest.mark.parametrize(
