@@ -146,6 +146,7 @@ def equinox(kind: str, precision: str) -> Network:
   norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
     WIDTH, axis_name="batch", mode="batch"
   )
+  leaves, tree = jax.tree.flatten(state)  # each may be used once
   modules = {
     "dense": lambda: [dense, linear(3, key=keys[1])],
     "conv": lambda: [
@@ -171,7 +172,7 @@ def equinox(kind: str, precision: str) -> Network:
     if kind == "attention":
       return first(x, x, x)
     if kind == "batch norm":
-      return second(first(x), state)[0]
+      return second(first(x), jax.tree.unflatten(tree, leaves))[0]
     if kind == "conv":  # channels first
       x = x.transpose(2, 0, 1)
     return second(jnp.tanh(first(x)))
