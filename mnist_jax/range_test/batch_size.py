@@ -35,6 +35,7 @@ _BLOCK = 0.02  # seconds: shorter ones are lost in the clock and the scheduler
 _MOST_CALLS = 100
 _SILENCE = 5.0  # seconds before progress is shown, and between its lines
 _HOST_SHARE = 0.5  # a process that takes all of the host's memory is killed
+_UNTOLD = 2**28  # bytes; less than that may be threads and code
 
 
 def find_batch_size(
@@ -71,11 +72,14 @@ def find_batch_size(
     sizes: The batch sizes, ascending, up to 2^24 by default.
     seconds: The time that all may take. It is looked at between two programs:
       one that takes longer to compile is not interrupted. A size whose rounds
-      would not end in it is compiled and not run.
+      would not end in it is compiled and not run; the first is run in any
+      case.
     memory_limit: Bytes of which no update may need more. By default what is
       free of the device's own limit; where it has none, as on a CPU, half of
       what the host has available. What an update needs is the compiler's
-      account: arguments, results and temporaries.
+      account: arguments, results and temporaries. On a CPU, whose convolutions
+      take more, what the process was seen to hold beyond it is added, and
+      expected of larger sizes in proportion.
     within: The part of the best examples/s that counts as the best, in [0, 1).
 
   Raises:
@@ -97,7 +101,10 @@ def find_batch_size(
   )
   finding.traced("make_optimizer", update.start, params)
   search = _Search(
-    update, jax.jit(update.start), params, batch, whole, begun, seconds
+    *(update, jax.jit(update.start), params, batch, whole),
+    on_host=jax.devices()[0].platform == "cpu",
+    begun=begun,
+    bound=seconds,
   )
   end = search.climb(sizes, limit)
   search.repeat()
@@ -163,6 +170,17 @@ def _free() -> int:
       "expected a number of bytes"
     )
   return int(_HOST_SHARE * min(found))
+
+
+def _resident() -> tuple[int, int]:
+  """Bytes that the process holds, and the most it ever held; 0 if not told."""
+  kept = {"VmRSS": 0, "VmHWM": 0}
+  with contextlib.suppress(OSError):
+    for line in Path("/proc/self/status").read_text().splitlines():
+      name, _, value = line.partition(":")
+      if name in kept:
+        kept[name] = 1024 * int(value.split()[0])
+  return kept["VmRSS"], kept["VmHWM"]
 
 
 def _host_limits() -> Iterator[int]:
@@ -244,6 +262,12 @@ class _Candidate:
   seconds: list[float] = dataclasses.field(default_factory=list)
   cost: float = 0.0  # seconds of the last visit, with all that prepares it
 
+  def over(self, limit: int) -> str | None:
+    """That it needs more, if so; it does not fit then."""
+    self.fits = self.memory <= limit
+    needs = f"{self.size} needs {shown(self.memory)} of {shown(limit)}"
+    return None if self.fits else needs
+
 
 @dataclasses.dataclass(eq=False)
 class _Search:
@@ -254,9 +278,11 @@ class _Search:
   params: PyTree
   batch: PyTree
   whole: int
+  on_host: bool  # where the process's own memory is that of the device
   begun: float
   bound: float | int
   tried: list[_Candidate] = dataclasses.field(default_factory=list)
+  untold: float = 0.0  # bytes an example that the compiler does not account for
   said: float = 0.0  # when it last did, in seconds from the beginning
 
   def elapsed(self) -> float:
@@ -272,14 +298,15 @@ class _Search:
       try:
         candidate = self.compile(size)
         self.tried.append(candidate)
-        if candidate.memory > limit:
-          candidate.fits = False
-          return f"{size} needs {shown(candidate.memory)} of {shown(limit)}"
+        if over := candidate.over(limit):
+          return over
         # As long as the last that was run, or longer in proportion.
         run = [each for each in self.tried if each.seconds][-1:]
         visit = sum(each.cost * size / each.size for each in run)
         if self.has_time(_LEAST_ROUNDS * visit):
           self.visit(candidate)
+          if over := candidate.over(limit):
+            return over
       except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if not _is_exhausted(error):
           raise
@@ -334,11 +361,12 @@ class _Search:
       + account.temp_size_in_bytes
       - account.alias_size_in_bytes
     )
-    return _Candidate(size, memory, True, run)
+    return _Candidate(size, memory + round(self.untold * size), True, run)
 
   def visit(self, candidate: _Candidate) -> None:
     """Files the seconds of an update, the mean of a block after a first one."""
     entered = time.monotonic()
+    held, peak = _resident()
     state = jax.tree.map(lambda leaf: leaf.copy(), self.start(self.params))
     batch = _resized(self.batch, self.whole, candidate.size)
     jax.block_until_ready((state, batch))
@@ -352,6 +380,11 @@ class _Search:
       calls = int(np.clip(_BLOCK / max(taken, 1e-9), 1, _MOST_CALLS))
     candidate.seconds.append(taken)
     candidate.cost = time.monotonic() - entered
+    _, higher = _resident()
+    more = higher - held - candidate.memory
+    if self.on_host and higher > peak and more > _UNTOLD:
+      candidate.memory += more
+      self.untold += more / candidate.size
 
   def say(self, what: str) -> None:
     elapsed = self.elapsed()

@@ -41,12 +41,12 @@ class BatchSizes:
 
   @property
   def speed(self) -> Float[np.ndarray, " K"]:
-    """Examples per second; NaN where it was not run."""
-    return 1e3 * self.sizes / self.milliseconds
+    """Examples per second; NaN where it was not run or does not fit."""
+    return np.where(self.fits, 1e3 * self.sizes / self.milliseconds, np.nan)
 
   @property
   def fastest(self) -> int | None:
-    """Where examples per second stop growing; None if nothing was run.
+    """Where examples per second stop growing; None if none that fits was run.
 
     The smallest batch within `within` of the best examples/s.
     """
@@ -60,7 +60,7 @@ class BatchSizes:
     """Where both come from, or why there is none; one line."""
     end = f"nothing larger was tried: {self.end}"
     if self.fastest is None:
-      return f"no batch was run; {end}"
+      return f"no batch that fits was run; {end}"
     timed = np.isfinite(self.speed)
     best = int(self.sizes[np.nanargmax(self.speed)])
     speed = f"{np.nanmax(self.speed):.3g} examples/s"
@@ -84,8 +84,9 @@ class BatchSizes:
     columns = (self.sizes, self.milliseconds, self.speed, self.memory)
     for size, taken, speed, memory in zip(*columns, strict=True):
       numbers = f"{taken:14.4g} {speed:11.3g}"
-      if np.isnan(taken):
-        numbers = f"{'not run':>14} {'':>11}"
+      if np.isnan(speed):
+        why = "not run" if np.isnan(taken) else "does not fit"
+        numbers = f"{why:>14} {'':>11}"
       marks = {"fastest": self.fastest, "largest that fits": self.largest}
       mark = ", ".join(name for name, at in marks.items() if at == size)
       line = f"{size:9d} {numbers} {shown(int(memory)):>10}"

@@ -68,6 +68,37 @@ def test_no_update_needs_more_than_the_limit():
   assert find(memory_limit=1).largest is None
 
 
+class Process:
+  """One that holds 1 GiB for each example while it runs an update."""
+
+  def __init__(self, monkeypatch):
+    self.held = self.peak = 2**31
+    visit = batch_size._Search.visit
+
+    def visit_it(search, candidate):
+      self.size = candidate.size
+      visit(search, candidate)
+
+    monkeypatch.setattr(batch_size._Search, "visit", visit_it)
+    monkeypatch.setattr(batch_size, "_resident", self.resident)
+
+  def resident(self):
+    before, self.peak = self.peak, self.held + self.size * 2**30
+    return self.held, before
+
+
+def test_what_the_process_holds_beyond_the_account_counts(monkeypatch):
+  process = Process(monkeypatch)
+  found = find(sizes=(1, 2, 4, 8), memory_limit=7 * 2**30)
+  assert found.fits.tolist() == [True, True, True, False]
+  np.testing.assert_allclose(found.memory, 2**30 * found.sizes, rtol=1e-3)
+  assert np.isnan(found.seconds[:, 3]).all()  # foreseen, and not run
+  assert "8 needs 8 GiB of 7 GiB" in found.reason
+  process.peak = process.held
+  alone = find(sizes=(1,), memory_limit=2**29)
+  assert alone.fastest is alone.largest is None
+
+
 def test_an_update_that_runs_out_of_memory_ends_the_search():
   def loss(params, x):
     wide = jnp.ones((len(x), 2**45 if len(x) == 8 else 1)) * params.sum()

@@ -74,11 +74,18 @@ def test_what_was_not_run_is_not_the_fastest_but_may_fit():
   assert reason == found.reason
 
 
+def test_what_does_not_fit_is_not_the_fastest():
+  found = measured([1, 1, 1], [True, True, False], end="4 ran out of memory")
+  assert (found.fastest, found.largest) == (2, 2)
+  assert "4   does not fit" in str(found)
+
+
 def test_where_nothing_fits_there_is_a_reason_alone():
   found = measured([np.nan], False, end="1 needs 9 GiB of 8 GiB")
   assert found.fastest is found.largest is None
   assert found.reason == (
-    "no batch was run; nothing larger was tried: 1 needs 9 GiB of 8 GiB"
+    "no batch that fits was run; nothing larger was tried: "
+    "1 needs 9 GiB of 8 GiB"
   )
   assert found.reason in str(found)
 
