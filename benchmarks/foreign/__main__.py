@@ -98,7 +98,9 @@ def gradients_table(rows: Rows) -> str:
     key = tuple(row[name] for name in ("library", "layer", "precision"))
     said = row["said"].partition(" [")[0].partition(" .")[0]
     answer = row["judgement"]
-    cells[key][row["gradient"]] = f"{answer}: {said}"
+    cells[key][row["gradient"]] = (
+      answer if said == answer else (f"{answer}: {said}")
+    )
   lines = [
     (*key, *(answers[name] for name in names)) for key, answers in cells.items()
   ]
