@@ -35,6 +35,7 @@ _BLOCK = 0.02  # seconds: shorter ones are lost in the clock and the scheduler
 _MOST_CALLS = 100
 _SILENCE = 5.0  # seconds before progress is shown, and between its lines
 _HOST_SHARE = 0.5  # a process that takes all of the host's memory is killed
+_ERRORS = (jax.errors.JaxRuntimeError, MemoryError)
 _UNTOLD = 2**28  # bytes; less than that may be threads and code
 
 
@@ -304,10 +305,10 @@ class _Search:
         run = [each for each in self.tried if each.seconds][-1:]
         visit = sum(each.cost * size / each.size for each in run)
         if self.has_time(_LEAST_ROUNDS * visit):
-          self.visit(candidate)
+          self.measure(candidate)
           if over := candidate.over(limit):
             return over
-      except (jax.errors.JaxRuntimeError, MemoryError) as error:
+      except _ERRORS as error:
         if not _is_exhausted(error):
           raise
         if self.tried and self.tried[-1].size == size:
@@ -329,7 +330,12 @@ class _Search:
         if candidate.seconds and candidate.fits:
           if self.elapsed() + candidate.cost > self.bound:
             return
-          self.visit(candidate)
+          try:
+            self.visit(candidate)
+          except _ERRORS as error:
+            if not _is_exhausted(error):
+              raise
+            candidate.fits = False
       self.say(f"round {number} of {_ROUNDS}")
 
   def compile(self, size: int) -> _Candidate:
@@ -363,10 +369,19 @@ class _Search:
     )
     return _Candidate(size, memory + round(self.untold * size), True, run)
 
+  def measure(self, candidate: _Candidate) -> None:
+    """A first visit, which also sees what the process holds meanwhile."""
+    held, peak = _resident()
+    self.visit(candidate)
+    _, higher = _resident()
+    more = higher - held - candidate.memory
+    if self.on_host and higher > peak and more > _UNTOLD:
+      candidate.memory += more
+      self.untold += more / candidate.size
+
   def visit(self, candidate: _Candidate) -> None:
     """Files the seconds of an update, the mean of a block after a first one."""
     entered = time.monotonic()
-    held, peak = _resident()
     state = jax.tree.map(lambda leaf: leaf.copy(), self.start(self.params))
     batch = _resized(self.batch, self.whole, candidate.size)
     jax.block_until_ready((state, batch))
@@ -380,11 +395,6 @@ class _Search:
       calls = int(np.clip(_BLOCK / max(taken, 1e-9), 1, _MOST_CALLS))
     candidate.seconds.append(taken)
     candidate.cost = time.monotonic() - entered
-    _, higher = _resident()
-    more = higher - held - candidate.memory
-    if self.on_host and higher > peak and more > _UNTOLD:
-      candidate.memory += more
-      self.untold += more / candidate.size
 
   def say(self, what: str) -> None:
     elapsed = self.elapsed()

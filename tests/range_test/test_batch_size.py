@@ -73,13 +73,13 @@ class Process:
 
   def __init__(self, monkeypatch):
     self.held = self.peak = 2**31
-    visit = batch_size._Search.visit
+    measure = batch_size._Search.measure
 
-    def visit_it(search, candidate):
+    def measure_it(search, candidate):
       self.size = candidate.size
-      visit(search, candidate)
+      measure(search, candidate)
 
-    monkeypatch.setattr(batch_size._Search, "visit", visit_it)
+    monkeypatch.setattr(batch_size._Search, "measure", measure_it)
     monkeypatch.setattr(batch_size, "_resident", self.resident)
 
   def resident(self):
@@ -109,6 +109,23 @@ def test_an_update_that_runs_out_of_memory_ends_the_search():
   assert found.largest == 2
   assert found.reason.endswith("nothing larger was tried: 8 ran out of memory")
   assert np.isfinite(found.seconds[:, :2]).all()
+
+
+@pytest.mark.parametrize("message", ["RESOURCE_EXHAUSTED: of it", "INTERNAL"])
+def test_one_that_runs_out_in_a_later_round_does_not_fit(monkeypatch, message):
+  visit = batch_size._Search.visit
+
+  def visit_once(search, candidate):
+    if candidate.size == 8 and candidate.seconds:
+      raise jax.errors.JaxRuntimeError(message)
+    visit(search, candidate)
+
+  monkeypatch.setattr(batch_size._Search, "visit", visit_once)
+  if message == "INTERNAL":
+    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
+      find()
+  else:
+    assert find().largest == 2
 
 
 def test_another_error_of_the_device_is_not_taken_for_it(monkeypatch):
