@@ -16,7 +16,7 @@ VERSIONS = $(WORKERS) -m 'not once'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help train chapter test test-oldest test-newest lint format \
-  setup setup-oldest lock clean
+  setup setup-oldest peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' \
@@ -59,6 +59,11 @@ INSTALLED_WITH = '$(PYTHON)' $(if $(filter command,$(origin PYTHON)),chosen)
 setup: ## only create or update .venv
 	@sh tools/install.sh .venv requirements.lock $(INSTALLED_WITH)
 
+peers: ## .venv-peers, with the libraries that benchmarks.foreign checks
+	@sh tools/install.sh .venv-peers requirements.lock $(INSTALLED_WITH)
+	@.venv-peers/bin/python -m pip install --quiet --no-deps \
+	  --disable-pip-version-check -r benchmarks/requirements-peers.txt
+
 setup-oldest:
 	@sh tools/install.sh .venv-oldest requirements-oldest.lock $(INSTALLED_WITH)
 
@@ -75,7 +80,7 @@ lock: ## write both locks anew, with uv; ARGS=--upgrade moves them on
 	  --output-file requirements-oldest.lock
 
 clean: ## remove the environments and all caches; runs/ stays
-	@rm -rf .venv .venv-oldest .venv-newest .cache .hypothesis .mypy_cache \
+	@rm -rf .venv .venv-oldest .venv-newest .venv-peers .cache .hypothesis .mypy_cache \
 	  .pytest_cache .ruff_cache build mnist_jax.egg-info
 	@find mnist_jax experiments benchmarks tests -name __pycache__ \
 	  -type d -prune -exec rm -rf {} +

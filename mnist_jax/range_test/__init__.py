@@ -1,4 +1,4 @@
-"""The learning-rate range test (section 12.4) and what is read off it.
+"""The learning-rate range test (section 12.4), and a batch-size finder.
 
 Start with
 
@@ -13,6 +13,16 @@ Start with
   )
   print(found)  # what each rule says; found.rate, found.reason, found.plot()
 
+  # The batch at which examples per second stop growing, and what fits:
+  sizes = range_test.find_batch_size(
+    lambda params, batch: jnp.mean((params - batch) ** 2),
+    jnp.zeros(5),
+    jnp.ones((32, 5)),  # one batch, whose rows are repeated
+    make_optimizer=optax.adam,
+    seconds=2,  # 30 by default
+  )
+  print(sizes)  # a table; sizes.fastest, sizes.largest, sizes.reason
+
   # The chapter's network, over seeds:
   from mnist_jax import data, training
   book = training.Settings()  # the book's run
@@ -22,18 +32,22 @@ Start with
   print(range_test.judge(recording))
 """
 
+from mnist_jax.range_test.batch_size import find_batch_size
 from mnist_jax.range_test.curve import Ramp, Recording
 from mnist_jax.range_test.finding import find
 from mnist_jax.range_test.recording import choose, network
 from mnist_jax.range_test.rules import RULES, RangeTest, judge
+from mnist_jax.range_test.throughput import BatchSizes
 
 __all__ = [
   "RULES",
+  "BatchSizes",
   "Ramp",
   "RangeTest",
   "Recording",
   "choose",
   "find",
+  "find_batch_size",
   "judge",
   "network",
 ]

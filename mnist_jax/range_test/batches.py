@@ -25,9 +25,14 @@ def stream(batches: Any, count: int) -> Iterator[PyTree]:
       a batch holds something else than arrays and numbers.
   """
   for taken, batch in enumerate(itertools.islice(_each(batches, count), count)):
-    yield jax.tree.map_with_path(
-      lambda path, leaf, taken=taken: _as_array(taken, path, leaf), batch
-    )
+    yield arrays(batch, f"batches: batch {taken}")
+
+
+def arrays(batch: PyTree, name: str) -> PyTree:
+  """The batch with every leaf an array; InputError if one is no such thing."""
+  return jax.tree.map_with_path(
+    lambda path, leaf: _as_array(name, path, leaf), batch
+  )
 
 
 def is_key(leaf: Any) -> bool:
@@ -123,22 +128,22 @@ def _rows(batches: PyTree, count: int) -> Iterator[PyTree]:
     yield jax.tree.map(lambda leaf, row=row: leaf[row], batches)
 
 
-def _as_array(taken: int, path: Any, leaf: Any) -> Any:
+def _as_array(name: str, path: Any, leaf: Any) -> Any:
   if isinstance(leaf, jax.Array):
     return leaf
   try:
     array = np.asarray(leaf)
   except Exception as error:  # whatever another library's tensor raises
-    raise _no_array(taken, path, leaf) from error
+    raise _no_array(name, path, leaf) from error
   if not jax.dtypes.issubdtype(array.dtype, np.number) and array.dtype != bool:
-    raise _no_array(taken, path, leaf)
+    raise _no_array(name, path, leaf)
   return array
 
 
-def _no_array(taken: int, path: Any, leaf: Any) -> InputError:
+def _no_array(name: str, path: Any, leaf: Any) -> InputError:
   place = jax.tree_util.keystr(path)
   return InputError(
-    f"batches: batch {taken} holds {type(leaf).__name__}"
+    f"{name} holds {type(leaf).__name__}"
     f"{' at ' + place if place else ''}, expected arrays or numbers in tuples, "
     "lists or dicts"
   )

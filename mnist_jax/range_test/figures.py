@@ -1,6 +1,7 @@
 """The figure of a learning-rate range test: the ramp, and loss against rate.
 
-Section 12.4 asks for both curves. `plotting.save` writes what is returned.
+Section 12.4 asks for both curves. Beside it that of a search for a batch size.
+`plotting.save` writes what is returned.
 """
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from mnist_jax.plotting import axes as plots
 from mnist_jax.range_test.curve import LossCurve
 from mnist_jax.range_test.rules import RangeTest, Suggestion
+from mnist_jax.range_test.throughput import BatchSizes
 
 _SEED_COLOUR = "#9a9a9a"
 _MARK_COLOUR = "#000000"
@@ -38,6 +40,35 @@ def range_test(test: RangeTest, title: str = "") -> plots.Figure:
     figure.legend(
       *loss.get_legend_handles_labels(), loc="outside lower center", ncols=2
     )
+  return figure
+
+
+def batch_sizes(found: BatchSizes, title: str = "") -> plots.Figure:
+  """Left examples per second, each round a point, right memory, by batch."""
+  figure, axes = plots.panels(1, 2, size=(11, 5.0))
+  speed, memory = axes[0]
+  with plots.style():
+    style = plots.series(0)
+    speed.plot(found.sizes, found.speed, label="median over rounds", **style)
+    for row in found.seconds:
+      speed.plot(found.sizes, found.sizes / row, ".", color=_SEED_COLOUR)
+    memory.plot(found.sizes, found.memory / 2**30, label="needed", **style)
+    marks = (
+      (speed, found.fastest, "fastest"),
+      (memory, found.largest, "largest that fits"),
+    )
+    for ax, size, name in marks:
+      if size is not None:
+        ax.axvline(
+          size, color=_MARK_COLOUR, linestyle=":", label=f"{name}: {size}"
+        )
+    for ax, label in ((speed, "examples / s"), (memory, "memory (GiB)")):
+      if len(found.sizes):
+        plots.log_axis(ax, "x")
+        plots.log_axis(ax, "y")
+      ax.set(xlabel="batch size (examples)", ylabel=label)
+      ax.legend()
+    figure.suptitle(title)
   return figure
 
 

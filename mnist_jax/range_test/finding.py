@@ -94,7 +94,7 @@ def find(
   """
   if rule is not None:
     rules.check_rule(rule)
-  _check_params(params)
+  check_params(params)
   params = jax.tree.map(jnp.asarray, params)
   plain, of_the_rate = _probed(make_optimizer, params)
   if ramp is None:
@@ -144,7 +144,8 @@ def _bearable(found: rules.RangeTest) -> bool:
   return rate is not None and most is not None and rate <= most
 
 
-def _check_params(params: PyTree) -> None:
+def check_params(params: PyTree) -> None:
+  """Raises InputError unless every leaf, of at least one, is of floats."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
   if not leaves:
     raise InputError("params: found no arrays, expected at least one")
@@ -158,14 +159,23 @@ def _check_params(params: PyTree) -> None:
       )
 
 
-def _traced(what: str, function: Any, *args: Any) -> Any:
+def check_optimizer(make_optimizer: MakeOptimizer) -> None:
+  """Raises InputError unless it can be called with a rate."""
+  if not callable(make_optimizer):
+    raise InputError(
+      f"make_optimizer: found {type(make_optimizer).__name__}, expected a "
+      "function of the rate, such as optax.adam"
+    )
+
+
+def traced(what: str, function: Any, *args: Any) -> Any:
   """The shapes that the function returns.
 
   Raises:
     InputError: The function cannot be traced; its cause is what it raised.
   """
   try:
-    return jax.eval_shape(function, *args)
+    program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
   except InputError:
     raise
   except Exception as error:  # whatever the caller's function raises
@@ -175,12 +185,20 @@ def _traced(what: str, function: Any, *args: Any) -> Any:
         "jax traces it: no `if`, no float() and no int() of what it is given"
       )
     raise InputError(f"{what}: {type(error).__name__}: {line}") from error
+  if any(isinstance(each, jax.core.Tracer) for each in program.consts):
+    raise InputError(
+      f"{what}: it uses what an earlier call computed, such as a running mean "
+      "that an object keeps: expected a pure function, which returns it beside "
+      "the loss, with has_aux=True"
+    )
+  return shapes
 
 
-def _check_loss(
+def check_loss(
   loss_fn: LossFn, params: PyTree, batch: PyTree, where: str, has_aux: bool
 ) -> None:
-  found = _traced(f"loss_fn {where}", loss_fn, params, batch)
+  """Raises InputError unless it returns a float, or with has_aux a pair."""
+  found = traced(f"loss_fn {where}", loss_fn, params, batch)
   pair = isinstance(found, tuple | list) and len(found) == 2
   loss = found[0] if has_aux and pair else found
   number = getattr(loss, "shape", None) == () and jax.dtypes.issubdtype(
@@ -199,11 +217,7 @@ def _probed(
   make_optimizer: MakeOptimizer, params: PyTree
 ) -> tuple[bool, PyTree]:
   """Whether it is plain SGD, and which leaves of its state hold the rate."""
-  if not callable(make_optimizer):
-    raise InputError(
-      f"make_optimizer: found {type(make_optimizer).__name__}, expected a "
-      "function of the rate, such as optax.adam"
-    )
+  check_optimizer(make_optimizer)
   ones = jax.tree.map(jnp.ones_like, params)
   # Not 1, at which Adam and Lion take the step of plain SGD.
   grads = jax.tree.map(lambda leaf: 4 * leaf, ones)
@@ -212,7 +226,7 @@ def _probed(
     return make_optimizer(rate).init(ones)
 
   def update(rate: Any, state: PyTree) -> tuple[PyTree, PyTree]:
-    return _updates(
+    return updates_of(
       make_optimizer(rate),
       grads,
       state,
@@ -222,7 +236,7 @@ def _probed(
       value_fn=lambda _: jnp.float32(0),
     )
 
-  _traced("make_optimizer", lambda rate: update(rate, init(rate)), 0.5)
+  traced("make_optimizer", lambda rate: update(rate, init(rate)), 0.5)
   init, update = jax.jit(init), jax.jit(update)
 
   plain, moves, finite, reached = True, False, True, False
@@ -248,9 +262,10 @@ def _probed(
   return plain, jax.tree.map(holds, init(2.0), init(4.0))
 
 
-def _updates(
+def updates_of(
   optimizer: Any, grads: PyTree, opt_state: PyTree, params: PyTree, **more: Any
 ) -> tuple[PyTree, PyTree]:
+  """The updates and the next state, with those of `more` that it takes."""
   takes = inspect.signature(optimizer.update).parameters
   if not any(each.kind is each.VAR_KEYWORD for each in takes.values()):
     more = {name: value for name, value in more.items() if name in takes}
@@ -312,7 +327,7 @@ class _Step:
           fresh,
           is_leaf=_is_schedule,
         )
-      return _updates(
+      return updates_of(
         optimizer,
         grads,
         now,
@@ -427,8 +442,8 @@ def _run(
       one = (params, batch)
       if many:
         one = jax.tree.map(lambda leaf: leaf[0], one)
-      _check_loss(step.loss_fn, *one, where, step.has_aux)
-      _traced(f"the update {where}", update, state, batch, rate)
+      check_loss(step.loss_fn, *one, where, step.has_aux)
+      traced(f"the update {where}", update, state, batch, rate)
     # A Python number, as people hand it over: its type gives way to params'.
     state, found = update(state, batch, rate)
     seen.append(jax.device_get(found))

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from mnist_jax.gradcheck._check import check
-from mnist_jax.gradcheck._numeric.differences import blamed_on
 from mnist_jax.gradcheck._layout import GradcheckError, flatten, flatten_like
+from mnist_jax.gradcheck._numeric.differences import blamed_on
 from mnist_jax.gradcheck._report import Report, Verdict
 from mnist_jax.gradcheck.functions.arguments import (
   Arguments,

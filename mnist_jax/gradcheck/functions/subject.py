@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from mnist_jax.gradcheck._numeric.differences import blamed_on
 from mnist_jax.gradcheck._layout import GradcheckError
+from mnist_jax.gradcheck._numeric.differences import blamed_on
 from mnist_jax.gradcheck.functions.arguments import (
   Arguments,
   Named,
