@@ -22,9 +22,10 @@ _ORDER, _POINTS = 6, np.arange(1, 10)  # theta itself may lie on a kink
 _FACTOR = 16.0  # from one spacing to the next
 # Noise does not grow more than so much with the spacing: its parts add up like
 # the root of their number, and where few points see it at all it is 50 times
-# less than where all do. A smooth part grows by 16^6 from one to the next.
-_RISE = 300.0
-_FEW_SEE = 0.02
+# less than where all do. A smooth part grows by 16^6 from one to the next, but
+# not beyond the loss itself, of which the noise of few bits is a good part.
+_RISE, _OF_LOSS = 300.0, 0.1
+_ROUNDINGS = 4.0  # of the loss: so much is noise in any case
 _GROWN = 100.0  # times the loss: what is larger has a rounding of its own
 # The highest spacing, in parts of the tensor's largest entry, or of one.
 _HIGHEST = 0.03
@@ -73,30 +74,32 @@ def reach(losses: Losses, positions: Int[np.ndarray, " n"]) -> Reach:
     sixth = np.diff(values, _ORDER, axis=1)
     square = np.mean(sixth**2, axis=1)
     spreads = np.sqrt(square / math.comb(2 * _ORDER, _ORDER))
-  least = losses.epsilons[positions] * np.abs(values).max(axis=1)
-  return _walked(spreads, spacings, _FEW_SEE * least)
+  epsilons = losses.epsilons[positions]
+  return _walked(spreads, spacings, np.abs(values).max(axis=1), epsilons)
 
 
 def _walked(
   spreads: Float[np.ndarray, "K n"],
   spacings: Float[np.ndarray, "K n"],
-  least: Float[np.ndarray, "K n"],
+  values: Float[np.ndarray, "K n"],
+  epsilons: Float[np.ndarray, " n"],
 ) -> Reach:
   """Reads noise and reach off spreads at rising spacings.
 
-  Least is what values of their size show at least. Of the spreads before the
-  rise the second largest is the noise: at one spacing the points may straddle
-  a kink, and the last may hold some of the rise.
+  Values are the largest there. Of the spreads before the rise the second
+  largest is the noise: at one spacing the points may straddle a kink, and the
+  last may hold some of the rise.
   """
   count = spreads.shape[1]
   most, second, last, seen = np.zeros((4, count))
   first = np.full(count, np.inf)  # the smallest spread so far
   end, earlier = spacings[0].copy(), spacings[0].copy()
   going = np.ones(count, bool)
-  for spread, spacing, floor in zip(spreads, spacings, least, strict=True):
-    allowed = _RISE * np.maximum(first, floor)
+  rise = np.minimum(_RISE, _OF_LOSS / epsilons)
+  for spread, spacing, value in zip(spreads, spacings, values, strict=True):
+    allowed = np.maximum(rise * first, _ROUNDINGS * epsilons * value)
     going &= np.isfinite(spread) & (np.isinf(first) | (spread <= allowed))
-    going &= (floor <= _GROWN * least[0]) | (least[0] == 0)
+    going &= (value <= _GROWN * values[0]) | (values[0] == 0)
     now = np.where(going, spread, 0.0)
     second = np.fmax(second, np.fmin(most, now))
     most, last = np.fmax(most, now), np.where(going, now, last)
