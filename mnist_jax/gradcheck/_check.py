@@ -158,12 +158,13 @@ def _check_at(
       )
       for name, candidate in request.candidates.items()
     }
-    loss = inputs.deterministic_loss(losses, dtype)
+    jaxpr = traced.trace(losses)
+    loss = inputs.deterministic_loss(losses, dtype, jaxpr)
   except inputs.Ended as ended:
     verdict, reason = ended.args
     size = losses.theta.size
     return Report(verdict, reason, method=request.method, total=size)
-  losses, dtype = inputs.effective_precision(losses, dtype, request.seed)
+  losses, dtype = inputs.effective_precision(losses, dtype, jaxpr, request.seed)
   noise, scale = scales.by_tensor(losses, loss, dtype, given, request.seed)
   if callable(request.grads):
     own = losses
@@ -171,14 +172,14 @@ def _check_at(
     request=request,
     losses=losses,
     given=given,
-    tolerance=inputs.given_rounding(losses, own, given, epsilons),
+    tolerance=inputs.given_rounding(losses, own, given, epsilons, scale),
     penalty=penalty,
     candidates=candidates,
     loss=loss,
     noise=noise,
     scale=scale,
     precision=dtype,
-    kinked=traced.has_kinks(losses),
+    kinked=traced.has_kinks(jaxpr),
   )
   coverage = pinpoint(problem, choose(problem))
   comparison, by_step = measure(problem, coverage)

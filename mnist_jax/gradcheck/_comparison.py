@@ -109,13 +109,19 @@ class Comparison:
     """The numbers of the tensors that are not 0 in effect.
 
     Each derivative counts by what it does to the loss over its entry's scale.
+    What is less than the rounding of what was given is 0, if it is resolved.
     """
-    epsilon = self.problem.epsilon
-    effect = np.abs(self.given) * self.problem.scale[self.coverage.positions]
+    epsilon, scale = self.problem.epsilon, self.problem.scale
+    scale = scale[self.coverage.positions]
+    effect = np.abs(self.given) * scale
     zero = min(_ZERO_ROUNDINGS * epsilon, _LARGEST_ZERO) * effect.max()
-    return [
-      leaf for leaf, part in enumerate(self.parts) if effect[part].max() > zero
-    ]
+    found = []
+    for leaf, part in enumerate(self.parts):
+      rounding = (self.tolerance[part] * scale[part]).max()
+      noise = (self.numeric.bar[part] * scale[part]).max()
+      if effect[part].max() > max(zero, rounding if noise < rounding else 0.0):
+        found.append(leaf)
+    return found
 
   def unresolved_leaves(self) -> list[int]:
     """The numbers of the tensors that are not 0 and whose bars are too wide."""

@@ -15,7 +15,12 @@ from jaxtyping import Float, PyTree
 from mnist_jax.gradcheck._comparison import GIVEN_SIGMAS
 from mnist_jax.gradcheck._layout import GradcheckError, Layout, flatten_like
 from mnist_jax.gradcheck._numeric import scales, traced
-from mnist_jax.gradcheck._numeric.differences import Losses, blamed_on, compiled
+from mnist_jax.gradcheck._numeric.differences import (
+  Losses,
+  blamed_on,
+  compiled,
+  split,
+)
 from mnist_jax.gradcheck._report import Verdict
 
 # Rounding errors a correct gradient may carry, in units of its largest entry.
@@ -129,11 +134,14 @@ def require_scalar(losses: Losses) -> Any:
   return shape.dtype
 
 
-def deterministic_loss(losses: Losses, dtype: Any) -> float:
-  """The loss at the point, the same and finite in all evaluations."""
+def deterministic_loss(losses: Losses, dtype: Any, jaxpr: Any) -> float:
+  """The loss at the point, the same and finite in all evaluations.
+
+  The jaxpr is a trace of it, to be told from another.
+  """
   values = [float(losses.at(losses.theta)[0]) for _ in range(2)]
   with blamed_on("loss_fn"):
-    if not traced.same_twice(losses):
+    if not traced.same(jaxpr, traced.trace(losses)):
       values += [float(losses.loss(losses.params())) for _ in range(2)]
   if not np.all(np.isfinite(values)):
     raise Ended(Verdict.NOT_FINITE, f"the loss is {values[0]} at params")
@@ -149,13 +157,13 @@ def deterministic_loss(losses: Losses, dtype: Any) -> float:
 
 
 def effective_precision(
-  losses: Losses, dtype: Any, seed: int
+  losses: Losses, dtype: Any, jaxpr: Any, seed: int
 ) -> tuple[Losses, Any]:
   """The type in which the loss is computed, and the losses with steps to fit.
 
   Its noise is that of the shortest type to which all parameters are cut.
   """
-  types = {*traced.shortened_to(losses), np.dtype(np.float32), np.dtype(dtype)}
+  types = {*traced.shortened_to(jaxpr), np.dtype(np.float32), np.dtype(dtype)}
   by_bits = sorted(types, key=lambda t: jnp.finfo(t).nmant)
   grids = scales.grids(losses, tuple(by_bits), seed)
   losses = dataclasses.replace(losses, grids=grids)
@@ -168,17 +176,19 @@ def given_rounding(
   own: Losses,
   given: Float[np.ndarray, " P"],
   epsilons: Float[np.ndarray, " P"],
+  scale: Float[np.ndarray, " P"],
 ) -> Float[np.ndarray, " P"]:
   """The rounding error that a right gradient may carry, entry by entry.
 
-  In float64 a multiple of its spacing at the tensor's largest entry. In fewer
-  bits, where terms that cancel leave errors larger than that, it is measured
-  on `jax.grad`: by how much its values in the precision of `own` differ from
-  those in `losses`, and by how much either changes with a parameter's rounding.
+  In float64 a multiple of its spacing at the tensor's largest entry, each in
+  the unit of its scale. In fewer bits, where terms that cancel leave errors
+  larger than that, it is measured on `jax.grad`: by how much its values in the
+  precision of `own` differ from those in `losses`, and by how much either
+  changes with a parameter's rounding.
   """
-  layout = losses.layout
-  largest = [np.abs(given[part]).max() for part in layout.slices()]
-  most = np.repeat(largest, layout.sizes)
+  layout, effect = losses.layout, np.abs(given) * scale
+  largest = [effect[part].max() for part in layout.slices()]
+  most = np.repeat(largest, layout.sizes) / scale
   epsilons = np.maximum(epsilons, losses.epsilons)
   if np.all(epsilons < _FLOAT64):
     return _GIVEN_ROUNDINGS * epsilons * most
@@ -194,25 +204,28 @@ def _spread(
 ) -> Float[np.ndarray, " P"]:
   """A standard deviation of the rounding in `jax.grad` of the loss, [P]."""
   rng = np.random.default_rng(0)
-  square, before = np.zeros(losses.theta.size), None
-  for turn in range(_ROUNDED):
-    sign = rng.choice([-1.0, 1.0], losses.theta.size) * min(turn, 1)
-    theta = losses.round(losses.theta * (1 + sign * epsilons))
-    value = _autodiff(dataclasses.replace(losses, theta=theta))
-    if own is not losses:
-      with own.scope():
-        short = theta.astype(own.theta.dtype)
-        square += (
-          _autodiff(dataclasses.replace(own, theta=short)) - value
-        ) ** 2
-    elif before is not None:
-      square += (value - before) ** 2
-    before = value if before is None else before
-  return np.sqrt(square / _ROUNDED)
+  signs = rng.choice([-1.0, 1.0], (_ROUNDED, losses.theta.size))
+  signs[0] = 0
+  points = [losses.round(losses.theta * (1 + s * epsilons)) for s in signs]
+  values = _autodiff(losses, points)
+  apart = values - values[0]
+  if own is not losses:
+    with own.scope():
+      apart = _autodiff(own, points) - values
+  return np.sqrt(np.mean(apart**2, axis=0))
 
 
-def _autodiff(losses: Losses) -> Float[np.ndarray, " P"]:
-  """The gradient by `jax.grad`, compiled once in a check."""
-  operands = (losses.params(),)
-  lowered = jax.jit(jax.grad(losses.loss)).lower(*operands)
-  return flatten_like(losses.layout, compiled(lowered, operands)(*operands))
+def _autodiff(
+  losses: Losses, points: Sequence[Float[np.ndarray, " P"]]
+) -> Float[np.ndarray, "K P"]:
+  """The gradients at some points by `jax.grad`."""
+  arrays, joined = split(losses.args)
+  short = [point.astype(losses.theta.dtype) for point in points]
+  each = [dataclasses.replace(losses, theta=p).params() for p in short]
+  slope = jax.jit(
+    jax.grad(lambda p, given: losses.loss_fn(p, *joined(given))),
+    keep_unused=True,
+  )
+  run = compiled(slope.lower(each[0], arrays), (each[0], arrays))
+  found = [flatten_like(losses.layout, run(p, arrays)) for p in each]
+  return np.stack(found)

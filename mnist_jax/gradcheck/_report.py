@@ -305,7 +305,7 @@ def _tensor_reports(comparison: Comparison) -> tuple[TensorReport, ...]:
     causes = []
     if verdict is Verdict.WRONG:
       simple = diagnosis.diagnose(_evidence(comparison, leaf))
-      if simple is None and pooled and off < 1:
+      if pooled and off < 1 and not counts[WRONG]:  # all fits in such bars
         factor = 1 / (1 - off)
         text = f"given = {factor:.4g} x numeric (+- {bar:.1g}), all together"
         simple = Cause("factor", text, factor)

@@ -59,6 +59,23 @@ def blamed_on(what: str) -> Iterator[None]:
     raise Raised(f"{what} raised {type(error).__name__}: {text}") from error
 
 
+def split(
+  args: tuple[Any, ...],
+) -> tuple[list[Any], Callable[[list[Any]], tuple[Any, ...]]]:
+  """The arrays among the args, and what makes args of such arrays again."""
+  leaves, treedef = jax.tree_util.tree_flatten(args)
+  traced = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+
+  def joined(arrays: list[Any]) -> tuple[Any, ...]:
+    given = iter(arrays)
+    full = [
+      next(given) if t else a for t, a in zip(traced, leaves, strict=True)
+    ]
+    return jax.tree_util.tree_unflatten(treedef, full)
+
+  return [a for t, a in zip(traced, leaves, strict=True) if t], joined
+
+
 def _program(
   loss_fn: LossFn,
   unflatten: Callable[[Any], PyTree],
@@ -72,17 +89,12 @@ def _program(
   them. A loss may read more than its arguments (attributes, globals), so the
   program is good for one check: only what XLA made of it is kept.
   """
-  leaves, treedef = jax.tree_util.tree_flatten(args)
-  traced = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+  arrays, joined = split(args)
 
   def block(
     theta: Any, arrays: Any, positions: Any, entries: Any, chunks: Any
   ) -> Any:
-    given = iter(arrays)
-    rest = jax.tree_util.tree_unflatten(
-      treedef,
-      [next(given) if t else a for t, a in zip(traced, leaves, strict=True)],
-    )
+    rest = joined(arrays)
 
     # The number of chunks is data, so any number of points is one program.
     def body(k: Any, losses: Any) -> Any:
@@ -100,7 +112,6 @@ def _program(
 
     return jax.lax.fori_loop(0, chunks, body, jnp.zeros_like(entries))
 
-  arrays = [a for t, a in zip(traced, leaves, strict=True) if t]
   # Unused operands are kept for `compiled` to count.
   return jax.jit(block, keep_unused=True), arrays
 

@@ -29,7 +29,10 @@ _ROUNDINGS = 4.0  # of the loss: so much is noise in any case
 _GROWN = 100.0  # times the loss: what is larger has a rounding of its own
 # The highest spacing, in parts of the tensor's largest entry, or of one.
 _HIGHEST = 0.03
-_SMALLEST = 1e-6  # the size of a tensor of zeros, for the lowest spacing
+_SMALLEST = 1e-6  # the size of an entry of 0, for the lowest spacing
+# Steps of a tensor's entries that differ by more than that are found for each
+# of them, unless they are many.
+_MIXED, _MOST_MIXED = 1e3, 2048
 _MOVES = (0.01, 0.03, 0.1, 0.3)  # of a tensor, by which its type is told
 _DRAWN, _LINES = 24, 4  # coordinates of a tensor tried, and used
 # How far they are tried to be moved, and how much farther if nothing happens.
@@ -61,7 +64,9 @@ def reach(losses: Losses, positions: Int[np.ndarray, " n"]) -> Reach:
   """
   base = losses.round(losses.theta)
   size = sizes(losses)[positions]
-  lowest = 8 * losses.epsilons[positions] * np.maximum(size, _SMALLEST)
+  here = np.abs(base[positions].astype(np.float64))
+  here = np.where(here > 0, here, np.maximum(size, 1.0) * _SMALLEST)
+  lowest = 8 * losses.epsilons[positions] * here
   highest = _HIGHEST * np.maximum(size, 1.0)
   count = int(np.ceil(np.log(highest / lowest).max() / math.log(_FACTOR))) + 1
   spacings = lowest * _FACTOR ** np.arange(count)[:, None]
@@ -107,11 +112,14 @@ def _walked(
     earlier = np.where(going, end, earlier)
     end = np.where(going, spacing, end)
     seen += now > 0
-  noise = np.where(seen > 2, second, most)
+  # A single one that all others lack is a jump or a kink farther away.
+  lone = (seen == 1) & (last > 0)
+  noise = np.where(seen > 2, second, np.where(lone, 0.0, most))
+  end = np.where(lone, earlier, end)
   end = np.where((seen > 2) & (last > 3 * second), earlier, end)
   # Ten points that see noise alone span twice the step at which the error of
   # extrapolated differences is that noise.
-  step = np.where(going, np.inf, 4 * end)
+  step = np.where(going & ~lone, np.inf, 4 * end)
   return Reach(np.where(noise > 0, noise, np.nan), step)
 
 
@@ -171,6 +179,12 @@ def by_tensor(
       elif far in _FARTHER:  # the loss moves in steps of its own
         noise[part] = apart[alive].min()
       step[part] = np.sort(found.step)[:2][-1]
+      units = np.minimum(found.step, np.maximum(largest, 1.0))
+      many = part.stop - part.start > _MOST_MIXED
+      if units.max() > _MIXED * units.min() and not many:
+        each = reach(losses, np.arange(part.start, part.stop))
+        noise[part] = np.fmax(each.noise, np.nanmin([*seen, np.nan]))
+        step[part] = each.step
       break
   return own(losses, loss, precision, np.arange(size.size), Reach(noise, step))
 

@@ -14,7 +14,12 @@ import numpy as np
 from mnist_jax.gradcheck._numeric.differences import Losses, Raised, blamed_on
 
 
-def _trace(losses: Losses) -> Any:
+def trace(losses: Losses) -> Any:
+  """The loss as a closed jaxpr of params, made anew each time.
+
+  Raises:
+    GradcheckError: The loss raises.
+  """
   # A new function each time: jax keeps traces by function.
   with blamed_on("loss_fn"):
     return jax.make_jaxpr(lambda params: losses.loss(params))(losses.params())
@@ -34,13 +39,12 @@ def _inside(equation: Any) -> Iterator[Any]:
       yield from _equations(inner)
 
 
-def same_twice(losses: Losses) -> bool:
-  """Whether two traces of the loss are the same program with the same data.
+def same(first: Any, second: Any) -> bool:
+  """Whether two traces of a loss are the same program with the same data.
 
   A Python-side random mask is drawn while tracing and frozen by compilation,
   so only tracing (or running) a loss twice can reveal it.
   """
-  first, second = _trace(losses), _trace(losses)
   if str(first) != str(second):
     return False
   pairs = zip(first.consts, second.consts, strict=True)
@@ -59,15 +63,15 @@ def draws(losses: Losses) -> bool:
   With the same key those of 64 bits are others than those of 32.
   """
   try:
-    names = [e.primitive.name for e in _equations(_trace(losses))]
+    names = [e.primitive.name for e in _equations(trace(losses))]
   except Raised:  # which then is found and said where the loss is computed
     return False
   return any(n.startswith(("random_bits", "threefry", "rng_")) for n in names)
 
 
-def has_kinks(losses: Losses) -> bool:
+def has_kinks(jaxpr: Any) -> bool:
   """Whether a primitive is used that is not smooth everywhere."""
-  return any(e.primitive.name in _KINKED for e in _equations(_trace(losses)))
+  return any(e.primitive.name in _KINKED for e in _equations(jaxpr))
 
 
 def on_a_kink(losses: Losses) -> bool:
@@ -76,7 +80,7 @@ def on_a_kink(losses: Losses) -> bool:
   A maximum of equals, the sign of 0, a comparison of equals. Loops and
   branches are not looked into: those with such a primitive count as well.
   """
-  return _tied(_trace(losses), jax.tree.leaves(losses.params()))[0]
+  return _tied(trace(losses), jax.tree.leaves(losses.params()))[0]
 
 
 def _tied(closed: Any, values: list[Any]) -> tuple[bool, list[Any]]:
@@ -132,10 +136,10 @@ def _is_tie(equation: Any, given: list[Any]) -> bool:
   return True
 
 
-def shortened_to(losses: Losses) -> tuple[Any, ...]:
+def shortened_to(jaxpr: Any) -> tuple[Any, ...]:
   """The floating types with fewer bits to which numbers are cut, by bits."""
   found = set()
-  for equation in _equations(_trace(losses)):
+  for equation in _equations(jaxpr):
     if equation.primitive.name != "convert_element_type":
       continue
     old = getattr(equation.invars[0].aval, "dtype", None)
