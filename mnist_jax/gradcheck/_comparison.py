@@ -16,7 +16,7 @@ from mnist_jax.gradcheck._layout import Layout, flatten_like, vector_distance
 from mnist_jax.gradcheck._numeric import error_bars, scales
 from mnist_jax.gradcheck._numeric.differences import blamed_on
 from mnist_jax.gradcheck._numeric.error_bars import Estimate
-from mnist_jax.gradcheck._problem import Problem
+from mnist_jax.gradcheck._problem import Problem, first_step
 
 STATES = ("agrees", "wrong", "kink", "jump", "not finite")
 AGREES, WRONG, KINK, JUMP, NOT_FINITE = range(5)
@@ -36,6 +36,8 @@ _ENOUGH = 1e-8
 _BATCH = 128  # entries refined at a time
 _MOST_WHEN_WRONG = 2048  # per tensor, when it is known to be wrong
 _PROBED = 32  # of the worst, the mildest and the poor, before the rest
+_SEEN = 30.0  # noises are what one step does where suspects are seen nearer
+_FEW_BITS = 1e-4  # the spacing at 1 of float16 is above, of float32 below
 _OWN = 8  # suspects of a batch whose own scale is looked for, before the rest
 
 
@@ -265,20 +267,89 @@ def refine(comparison: Comparison) -> Comparison:
       for some in (suspect[:_OWN], suspect[_OWN:]):
         if not some.size:
           break
-        at = positions[some]
+        at, those = positions[some], chosen[some]
         found = scales.reach(losses, at)
-        noise, scale = scales.own(
-          losses, problem.loss, problem.precision, at, found
-        )
-        unlike = (scale < problem.scale[at] / 8) | (
-          noise > 4 * problem.noise[at]
-        )
-        if not unlike.any():  # the tensor's scale is theirs
-          break
-        noise, scale, at = noise[unlike], scale[unlike], at[unlike]
-        lines = losses.lines(at, ladder, scale)
-        _judge(refined, chosen[some[unlike]], lines, noise / scale)
+        own, noise, scale = _of_their_own(problem, at, found)
+        if own.any():
+          lines = losses.lines(at[own], ladder, scale)
+          _judge(refined, those[own], lines, noise / scale)
+        near, noise, scale = _nearer(refined, those)
+        cleared = np.zeros(0, bool)
+        if near.any():
+          lines = losses.lines(at[near], ladder, scale)
+          cleared = _clear(refined, those[near], lines, noise / scale)
+        if not own.any() and not cleared.any():
+          break  # the tensor's scale is theirs
   return refined
+
+
+_Look = tuple[Bool[np.ndarray, " n"], np.ndarray, np.ndarray]
+
+
+def _of_their_own(
+  problem: Problem, positions: Int[np.ndarray, " n"], found: scales.Reach
+) -> _Look:
+  """Which entries differ in noise or scale from their tensor, and those."""
+  noise, scale = scales.own(
+    problem.losses, problem.loss, problem.precision, positions, found
+  )
+  unlike = (scale < problem.scale[positions] / 8) | (
+    noise > 4 * problem.noise[positions]
+  )
+  return unlike, noise[unlike], scale[unlike]
+
+
+def _nearer(comparison: Comparison, chosen: Int[np.ndarray, " n"]) -> _Look:
+  """Which suspects can be seen from nearer, and their noise and scale there.
+
+  At the first step of such a scale the noise is a thirtieth of what the given
+  derivative, or that found, does to the loss.
+  """
+  problem = comparison.problem
+  positions = comparison.coverage.positions[chosen]
+  noise = problem.noise[positions]
+  with np.errstate(invalid="ignore", divide="ignore"):
+    slopes = np.abs([comparison.given[chosen], *comparison.sides[:, chosen]])
+    scale = _SEEN * noise / np.fmax.reduce(slopes)
+  scale = scale / first_step(problem.precision)
+  near = (scale > 0) & (scale < problem.scale[positions] / 8)
+  return near, noise[near], scale[near]
+
+
+def _clear(
+  comparison: Comparison,
+  chosen: Int[np.ndarray, " n"],
+  lines: error_bars.Lines,
+  sigma: Float[np.ndarray, " n"],
+) -> Bool[np.ndarray, " n"]:
+  """Clears suspects, in place, that are right when seen from nearer.
+
+  That is, what larger steps took for the derivative, or for a kink or a jump,
+  is none there. A mistake that large steps show truly, small ones show as well
+  or are too noisy to contradict.
+  """
+  numeric = comparison.numeric
+  given, tolerance = comparison.given[chosen], comparison.tolerance[chosen]
+  seen = error_bars.judge_lines(lines, given, tolerance, sigma)
+  state, sides = comparison.state[chosen], comparison.sides[:, chosen]
+  with np.errstate(invalid="ignore"):
+    other = np.abs(seen.value - numeric.value[chosen]) > (
+      seen.bar + numeric.bar[chosen]
+    )
+    straight = np.all(np.abs(sides - seen.value) > seen.bar, axis=0)
+  apart = np.select([state == WRONG, state == KINK], [other, straight], True)
+  # Of few bits large steps prove nothing that small ones do not show.
+  apart |= comparison.problem.epsilon > _FEW_BITS
+  bad = seen.wrong | seen.kink | seen.jump | seen.not_finite
+  # Where one was mistaken the tensor's steps were too large for all.
+  right = ~bad & (apart | np.any(apart & ~bad))
+  there = chosen[right]
+  comparison.state[there] = AGREES
+  comparison.crossed[there] = True
+  numeric.value[there] = seen.value[right]
+  numeric.noise[there] = seen.bar[right]
+  numeric.truncation[there] = 0.0
+  return right
 
 
 def _judge(

@@ -220,6 +220,8 @@ def _autodiff(
 ) -> Float[np.ndarray, "K P"]:
   """The gradients at some points by `jax.grad`."""
   arrays, joined = split(losses.args)
+  # Of NumPy's 64 bits the compiled program takes 32 for 64, and jax 0.10 fails.
+  arrays = [jnp.asarray(array) for array in arrays]
   short = [point.astype(losses.theta.dtype) for point in points]
   each = [dataclasses.replace(losses, theta=p).params() for p in short]
   slope = jax.jit(
