@@ -38,6 +38,7 @@ _MOST_WHEN_WRONG = 2048  # per tensor, when it is known to be wrong
 _PROBED = 32  # of the worst, the mildest and the poor, before the rest
 _SEEN = 30.0  # noises are what one step does where suspects are seen nearer
 _FEW_BITS = 1e-4  # the spacing at 1 of float16 is above, of float32 below
+_GROSS = 0.2  # of a derivative: so much steps that are too large may hide
 _OWN = 8  # suspects of a batch whose own scale is looked for, before the rest
 
 
@@ -303,16 +304,20 @@ def _nearer(comparison: Comparison, chosen: Int[np.ndarray, " n"]) -> _Look:
   """Which suspects can be seen from nearer, and their noise and scale there.
 
   At the first step of such a scale the noise is a thirtieth of what the given
-  derivative, or that found, does to the loss.
+  derivative, or that found, does to the loss. A mistake that is a small part of
+  the derivative was seen too sharply to be the work of steps too large.
   """
   problem = comparison.problem
   positions = comparison.coverage.positions[chosen]
   noise = problem.noise[positions]
+  given, value = comparison.given[chosen], comparison.numeric.value[chosen]
   with np.errstate(invalid="ignore", divide="ignore"):
-    slopes = np.abs([comparison.given[chosen], *comparison.sides[:, chosen]])
-    scale = _SEEN * noise / np.fmax.reduce(slopes)
-  scale = scale / first_step(problem.precision)
-  near = (scale > 0) & (scale < problem.scale[positions] / 8)
+    slopes = np.abs([given, *comparison.sides[:, chosen]])
+    size = np.fmax.reduce(slopes)
+    scale = _SEEN * noise / size / first_step(problem.precision)
+    gross = ~(np.abs(given - value) < _GROSS * size)
+  gross |= comparison.state[chosen] != WRONG
+  near = (scale > 0) & (scale < problem.scale[positions] / 8) & gross
   return near, noise[near], scale[near]
 
 

@@ -183,7 +183,8 @@ def by_tensor(
       many = part.stop - part.start > _MOST_MIXED
       if units.max() > _MIXED * units.min() and not many:
         each = reach(losses, np.arange(part.start, part.stop))
-        noise[part] = np.fmax(each.noise, np.nanmin([*seen, np.nan]))
+        if np.any(np.isfinite(each.noise)):  # one may straddle a kink
+          noise[part] = np.nanmedian(each.noise)
         step[part] = each.step
       break
   return own(losses, loss, precision, np.arange(size.size), Reach(noise, step))
