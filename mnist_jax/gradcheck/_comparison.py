@@ -12,7 +12,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, PyTree
 
 from mnist_jax.gradcheck._coverage import Coverage
-from mnist_jax.gradcheck._layout import Layout, flatten_like, vector_distance
+from mnist_jax.gradcheck._layout import (
+  Layout,
+  flatten_like,
+  norm,
+  vector_distance,
+)
 from mnist_jax.gradcheck._numeric import error_bars, scales
 from mnist_jax.gradcheck._numeric.differences import blamed_on
 from mnist_jax.gradcheck._numeric.error_bars import Estimate
@@ -97,14 +102,9 @@ class Comparison:
 
   def resolution(self, part: slice = slice(None)) -> float:
     """The distance (one standard deviation) that the numeric bars allow."""
-    size = float(
-      np.linalg.norm(self.given[part])
-      + np.linalg.norm(self.numeric.value[part])
-    )
-    bars = float(np.linalg.norm(self.numeric.bar[part])) / error_bars.SIGMAS
-    bars = math.hypot(
-      bars, float(np.linalg.norm(self.tolerance[part])) / GIVEN_SIGMAS
-    )
+    size = float(norm(self.given[part]) + norm(self.numeric.value[part]))
+    bars = norm(self.numeric.bar[part]) / error_bars.SIGMAS
+    bars = math.hypot(bars, norm(self.tolerance[part]) / GIVEN_SIGMAS)
     return bars / size if size else 0.0
 
   @functools.cached_property

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mnist_jax.gradcheck._layout import norm
+
 # Of entries that a kink may have spoiled, this part may stay unexplained.
 _SPOILED = 0.005
 _LONGEST_LIST = 4
@@ -107,11 +109,11 @@ def _slope(
   y: np.ndarray, x: np.ndarray, bar: np.ndarray
 ) -> tuple[float, float]:
   """Least-squares y = c x, and the error the bars allow in c."""
-  norm = float(np.linalg.norm(x))
-  if norm == 0:
+  size = norm(x)
+  if size == 0:
     return 0.0, math.inf
-  c = float(np.vdot(x / norm, y / norm))
-  return c, (1 + abs(c)) * float(np.linalg.norm(bar)) / norm
+  c = float(np.vdot(x / size, y / size))
+  return c, (1 + abs(c)) * norm(bar) / size
 
 
 def _robust_slope(evidence: Evidence) -> tuple[float, float]:

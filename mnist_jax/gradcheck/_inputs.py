@@ -13,7 +13,12 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from mnist_jax.gradcheck._comparison import GIVEN_SIGMAS
-from mnist_jax.gradcheck._layout import GradcheckError, Layout, flatten_like
+from mnist_jax.gradcheck._layout import (
+  GradcheckError,
+  Layout,
+  flatten,
+  flatten_like,
+)
 from mnist_jax.gradcheck._numeric import scales, traced
 from mnist_jax.gradcheck._numeric.differences import (
   Losses,
@@ -111,6 +116,13 @@ def given_gradient(
         Verdict.NONDETERMINISTIC, "two calls of grads gave different values"
       )
   require_finite(losses.layout, given, "grads")
+  if not callable(grads):  # values may have fewer bits than params
+    found, _, kinds = flatten(grads, "grads", gradient=True)
+    each = dict(zip(found.paths, kinds, strict=True))
+    dtypes = tuple(
+      min(dtype, each[path], key=lambda kind: jnp.finfo(kind).nmant)
+      for path, dtype in zip(losses.layout.paths, dtypes, strict=True)
+    )
   epsilons = [float(jnp.finfo(dtype).eps) for dtype in dtypes]
   return given, np.repeat(epsilons, losses.layout.sizes)
 
@@ -163,7 +175,7 @@ def effective_precision(
 
   Its noise is that of the shortest type to which all parameters are cut.
   """
-  types = {*traced.shortened_to(jaxpr), np.dtype(np.float32), np.dtype(dtype)}
+  types = {*traced.shortened_to(jaxpr), np.dtype(dtype)}
   by_bits = sorted(types, key=lambda t: jnp.finfo(t).nmant)
   grids = scales.grids(losses, tuple(by_bits), seed)
   losses = dataclasses.replace(losses, grids=grids)

@@ -241,8 +241,19 @@ def vector_distance(
   a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]
 ) -> float:
   """As `distance`, between two vectors."""
-  size = float(np.linalg.norm(a) + np.linalg.norm(b))
-  return float(np.linalg.norm(a - b)) / size if size else 0.0
+  largest = max(np.abs(a).max(initial=0), np.abs(b).max(initial=0))
+  if 0 < largest < np.inf:
+    a, b = a / largest, b / largest
+  size = norm(a) + norm(b)
+  return norm(a - b) / size if size else 0.0
+
+
+def norm(a: Float[np.ndarray, "..."]) -> float:
+  """The Euclidean norm, of which no square leaves the range of floats."""
+  largest = float(np.abs(a).max(initial=0))
+  if not 0 < largest < np.inf:
+    return largest
+  return largest * float(np.linalg.norm(a / largest))
 
 
 def distance(a: PyTree, b: PyTree) -> float:

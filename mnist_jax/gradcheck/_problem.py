@@ -20,7 +20,8 @@ _FIRST_STEP = {
 
 def first_step(precision: Any, method: str = "two_sided") -> float:
   """The first step for a loss of that type that bends on a scale of one."""
-  return _FIRST_STEP[method][jnp.finfo(precision).nmant]
+  steps = _FIRST_STEP[method]
+  return steps.get(jnp.finfo(precision).nmant, steps[min(steps)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,8 @@ from mnist_jax.gradcheck._comparison import (
   Comparison,
 )
 from mnist_jax.gradcheck._diagnosis import Cause
+from mnist_jax.gradcheck._layout import norm
+from mnist_jax.gradcheck._numeric.error_bars import SIGMAS
 
 VERY_SATISFYING = 1e-7  # section 12.3: below this, all is very well
 _KINKS_LISTED = 8
@@ -319,8 +321,8 @@ def _tensor_reports(comparison: Comparison) -> tuple[TensorReport, ...]:
         size=layout.sizes[leaf],
         distance=comparison.distance(part),
         resolution=comparison.resolution(part),
-        norm_given=float(np.linalg.norm(given)),
-        norm_numeric=float(np.linalg.norm(numeric)),
+        norm_given=norm(given),
+        norm_numeric=norm(numeric),
         wrong=int(counts[WRONG]),
         kinks=int(counts[KINK] + counts[JUMP]),
         unresolved=comparison.hidden(part),
@@ -401,6 +403,11 @@ def _reason(
   none = f"no step gives finite differences in {named}"
   hidden = sum(t.unresolved for t in leaves)
   but = f"; {hidden} entries are too small to be told from 0" if hidden else ""
+  coarse = max(leaves, key=lambda t: t.resolution)
+  part = 2 * SIGMAS * coarse.resolution  # of both norms, as the distance
+  if part > RECHECK and coarse.verdict is verdict:
+    where = coarse.path or "the array"
+    but += f"; in {where} a mistake of less than {part:.0%} may not show"
   return {
     Verdict.NOT_FINITE: none,
     Verdict.WRONG: "given and numeric gradient disagree beyond the error in "

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_jax.gradcheck import RECHECK, Verdict, check
+from mnist_jax.gradcheck import RECHECK, Verdict, check, numeric_gradient
 
 ALARMS = (Verdict.WRONG, Verdict.KINK, Verdict.NOT_FINITE)
 
@@ -341,3 +341,76 @@ def test_a_million_parameters_are_sampled_by_time(capsys):
   assert 100 < report.checked < 100_000
   assert f"{report.checked} of 1000000 coordinates" in report.coverage
   assert " losses of this part" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("function", [check, numeric_gradient])
+def test_the_callers_code_runs_after_a_check_as_before(function):
+  """Jax remembers how it took a NumPy array of 64 bits."""
+  ids = np.array([1, 5, 5, 2])
+
+  def loss(p):
+    return jnp.sum(jnp.tanh(p[ids]) ** 2)
+
+  p = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+  function(loss, p, 1e-3 if function is numeric_gradient else jax.grad(loss))
+  assert jax.grad(loss)(p).dtype == np.float32
+
+
+def test_a_wrong_gradient_of_a_loss_that_is_computed_again():
+  loss = jax.checkpoint(lambda p: jnp.sum(jnp.maximum(jnp.sin(p), 0) ** 2))
+  p = np.random.default_rng(0).normal(size=5)
+  assert check(loss, p, jax.grad(loss)).verdict is Verdict.CORRECT
+  assert check(loss, p, scaled(1.1, jax.grad(loss))).verdict is Verdict.WRONG
+
+
+def test_float32_values_of_float64_params_are_judged_as_such():
+  def loss(p):
+    return jnp.sum(jnp.sin(p) * jnp.arange(1.0, 6.0))
+
+  p = np.random.default_rng(0).normal(size=5)  # float64, and no 64 bits in jax
+  values = jax.grad(loss)(p)
+  assert values.dtype == np.float32
+  assert check(loss, p, values).verdict is Verdict.CORRECT
+  assert check(loss, p, 1.001 * values).verdict is Verdict.WRONG
+
+
+def test_a_loops_counter_is_no_kink():
+  def loss(p):
+    body = lambda _, x: jnp.sin(x).astype(jnp.float32)  # noqa: E731
+    return jnp.sum(jax.lax.fori_loop(0, 3, body, p.astype(jnp.float32)))
+
+  p = np.random.default_rng(0).normal(size=3)
+  report = check(loss, p, scaled(1.01, jax.grad(loss)))
+  assert report.verdict is Verdict.WRONG, str(report)
+
+
+def test_a_saturated_loss_hides_no_mistake():
+  def loss(x):
+    return -jax.nn.log_softmax(x)[0]
+
+  x = np.array([50.0, 1.0, 2.0])
+  assert check(loss, x, jax.grad(loss)).verdict not in ALARMS
+  report = check(loss, x, lambda x: jax.grad(loss)(x) + 10)
+  assert report.verdict is Verdict.WRONG, str(report)
+
+
+def test_a_constant_makes_no_float32_of_a_loss():
+  def loss(p):
+    return 1e9 + jnp.sum(jnp.sin(p))
+
+  p = np.random.default_rng(0).normal(size=5)
+  report = check(loss, p, jax.grad(loss))
+  assert report.precision == "float64"
+  assert check(loss, p, scaled(-1, jax.grad(loss))).verdict is Verdict.WRONG
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_the_size_of_a_loss_is_no_matter(size):
+  def loss(p):
+    return size * jnp.sum(jnp.sin(p))
+
+  p = np.random.default_rng(0).normal(size=5)
+  with np.errstate(all="raise", under="ignore"):
+    assert check(loss, p, jax.grad(loss)).verdict is Verdict.CORRECT
+    wrong = check(loss, p, scaled(1.01, jax.grad(loss)))
+  assert wrong.verdict is Verdict.WRONG, str(wrong)

@@ -200,7 +200,9 @@ def _scatter(
   with np.errstate(invalid="ignore"):
     changes = np.diff(differences[-5:], axis=0)
     spreads = changes / (np.hypot(inverse[:-1], inverse[1:]) / 2**0.5)
-  return np.nan_to_num(np.sqrt(np.mean(np.square(spreads), axis=0)), posinf=0.0)
+  with np.errstate(over="ignore"):
+    square = np.mean(np.square(spreads), axis=0)
+  return np.nan_to_num(np.sqrt(square), posinf=0.0)
 
 
 def _readings(lines: Lines, sigma: Any, back: int) -> dict[str, _Reading]:
@@ -336,11 +338,13 @@ def pooled_miss(
     return 0.0, np.inf
   given, value, sigma = given[use], numeric.value[use], sigma[use]
   bias = _POOLED_TRUNCATION * numeric.truncation[use] + tolerance[use]
-  weights = given / sigma**2
+  # In units of the largest, so that no square leaves the range.
+  unit = float(np.abs(given).max())
+  given, value, sigma, bias = (a / unit for a in (given, value, sigma, bias))
+  weights = given / sigma * (sigma.min() / sigma)
   size = float(np.sum(weights * given))
-  if not size:
+  if not size > 0:
     return 0.0, np.inf
   off = float(np.sum(weights * (given - value))) / size
   noise = float(np.sqrt(np.sum((weights * sigma) ** 2)))
-  bias = float(np.sum(np.abs(weights) * bias))
-  return off, (_POOLED_SIGMAS * noise + bias) / size
+  return off, (_POOLED_SIGMAS * noise + float(np.abs(weights) @ bias)) / size

@@ -68,7 +68,8 @@ def reach(losses: Losses, positions: Int[np.ndarray, " n"]) -> Reach:
   here = np.where(here > 0, here, np.maximum(size, 1.0) * _SMALLEST)
   lowest = 8 * losses.epsilons[positions] * here
   highest = _HIGHEST * np.maximum(size, 1.0)
-  count = int(np.ceil(np.log(highest / lowest).max() / math.log(_FACTOR))) + 1
+  decades = (np.log(highest) - np.log(lowest)).max()
+  count = max(1, int(np.ceil(decades / math.log(_FACTOR))) + 1)
   spacings = lowest * _FACTOR ** np.arange(count)[:, None]
   spacings = np.exp2(np.round(np.log2(np.minimum(spacings, highest))))
   moved = base[positions] + spacings[:, None] * _POINTS[:, None]
@@ -105,11 +106,12 @@ def _walked(
     allowed = np.maximum(rise * first, _ROUNDINGS * epsilons * value)
     going &= np.isfinite(spread) & (np.isinf(first) | (spread <= allowed))
     going &= (value <= _GROWN * values[0]) | (values[0] == 0)
-    now = np.where(going, spread, 0.0)
+    new = going & ((spacing > end) | (seen == 0))  # the highest may come twice
+    now = np.where(new, spread, 0.0)
     second = np.fmax(second, np.fmin(most, now))
-    most, last = np.fmax(most, now), np.where(going, now, last)
+    most, last = np.fmax(most, now), np.where(new, now, last)
     first = np.where(now > 0, np.fmin(first, now), first)
-    earlier = np.where(going, end, earlier)
+    earlier = np.where(new, end, earlier)
     end = np.where(going, spacing, end)
     seen += now > 0
   # A single one that all others lack is a jump or a kink farther away.
@@ -176,8 +178,8 @@ def by_tensor(
       seen = found.noise[np.isfinite(found.noise)]
       if seen.size:
         noise[part] = np.sort(seen)[-2:][0]
-      elif far in _FARTHER:  # the loss moves in steps of its own
-        noise[part] = apart[alive].min()
+      elif far in _FARTHER and loss:  # the loss moves in steps of its own
+        noise[part] = min(apart[alive].min(), abs(loss))
       step[part] = np.sort(found.step)[:2][-1]
       units = np.minimum(found.step, np.maximum(largest, 1.0))
       many = part.stop - part.start > _MOST_MIXED

@@ -71,7 +71,15 @@ def draws(losses: Losses) -> bool:
 
 def has_kinks(jaxpr: Any) -> bool:
   """Whether a primitive is used that is not smooth everywhere."""
-  return any(e.primitive.name in _KINKED for e in _equations(jaxpr))
+  return any(map(_kinked, _equations(jaxpr)))
+
+
+def _kinked(equation: Any) -> bool:
+  if equation.primitive.name not in _KINKED:
+    return False
+  # Whole numbers, as a loop's counter, have no derivative to have kinks.
+  kind = getattr(equation.invars[0].aval, "dtype", None)
+  return kind is not None and jnp.issubdtype(kind, jnp.floating)
 
 
 def on_a_kink(losses: Losses) -> bool:
@@ -85,8 +93,9 @@ def on_a_kink(losses: Losses) -> bool:
 
 def _tied(closed: Any, values: list[Any]) -> tuple[bool, list[Any]]:
   """Whether a program meets a tie at such inputs, and its outputs."""
-  jaxpr = closed.jaxpr
-  known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+  jaxpr = getattr(closed, "jaxpr", closed)  # that of jax.checkpoint is open
+  consts = getattr(closed, "consts", ())
+  known = dict(zip(jaxpr.constvars, consts, strict=True))
   known |= dict(zip(jaxpr.invars, values, strict=True))
 
   def read(variables: Any) -> list[Any]:
@@ -108,6 +117,7 @@ def _tied(closed: Any, values: list[Any]) -> tuple[bool, list[Any]]:
 
 
 _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+_OPAQUE = ("callback", "ffi", "custom_call", "reduce_precision")
 _LOOPS = ("scan", "while", "cond")
 _COMPARED = frozenset(["eq", "ge", "gt", "le", "lt", "max", "min", "ne"])
 _OF_ZERO = frozenset(("abs", "sign"))
@@ -121,7 +131,7 @@ _KINKED = _COMPARED | _OF_ZERO | _OF_MANY | _OF_WHOLE | {"clamp", "rem"}
 def _is_tie(equation: Any, given: list[Any]) -> bool:
   name = equation.primitive.name
   if name in _LOOPS:
-    return any(e.primitive.name in _KINKED for e in _inside(equation))
+    return any(map(_kinked, _inside(equation)))
   if name not in _KINKED or not jnp.issubdtype(given[0].dtype, jnp.floating):
     return False
   first = np.asarray(given[0], np.float64)
@@ -137,9 +147,14 @@ def _is_tie(equation: Any, given: list[Any]) -> bool:
 
 
 def shortened_to(jaxpr: Any) -> tuple[Any, ...]:
-  """The floating types with fewer bits to which numbers are cut, by bits."""
+  """The floating types with fewer bits to which numbers are cut, by bits.
+
+  What Python or foreign code computes may be float32 inside.
+  """
   found = set()
   for equation in _equations(jaxpr):
+    if any(word in equation.primitive.name for word in _OPAQUE):
+      found.add(np.dtype(np.float32))
     if equation.primitive.name != "convert_element_type":
       continue
     old = getattr(equation.invars[0].aval, "dtype", None)
