@@ -78,10 +78,11 @@ def reach(losses: Losses, positions: Int[np.ndarray, " n"]) -> Reach:
   values = values.reshape(moved.shape)
   with np.errstate(invalid="ignore", over="ignore"):
     sixth = np.diff(values, _ORDER, axis=1)
-    square = np.mean(sixth**2, axis=1)
-    spreads = np.sqrt(square / math.comb(2 * _ORDER, _ORDER))
-  epsilons = losses.epsilons[positions]
-  return _walked(spreads, spacings, np.abs(values).max(axis=1), epsilons)
+    largest = np.abs(values).max(axis=1)
+    unit = np.where(largest > 0, largest, 1.0)  # its square may overflow
+    square = np.mean((sixth / unit[:, None]) ** 2, axis=1)
+    spreads = unit * np.sqrt(square / math.comb(2 * _ORDER, _ORDER))
+  return _walked(spreads, spacings, largest, losses.epsilons[positions])
 
 
 def _walked(
@@ -97,7 +98,7 @@ def _walked(
   last may hold some of the rise.
   """
   count = spreads.shape[1]
-  most, second, last, seen = np.zeros((4, count))
+  most, second, last, seen, flat = np.zeros((5, count))
   first = np.full(count, np.inf)  # the smallest spread so far
   end, earlier = spacings[0].copy(), spacings[0].copy()
   going = np.ones(count, bool)
@@ -114,8 +115,9 @@ def _walked(
     earlier = np.where(new, end, earlier)
     end = np.where(going, spacing, end)
     seen += now > 0
-  # A single one that all others lack is a jump or a kink farther away.
-  lone = (seen == 1) & (last > 0)
+    flat += new & (most == 0)
+  # What only the largest show is a jump or a kink farther away.
+  lone = (seen > 0) & (seen < 3) & (flat > 3) & (last > 0)
   noise = np.where(seen > 2, second, np.where(lone, 0.0, most))
   end = np.where(lone, earlier, end)
   end = np.where((seen > 2) & (last > 3 * second), earlier, end)
@@ -178,8 +180,6 @@ def by_tensor(
       seen = found.noise[np.isfinite(found.noise)]
       if seen.size:
         noise[part] = np.sort(seen)[-2:][0]
-      elif far in _FARTHER and loss:  # the loss moves in steps of its own
-        noise[part] = min(apart[alive].min(), abs(loss))
       step[part] = np.sort(found.step)[:2][-1]
       units = np.minimum(found.step, np.maximum(largest, 1.0))
       many = part.stop - part.start > _MOST_MIXED
