@@ -171,17 +171,21 @@ def by_tensor(
     drawn = part.start + drawn[np.sort(np.unique(drawn, return_index=True)[1])]
     largest = size[part.start]
     for far in (min(largest, 1.0), max(largest, 1.0), *_FARTHER):
-      moved = losses.round(base[drawn] + far * _FAR, drawn)
-      apart = np.abs(losses.at(base, drawn, moved) - loss)
+      sides = base[drawn] + far * _FAR * np.array([[1.0], [-1.0]])
+      moved = losses.round(sides, drawn).ravel()
+      found = losses.at(base, np.tile(drawn, 2), moved)
+      apart = np.fmax.reduce(np.abs(found.reshape(sides.shape) - loss))
       alive = apart > 0
       if not alive.any():
         continue
-      found = reach(losses, drawn[alive][:_LINES])
-      seen = found.noise[np.isfinite(found.noise)]
+      lines = reach(losses, drawn[alive][:_LINES])
+      seen = lines.noise[np.isfinite(lines.noise)]
       if seen.size:
         noise[part] = np.sort(seen)[-2:][0]
-      step[part] = np.sort(found.step)[:2][-1]
-      units = np.minimum(found.step, np.maximum(largest, 1.0))
+      elif far in _FARTHER and loss:  # the loss moves in steps of its own
+        noise[part] = min(apart[alive].min(), abs(loss))
+      step[part] = np.sort(lines.step)[:2][-1]
+      units = np.minimum(lines.step, np.maximum(largest, 1.0))
       many = part.stop - part.start > _MOST_MIXED
       if units.max() > _MIXED * units.min() and not many:
         each = reach(losses, np.arange(part.start, part.stop))
