@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import jaxlib
+import jaxtyping
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -53,6 +54,14 @@ def strict_promotion() -> Iterator[None]:
     jax.numpy_rank_promotion("raise"),
   ):
     yield
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+  """Without the check of annotations, as whoever hands over anything has it."""
+  jaxtyping.config.update("jaxtyping_disable", True)
+  yield
+  jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -179,7 +179,6 @@ def test_it_has_mnist_and_types_and_no_experiments(folder):
 def test_a_missing_extra_is_named_in_one_line(folder):
   said = python(folder, "-c", ASK.format(programs=list(MISSED)))
   assert said.splitlines() == [
-    f"{package} is not installed, expected it here: "
-    f"pip install 'mnist_jax[{extra}]'"
+    f"{package} is not installed: pip install 'mnist_jax[{extra}]'"
     for package, extra in MISSED.values()
   ]

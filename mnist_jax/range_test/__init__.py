@@ -19,7 +19,7 @@ Start with
     jnp.zeros(5),
     jnp.ones((32, 5)),  # one batch, whose rows are repeated
     make_optimizer=optax.adam,
-    seconds=2,  # 30 by default
+    seconds=30,  # compiling takes about a second a size
   )
   print(sizes)  # a table; sizes.fastest, sizes.largest, sizes.reason
 

@@ -9,11 +9,12 @@ import dataclasses
 import functools
 import itertools
 import math
+import numbers
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def find_batch_size(
     seconds: The time that all may take. It is looked at between two programs:
       one that takes longer to compile is not interrupted. A size whose rounds
       would not end in it is compiled and not run; the first is run in any
-      case.
+      case. Compiling takes about a second a size: 30 is enough for most.
     memory_limit: Bytes of which no update may need more. By default what is
       free of the device's own limit; where it has none, as on a CPU, half of
       what the host has available. What an update needs is the compiler's
@@ -120,6 +121,7 @@ def find_batch_size(
     np.array([c.fits for c in tried]),
     end,
     float(within),
+    float(seconds) if search.cut else None,
   )
 
 
@@ -129,14 +131,22 @@ def _check_values(
   memory_limit: int | None,
   within: float | int,
 ) -> None:
-  if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
-    raise InputError(f"sizes is {sizes}, expected whole numbers, ascending")
-  if not seconds > 0:
-    raise InputError(f"seconds is {seconds}, expected a number above 0")
-  if memory_limit is not None and not memory_limit > 0:
-    raise InputError(f"memory_limit is {memory_limit}, expected bytes above 0")
-  if not 0 <= within < 1:
-    raise InputError(f"within is {within}, expected a number in [0, 1)")
+  given = list(sizes) if isinstance(sizes, Iterable) else []
+  whole = all(isinstance(size, numbers.Integral) for size in given)
+  if not (given and whole and given == sorted({*given}) and given[0] > 0):
+    raise InputError(
+      f"sizes is {sizes!r}, expected a list of whole numbers above 0, ascending"
+    )
+  if not (isinstance(seconds, numbers.Real) and seconds > 0):
+    raise InputError(f"seconds is {seconds!r}, expected a number above 0")
+  if memory_limit is not None and not (
+    isinstance(memory_limit, numbers.Real) and memory_limit > 0
+  ):
+    raise InputError(
+      f"memory_limit is {memory_limit!r}, expected a number of bytes above 0"
+    )
+  if not (isinstance(within, numbers.Real) and 0 <= within < 1):
+    raise InputError(f"within is {within!r}, expected a number in [0, 1)")
 
 
 def _checked(batch: Any) -> tuple[PyTree, int]:
@@ -266,7 +276,7 @@ class _Candidate:
   def over(self, limit: int) -> str | None:
     """That it needs more, if so; it does not fit then."""
     self.fits = self.memory <= limit
-    needs = f"{self.size} needs {shown(self.memory)} of {shown(limit)}"
+    needs = f"batch {self.size} needs {shown(self.memory)} of {shown(limit)}"
     return None if self.fits else needs
 
 
@@ -283,6 +293,7 @@ class _Search:
   begun: float
   bound: float | int
   tried: list[_Candidate] = dataclasses.field(default_factory=list)
+  cut: bool = False  # whether time kept a size from being tried or run
   untold: float = 0.0  # bytes an example that the compiler does not account for
   said: float = 0.0  # when it last did, in seconds from the beginning
 
@@ -295,7 +306,8 @@ class _Search:
     for size in sizes:
       before = self.elapsed()
       if self.tried and not self.has_time(step):
-        return f"{size} would not have ended within seconds={self.bound:g}"
+        self.cut = True
+        return f"batch {size} would not have ended in seconds={self.bound:g}"
       try:
         candidate = self.compile(size)
         self.tried.append(candidate)
@@ -304,7 +316,9 @@ class _Search:
         # As long as the last that was run, or longer in proportion.
         run = [each for each in self.tried if each.seconds][-1:]
         visit = sum(each.cost * size / each.size for each in run)
-        if self.has_time(_LEAST_ROUNDS * visit):
+        if run and not self.has_time(_LEAST_ROUNDS * visit):
+          self.cut = True
+        else:
           self.measure(candidate)
           if over := candidate.over(limit):
             return over
@@ -313,7 +327,7 @@ class _Search:
           raise
         if self.tried and self.tried[-1].size == size:
           self.tried[-1].fits = False
-        return f"{size} ran out of memory"
+        return f"batch {size} ran out of memory"
       self.say(f"batch {size}, {shown(candidate.memory)}")
       step = self.elapsed() - before
     return "it is the last of sizes"
@@ -350,7 +364,15 @@ class _Search:
     named = jax.tree.map(lambda leaf: leaf.shape, shapes)
     where = f"on a batch of {size}, of shape {named}"
     args = (self.params, shapes)
-    finding.check_loss(self.update.loss_fn, *args, where, self.update.has_aux)
+    try:
+      finding.check_loss(self.update.loss_fn, *args, where, self.update.has_aux)
+    except InputError as error:
+      if not isinstance(self.batch, list):
+        raise
+      raise InputError(
+        f"batch is a list of {len(self.batch)}: expected one batch, such as "
+        f"batches[0] ({error})"
+      ) from error
     state = jax.eval_shape(self.update.start, self.params)
     finding.traced(f"the update {where}", self.update, state, shapes, 0.0)
     with warnings.catch_warnings():

@@ -5,14 +5,16 @@ Section 12.4 asks for both curves. Beside it that of a search for a batch size.
 """
 
 import numpy as np
+from jaxtyping import Int
 
 from mnist_jax.plotting import axes as plots
 from mnist_jax.range_test.curve import LossCurve
 from mnist_jax.range_test.rules import RangeTest, Suggestion
-from mnist_jax.range_test.throughput import BatchSizes
+from mnist_jax.range_test.throughput import BatchSizes, shown
 
 _SEED_COLOUR = "#9a9a9a"
 _MARK_COLOUR = "#000000"
+_MOST_TICKS = 8
 # None of those that the rules have.
 _STOP_MARKERS = {"diverged": "|", "not finite": "x"}
 
@@ -52,24 +54,38 @@ def batch_sizes(found: BatchSizes, title: str = "") -> plots.Figure:
     speed.plot(found.sizes, found.speed, label="median over rounds", **style)
     for row in found.seconds:
       speed.plot(found.sizes, found.sizes / row, ".", color=_SEED_COLOUR)
-    memory.plot(found.sizes, found.memory / 2**30, label="needed", **style)
-    marks = (
-      (speed, found.fastest, "fastest"),
-      (memory, found.largest, "largest that fits"),
-    )
-    for ax, size, name in marks:
+    memory.plot(found.sizes, found.memory, label="needed", **style)
+    for ax, (name, size) in zip(axes[0], found.marks.items(), strict=True):
       if size is not None:
         ax.axvline(
           size, color=_MARK_COLOUR, linestyle=":", label=f"{name}: {size}"
         )
-    for ax, label in ((speed, "examples / s"), (memory, "memory (GiB)")):
-      if len(found.sizes):
-        plots.log_axis(ax, "x")
-        plots.log_axis(ax, "y")
+    for ax, label in ((speed, "examples / s"), (memory, "memory")):
+      _log2_axis(ax, "x", found.sizes)
+      ax.xaxis.set_major_formatter(
+        lambda at, _: f"{at:.0f}" if at < 1e4 else f"$2^{{{np.log2(at):.0f}}}$"
+      )
       ax.set(xlabel="batch size (examples)", ylabel=label)
       ax.legend()
+    if np.isfinite(found.speed).any():
+      plots.log_axis(speed, "y")
+    _log2_axis(memory, "y", found.memory)
+    memory.yaxis.set_major_formatter(lambda at, _: shown(round(at)))
     figure.suptitle(title)
   return figure
+
+
+def _log2_axis(
+  ax: plots.Axes, which: str, values: Int[np.ndarray, " K"]
+) -> None:
+  """A logarithmic axis around the values, with two or more powers of two."""
+  if not len(values):
+    return
+  low = int(np.floor(np.log2(values.min())))
+  high = max(low + 1, int(np.ceil(np.log2(values.max()))))
+  step = -(-(high - low) // _MOST_TICKS)
+  plots.log_axis(ax, which, 2.0 ** np.arange(low, high + 1, step))
+  ax.set(**{f"{which}lim": (2.0 ** (low - 0.3), 2.0 ** (high + 0.3))})
 
 
 def _draw_ramp(ax: plots.Axes, test: RangeTest) -> None:

@@ -103,6 +103,7 @@ def find(
   first = next(taken)
   one = (params, first)
   if seeds is not None:
+    _check_seeds(seeds, {"params": params, "batches[0]": first})
     one = jax.tree.map(lambda leaf: leaf[0], one)
   size = range_batches.size(one[1])
   step = _Step(
@@ -157,6 +158,19 @@ def check_params(params: PyTree) -> None:
         f"params{jax.tree_util.keystr(path)}: found {name}, expected arrays of "
         "floats; let loss_fn close over the rest"
       )
+
+
+def _check_seeds(seeds: Any, trees: dict[str, PyTree]) -> None:
+  """Raises InputError unless every leaf has an axis of the seeds in front."""
+  if not isinstance(seeds, Sequence | np.ndarray | jax.Array) or not len(seeds):
+    raise InputError(f"seeds is {seeds!r}, expected a list, such as range(4)")
+  for name, tree in trees.items():
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+      if leaf.shape[:1] != (len(seeds),):
+        raise InputError(
+          f"{name}{jax.tree_util.keystr(path)} is of shape {leaf.shape}, "
+          f"expected a leading axis of {len(seeds)}, a row for each of seeds"
+        )
 
 
 def check_optimizer(make_optimizer: MakeOptimizer) -> None:

@@ -96,9 +96,7 @@ def refusal(curve: LossCurve) -> str | None:
   powers = beta ** (np.arange(count)[later] + 1.0)
   share = (1 - beta) / (1 + beta) * (1 + powers) / (1 - powers)
   error = noise(curve.losses) * np.sqrt(share + 1 / len(beginning))
-  # Float32's own rounding makes a constant loss wander too.
-  eps = float(np.finfo(np.float32).eps)
-  least = NOISE_FACTOR * error + 16 * eps * np.abs(curve.losses).max()
+  least = NOISE_FACTOR * error + _rounding(curve)
   if (change < -least).any():
     return None
   if change[-1] > least[-1]:
@@ -170,6 +168,22 @@ def limit(curve: LossCurve) -> float | None:
   if above.size:
     return float(curve.rates[least + above[0]])
   return curve.stop.rate if curve.stop else None
+
+
+def has_risen(curve: LossCurve) -> bool:
+  """Whether the loss grew again after its minimum, by more than its noise."""
+  if curve.stop:
+    return True
+  beta = curve.smoothing
+  error = noise(curve.losses) * math.sqrt((1 - beta) / (1 + beta))
+  rise = curve.smoothed[-1] - curve.smoothed.min()
+  return bool(rise > NOISE_FACTOR * error + _rounding(curve))
+
+
+def _rounding(curve: LossCurve) -> float:
+  """By which float32 alone makes a constant loss wander."""
+  eps = float(np.finfo(np.float32).eps)
+  return 16 * eps * float(np.abs(curve.losses).max())
 
 
 def noise_ratio(curve: LossCurve) -> float:
@@ -304,7 +318,15 @@ class RangeTest:
   @property
   def reason(self) -> str:
     """Where the rate comes from, or why there is none; one line."""
-    return self.suggestion(self.rule).reason
+    reason = self.suggestion(self.rule).reason
+    still = sum(not has_risen(curve) for curve in self.curves)
+    if self.rate is None or not still:
+      return reason
+    where = f" in {still} of {len(self.curves)} seeds"
+    return (
+      f"{reason}; the loss had not risen again at the ramp's end"
+      f"{where if len(self.curves) > 1 else ''}, so the rate may be too large"
+    )
 
   def __str__(self) -> str:
     """A line for each rule, the warning if any, and what is followed."""

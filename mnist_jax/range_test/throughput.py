@@ -25,6 +25,8 @@ class BatchSizes:
   fits: Bool[np.ndarray, " K"]
   end: str  # why nothing larger was tried; a clause without a full stop
   within: float = WITHIN  # of the best examples/s counts as the best
+  # The seconds given, where they kept a size from being tried or run.
+  time_limit: float | None = None
 
   @property
   def largest(self) -> int | None:
@@ -34,7 +36,8 @@ class BatchSizes:
   @property
   def milliseconds(self) -> Float[np.ndarray, " K"]:
     """Per update, the median over the rounds; NaN where there are none."""
-    rows = np.sort(self.seconds, axis=0)  # NaN comes last
+    none = np.full((1, len(self.sizes)), np.nan)  # for what has no round
+    rows = np.sort(np.concatenate([self.seconds, none]), axis=0)  # NaN last
     count = np.isfinite(rows).sum(axis=0)
     at = np.maximum(np.stack([count - 1, count]) // 2, 0)
     return 1e3 * np.take_along_axis(rows, at, axis=0).mean(axis=0)
@@ -59,12 +62,19 @@ class BatchSizes:
   def reason(self) -> str:
     """Where both come from, or why there is none; one line."""
     end = f"nothing larger was tried: {self.end}"
+    if np.isnan(self.seconds).all():
+      return f"no size was run: {self.end}"
     if self.fastest is None:
       return f"no batch that fits was run; {end}"
     timed = np.isfinite(self.speed)
     best = int(self.sizes[np.nanargmax(self.speed)])
     speed = f"{np.nanmax(self.speed):.3g} examples/s"
-    if self.fastest == self.sizes[timed].max() and timed.sum() > 1:
+    if timed.sum() == 1:
+      if self.time_limit is not None:
+        given = f"seconds={self.time_limit:g}"
+        return f"only batch {best} was run in {given}; give more"
+      where = f"{best}: {speed}, the only size run"
+    elif self.fastest == self.sizes[timed].max():
       where = f"{self.fastest}: {speed}, still growing at the largest run"
     else:
       where = (
@@ -75,6 +85,13 @@ class BatchSizes:
     run = self.largest in self.sizes[timed]
     fits = "fits" if run else "fits by the compiler's account, not run"
     return f"{where}; {self.largest} {fits}, {end}"
+
+  @property
+  def marks(self) -> dict[str, int | None]:
+    """The fastest and the largest batch, by what they are called."""
+    cut = self.time_limit is not None and self.fits.all()
+    name = "largest tried" if cut else "largest that fits"
+    return {"fastest": self.fastest, name: self.largest}
 
   def __str__(self) -> str:
     """A line for each batch size, and the reason."""
@@ -87,8 +104,7 @@ class BatchSizes:
       if np.isnan(speed):
         why = "not run" if np.isnan(taken) else "does not fit"
         numbers = f"{why:>14} {'':>11}"
-      marks = {"fastest": self.fastest, "largest that fits": self.largest}
-      mark = ", ".join(name for name, at in marks.items() if at == size)
+      mark = ", ".join(name for name, at in self.marks.items() if at == size)
       line = f"{size:9d} {numbers} {shown(int(memory)):>10}"
       lines.append(f"{line}  < {mark}" if mark else line)
     return "\n".join([*lines, self.reason])

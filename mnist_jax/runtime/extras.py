@@ -27,8 +27,7 @@ def missing(
   """
   package = module.partition(".")[0]
   return MissingExtraError(
-    f"{package} is not installed, expected it here: "
-    f"pip install '{project}[{extra}]'",
+    f"{package} is not installed: pip install '{project}[{extra}]'",
     name=module,
   )
 

@@ -301,9 +301,18 @@ def check_cells(
   """The key of each cell, once it is known that all of them can be run.
 
   Raises:
-    InputError: There is no cell, one cell twice, a batch or a `num_train`
-      larger than the training set, or a schedule that does not fit the budget.
+    InputError: These are no cells or no budget; there is no cell, one cell
+      twice, a batch or a `num_train` larger than the training set, or a
+      schedule that does not fit the budget.
   """
+  expected = "expected a list of sweep.Settings, as sweep.product makes it"
+  if not isinstance(cells, Sequence):
+    raise InputError(f"cells is a {type(cells).__name__}, {expected}")
+  for i, cell in enumerate(cells):
+    if not isinstance(cell, Settings):
+      raise InputError(f"cells[{i}] is a {type(cell).__name__}, {expected}")
+  if not isinstance(budget, Budget):
+    raise InputError(f"budget is {budget!r}, expected a sweep.Budget")
   if not cells:
     raise InputError("the grid is empty, expected at least one cell")
   keys = [cell_key(cell, budget) for cell in cells]

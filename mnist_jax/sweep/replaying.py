@@ -77,7 +77,7 @@ def _read(row: "pd.Series | Mapping[str, Any]") -> tuple[Settings, Budget]:
         if name in row
       }
     )
-    budget = plan.budget_from_dict(json.loads(row["budget"]))
+    budget = plan.budget_from_dict(_parsed(row["budget"]))
   except (TypeError, ValueError) as error:
     raise InputError(f"row: {error}") from None
   key = plan.cell_key(cell, budget)
@@ -87,6 +87,15 @@ def _read(row: "pd.Series | Mapping[str, Any]") -> tuple[Settings, Budget]:
       f"of {key}: expected it as sweep.run gave it"
     )
   return cell, budget
+
+
+def _parsed(budget: Any) -> Any:
+  try:
+    return json.loads(budget)
+  except (TypeError, ValueError):
+    raise InputError(
+      f'budget is {budget!r}, expected JSON, such as {{"epochs": 5}}'
+    ) from None
 
 
 def _given(each: fields.Setting, value: Any) -> Any:

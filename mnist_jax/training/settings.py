@@ -257,9 +257,17 @@ def from_values(values: Mapping[str, Any]) -> Settings:
 
 
 def require_known(names: Iterable[str]) -> None:
-  """Raises InputError for a name that is no field, with the nearest one."""
+  """Raises InputError for a name that is no field, with the nearest one.
+
+  That is the one with these initials, such as lr, or of similar letters.
+  """
+  initials = {  # of two fields the first
+    "".join(word[0] for word in field.split("_")): field
+    for field in reversed(FIELDS)
+  }
   for name in names:
     if name not in FIELDS:
       near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
+      near = [initials[name]] if name in initials else near
       hint = f"{near[0]!r}" if near else f"one of {', '.join(FIELDS)}"
       raise InputError(f"unknown setting {name!r}, expected {hint}")

@@ -34,8 +34,7 @@ def test_a_command_names_the_extra(
     experiments._check(argv)
   assert ended.value.code == 2
   assert capsys.readouterr().err == (
-    f"error: {lacking} is not installed, expected it here: "
-    f"pip install '.[{extra}]'\n"
+    f"error: {lacking} is not installed: pip install '.[{extra}]'\n"
   )
 
 

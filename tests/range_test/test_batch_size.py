@@ -64,8 +64,19 @@ def test_no_update_needs_more_than_the_limit():
   assert found.largest == 2
   assert found.fits.tolist() == [True, True, False]
   assert np.isnan(found.seconds[:, 2]).all()  # compiled, never run
-  assert "nothing larger was tried: 8 needs" in found.reason
-  assert find(memory_limit=1).largest is None
+  assert "nothing larger was tried: batch 8 needs" in found.reason
+  none = find(memory_limit=1)
+  assert none.fastest is none.largest is None
+  needs = f"{int(none.memory[0])} B of 1 B"
+  assert none.reason == f"no size was run: batch 1 needs {needs}"
+  assert str(none).endswith(none.reason)
+
+
+def test_the_first_size_is_run_in_any_case():
+  found = find(seconds=1e-3)
+  assert found.fastest == found.largest == 1
+  assert found.reason == "only batch 1 was run in seconds=0.001; give more"
+  assert str(found).splitlines()[1].endswith("< fastest, largest tried")
 
 
 class Process:
@@ -107,7 +118,7 @@ def test_an_update_that_runs_out_of_memory_ends_the_search():
   # More than an address space holds: no system begins to give it.
   found = find(loss, np.ones(4, np.float32), memory_limit=2**62)
   assert found.largest == 2
-  assert found.reason.endswith("nothing larger was tried: 8 ran out of memory")
+  assert found.reason.endswith("was tried: batch 8 ran out of memory")
   assert np.isfinite(found.seconds[:, :2]).all()
 
 
@@ -176,7 +187,8 @@ def test_it_ends_in_the_time_it_has(
   progress = capsys.readouterr().err
   assert ("batch size: " in progress) == (clock.now > 5)
   if compiling == 8:
-    assert "8 would not have ended within seconds=30" in found.reason
+    assert "batch 8 would not have ended in seconds=30" in found.reason
+  assert ("largest tried" in found.marks) == (run < 5)
 
 
 def test_an_aux_is_computed_and_a_gradient_by_hand_taken():
@@ -203,6 +215,7 @@ class Model:
     return squared(params, batch) + self.mean
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
   ("given", "message"),
   [
@@ -227,15 +240,30 @@ class Model:
     ({"sizes": ()}, "sizes is"),
     ({"sizes": (2, 1)}, "sizes is"),
     ({"sizes": (0, 1)}, "sizes is"),
+    ({"sizes": [1.5]}, r"sizes is \[1.5\], expected a list of whole numbers"),
+    ({"sizes": 64}, "sizes is 64, expected a list"),
     ({"seconds": 0}, "seconds is 0"),
+    ({"seconds": "3"}, "seconds is '3', expected a number above 0"),
     ({"memory_limit": 0}, "memory_limit is 0"),
+    ({"memory_limit": "8GB"}, "memory_limit is '8GB', expected a number of"),
     ({"within": 1}, "within is 1"),
+    ({"within": "1"}, "within is '1'"),
+    (
+      {"batch": [BATCH] * 3},
+      r"batch is a list of 3: expected one batch, such as batches\[0\] \(loss",
+    ),
   ],
 )
 def test_what_cannot_be_is_one_line(given, message):
   with pytest.raises(InputError, match=message) as error:
     find(**given)
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_sizes_may_be_an_array_and_a_batch_a_list():
+  found = find(batch=list(BATCH), sizes=np.array([2, 3]))
+  assert found.sizes.tolist() == [2, 3]
 
 
 def test_params_that_are_no_floats_are_named():

@@ -85,3 +85,26 @@ def test_a_linear_ramp_has_a_linear_axis():
   rates = range_test.Ramp(1e-3, 1.0, 120, "linear").rates()
   figure = figures.range_test(judged(np.full((1, 120), 2.3), rates))
   assert figure.axes[0].get_yscale() == "linear"
+
+
+@pytest.mark.parametrize(
+  ("sizes", "memory", "ticks"),
+  [
+    (2 ** np.arange(5), 3e8 + 1e8 * np.arange(5), ["256 MiB", "512 MiB"]),
+    (2 ** np.arange(25), 300 * 2.0 ** np.arange(25), ["256 B", "4 KiB"]),
+    (np.array([30]), np.array([700.0]), ["512 B", "1 KiB"]),
+  ],
+)
+def test_batches_and_memory_have_ticks_at_powers_of_two(sizes, memory, ticks):
+  found = range_test.BatchSizes(
+    sizes, np.ones((2, len(sizes))), memory.astype(int), sizes > 0, "an end"
+  )
+  figure = found.plot()
+  figure.draw_without_rendering()
+  ax = figure.axes[1]
+  assert [tick.get_text() for tick in ax.get_yticklabels()][:2] == ticks
+  low, high = ax.get_ylim()
+  assert ((low < ax.get_yticks()) & (ax.get_yticks() < high)).all()
+  places = np.log2(ax.get_xticks())
+  assert 2 <= len(places) <= 9
+  assert (places == places.round()).all()

@@ -61,6 +61,20 @@ def test_a_bowl_diverges_past_two_over_its_curvature():
   assert found.rate < rules.limit(found.curves[0])
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_loss_that_never_rises_again_is_told_in_the_reason(noise):
+  x, y = regression(100)
+  exact = x @ np.float32([1, 2, 3])
+  y = exact + noise * np.random.default_rng(0).standard_normal(
+    exact.shape
+  ).astype("float32")
+  batches = list(zip(x, y, strict=True))
+  found = find(squared, jnp.zeros(3), batches, rule="minimum/10")
+  told = "the loss had not risen again at the ramp's end, so the rate may be"
+  assert (told in found.reason) == (noise == 0)
+  assert (found.rate > 1) == (noise == 0)  # above which anything diverges
+
+
 @pytest.mark.parametrize("shape", ["exponential", "linear"])
 def test_each_loss_is_of_its_own_update_on_a_batch_to_come(shape):
   ramp = Ramp(1e-3, 0.1, 20, shape)
@@ -296,6 +310,7 @@ def test_a_short_last_batch_is_compiled_anew():
     find(stiff, jnp.zeros(3), batches, SHORT)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
   ("loss_fn", "params", "kwargs", "message"),
   [
@@ -312,6 +327,15 @@ def test_a_short_last_batch_is_compiled_anew():
     (squared, [jax.random.key(0)], {}, r"params\[0\]: found key"),
     (squared, {}, {}, "params: found no arrays"),
     (squared, jnp.zeros(3), {"rule": "best"}, "rule=best"),
+    (
+      *(squared, {"w": jnp.zeros(3)}, {"seeds": [0, 1]}),
+      r"params\['w'\] is of shape \(3,\), expected a leading axis of 2",
+    ),
+    (
+      *(squared, jnp.zeros((2, 3)), {"seeds": [0, 1]}),
+      r"batches\[0\]\[0\] is of shape \(16, 3\), expected a leading axis of 2",
+    ),
+    (squared, jnp.zeros((2, 3)), {"seeds": 2}, "seeds is 2, expected a list"),
   ],
 )
 def test_what_cannot_be_is_one_line(loss_fn, params, kwargs, message):

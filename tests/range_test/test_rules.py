@@ -134,6 +134,26 @@ def test_noise_refuses_what_it_cannot_know():
   assert "ended before the loss was back" in short.suggestion("noise").reason
 
 
+def test_the_reason_counts_the_seeds_whose_loss_did_not_rise_again():
+  rates = ramp()
+  least = int(valley_curve(rates).argmin())
+  jitter = 0.01 * np.random.default_rng(0).standard_normal(STEPS)
+  falling = np.where(
+    np.arange(STEPS) < least, valley_curve(rates), valley_curve(rates).min()
+  )
+  rising = valley_curve(rates)
+  told = "the loss had not risen again at the ramp's end"
+  for losses in (falling, falling + jitter):
+    found = range_test.judge(judged(losses).recording, rule="minimum/10")
+    assert f"{told}, so" in found.reason
+  both = judged(np.stack([rising, falling])).recording
+  found = range_test.judge(both, rule="steepest")
+  assert f"{told} in 1 of 2 seeds, so" in found.reason
+  for losses in (rising, rising + jitter):
+    found = range_test.judge(judged(losses).recording, rule="minimum/10")
+    assert told not in found.reason
+
+
 @pytest.mark.parametrize(
   ("losses", "reason"),
   [

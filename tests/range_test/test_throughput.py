@@ -6,7 +6,9 @@ from mnist_jax.range_test.throughput import BatchSizes, shown
 SIZES = 2 ** np.arange(8)
 
 
-def measured(seconds, fits=True, within=0.05, end="it is the last of sizes"):
+def measured(
+  seconds, fits=True, within=0.05, end="it is the last of sizes", limit=None
+):
   seconds = np.atleast_2d(np.asarray(seconds, float))
   count = seconds.shape[1]
   return BatchSizes(
@@ -16,6 +18,7 @@ def measured(seconds, fits=True, within=0.05, end="it is the last of sizes"):
     np.broadcast_to(fits, count).copy(),
     end,
     within,
+    limit,
   )
 
 
@@ -80,14 +83,43 @@ def test_what_does_not_fit_is_not_the_fastest():
   assert "4   does not fit" in str(found)
 
 
-def test_where_nothing_fits_there_is_a_reason_alone():
-  found = measured([np.nan], False, end="1 needs 9 GiB of 8 GiB")
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_where_nothing_was_run_there_is_a_reason_alone(rounds):
+  seconds = np.full((rounds, 1), np.nan)
+  found = measured(seconds, False, end="batch 1 needs 9 GiB of 8 GiB")
   assert found.fastest is found.largest is None
-  assert found.reason == (
-    "no batch that fits was run; nothing larger was tried: "
-    "1 needs 9 GiB of 8 GiB"
-  )
-  assert found.reason in str(found)
+  assert found.reason == "no size was run: batch 1 needs 9 GiB of 8 GiB"
+  assert "1        not run" in str(found)
+  assert str(found).endswith(found.reason)
+  assert len(found.plot().axes) == 2
+
+
+def test_what_was_run_and_does_not_fit_has_no_fastest():
+  found = measured([1], False, end="batch 1 needs 9 GiB of 8 GiB")
+  assert found.fastest is found.largest is None
+  assert found.reason.startswith("no batch that fits was run; nothing larger")
+
+
+def test_a_single_size_is_the_best_of_none():
+  found = measured([1, np.nan], limit=3.0)
+  assert found.reason == "only batch 1 was run in seconds=3; give more"
+  alone = measured([1])
+  assert alone.reason.startswith("1: 1 examples/s, the only size run; 1 fits")
+
+
+@pytest.mark.parametrize(
+  ("limit", "fits", "name"),
+  [
+    (None, True, "largest that fits"),
+    (3.0, True, "largest tried"),
+    (3.0, [True, True, False], "largest that fits"),
+  ],
+)
+def test_the_largest_fits_or_was_only_tried(limit, fits, name):
+  found = measured([1, 1, 1], fits, limit=limit)
+  assert found.marks[name] == found.largest
+  marked = [line for line in str(found).splitlines() if line.endswith(name)]
+  assert len(marked) == 1
 
 
 @pytest.mark.parametrize(

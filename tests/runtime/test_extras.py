@@ -63,8 +63,7 @@ def test_a_missing_package_is_one_line_with_its_extra():
   assert isinstance(caught.value, runtime.InputError)
   assert caught.value.__suppress_context__
   assert str(caught.value) == (
-    "no_such_package is not installed, expected it here: "
-    "pip install 'mnist_jax[studies]'"
+    "no_such_package is not installed: pip install 'mnist_jax[studies]'"
   )
 
 

@@ -97,10 +97,19 @@ def test_a_wrong_axis_is_one_line(axes, message):
 ONE = Budget(epochs=1)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_a_number_is_no_budget():
+  with pytest.raises(InputError, match="budget is 5, expected a sweep"):
+    plan.check_cells(product(), 5, 500)
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
   ("cells", "message"),
   [
     ([], "the grid is empty"),
+    ({"learning_rate": [1]}, "cells is a dict, expected a list of sweep.Se"),
+    (["seed"], r"cells\[0\] is a str, expected a list of sweep.Settings"),
     (product(seed=[1, 2, 1]), r"a cell 2 times \(--seed=1\)"),
     (product(learning_rate=[1, 1.0]), "2 times"),
     ([Settings(seed=3), Settings(seed=3, order_seed=3)], "2 times"),

@@ -97,7 +97,8 @@ def test_other_data_than_the_sweeps_are_refused(table, mnist):
     (lambda t: t.iloc[0].drop("seed"), "row has no 'seed', expected every"),
     (lambda t: t.assign(seed=7).iloc[0], "expected it as sweep.run gave it"),
     (lambda t: t.assign(l2=-1.0).iloc[0], "row: l2=-1.0: expected a finite"),
-    (lambda t: t.assign(budget="{").iloc[0], "row: Expecting"),
+    (lambda t: t.assign(budget="{").iloc[0], "row: budget is '{', expected"),
+    (lambda t: t.assign(budget=None).iloc[0], "row: budget is None, expected"),
   ],
 )
 def test_what_is_no_row_is_refused_in_a_line(table, changed, said):

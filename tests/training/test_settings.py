@@ -156,6 +156,9 @@ def test_unknown_names_get_the_nearest():
   settings.require_known(settings.FIELDS)
   with pytest.raises(InputError, match=r"'learning_rat'.*'learning_rate'"):
     settings.require_known(["seed", "learning_rat"])
+  for name, meant in {"lr": "learning_rate", "bs": "batch_size"}.items():
+    with pytest.raises(InputError, match=f"'{name}', expected '{meant}'"):
+      settings.require_known([name])
   with pytest.raises(InputError, match="expected one of learning_rate"):
     settings.require_known(["qqqq"])
 
