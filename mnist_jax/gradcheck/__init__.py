@@ -8,9 +8,12 @@ Start with
   gradcheck.assert_vjp(f, x, y)  # f a jax.custom_vjp, or vjp= by hand
 """
 
-from mnist_jax.gradcheck._check import assert_gradients, check
+from mnist_jax.gradcheck._check import (
+  assert_gradients,
+  check,
+  numeric_gradient,
+)
 from mnist_jax.gradcheck._layout import GradcheckError, distance
-from mnist_jax.gradcheck._numeric.differences import numeric_gradient
 from mnist_jax.gradcheck._report import (
   RECHECK,
   VERY_SATISFYING,

@@ -10,6 +10,7 @@ Shapes: P parameters.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from mnist_jax.gradcheck import _inputs as inputs
 from mnist_jax.gradcheck._comparison import measure, refine
 from mnist_jax.gradcheck._coverage import choose, pinpoint
 from mnist_jax.gradcheck._layout import GradcheckError, flatten
-from mnist_jax.gradcheck._numeric import scales, traced
+from mnist_jax.gradcheck._numeric import differences, scales, traced
 from mnist_jax.gradcheck._numeric.differences import (
   Losses,
   LossFn,
@@ -32,8 +33,24 @@ from mnist_jax.gradcheck._problem import Problem, Request
 from mnist_jax.gradcheck._report import Report, Verdict, report_on
 
 _MOVE = 1e-2  # in parts of the parameters' root mean square
+_FUNCTION = "a function of params, as in {}(loss_fn, params, {})"
 
 
+@functools.wraps(differences.numeric_gradient)
+def numeric_gradient(
+  loss_fn: LossFn, params: PyTree, step: float, **keywords: Any
+) -> PyTree:
+  """As the function of that name, with its input looked at."""
+  wanted = _FUNCTION.format("numeric_gradient", "step")
+  inputs.require_function("loss_fn", loss_fn, wanted)
+  inputs.require_args(keywords.get("args", ()))
+  inputs.require_counts(chunk_size=keywords.get("chunk_size"))
+  inputs.require_step(step, params, keywords.get("dtype", np.float64))
+  with inputs.told():
+    return differences.numeric_gradient(loss_fn, params, step, **keywords)
+
+
+@inputs.told()
 def check(
   loss_fn: LossFn,
   params: PyTree,
@@ -100,8 +117,27 @@ def check(
 
   Raises:
     GradcheckError: What was given cannot be checked: other structure or shape
-      of grads, integer or empty leaves, a loss that is no scalar or raises.
+      of grads, integer or empty leaves, a loss that is no scalar or raises, an
+      option out of its range.
   """
+  wanted = _FUNCTION.format("check", "grads")
+  inputs.require_function("loss_fn", loss_fn, wanted)
+  inputs.require_args(args)
+  inputs.require_candidates({} if candidates is None else candidates)
+  for name, function in (
+    ("penalty_fn", penalty_fn),
+    ("numeric_fn", numeric_fn),
+  ):
+    if function is not None:
+      inputs.require_function(name, function, "a function of params")
+  inputs.require_counts(
+    batch_size=batch_size,
+    chunk_size=chunk_size,
+    directions=directions,
+    max_coordinates=max_coordinates,
+    seed=seed,
+    worst=worst,
+  )
   require_method(method)
   if numeric_fn is not None and method != "two_sided":
     raise GradcheckError("numeric_fn gives two-sided differences only")
@@ -266,6 +302,7 @@ def assert_gradients(
     AssertionError: The verdict is any other; the message is the report.
     GradcheckError: As `check`.
   """
+  __tracebackhide__ = True  # for pytest to end at the caller's line
   report = check(loss_fn, params, grads, **keywords)
   if report.verdict is not Verdict.CORRECT:
     raise AssertionError(str(report))

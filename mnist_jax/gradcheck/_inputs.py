@@ -3,8 +3,10 @@
 Shapes: P all parameters, N points asked for.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +24,7 @@ from mnist_jax.gradcheck._layout import (
 from mnist_jax.gradcheck._numeric import scales, traced
 from mnist_jax.gradcheck._numeric.differences import (
   Losses,
+  Raised,
   blamed_on,
   compiled,
   split,
@@ -32,19 +35,120 @@ from mnist_jax.gradcheck._report import Verdict
 _GIVEN_ROUNDINGS = 256
 _FLOAT64 = 1e-15  # above its spacing, below that of all shorter types
 _ROUNDED = 5  # points at which the rounding of a gradient is looked at
+_LEAST = {  # of the options that are whole numbers
+  "batch_size": 1,
+  "chunk_size": 1,
+  "cotangents": 1,
+  "directions": 0,
+  "max_coordinates": 1,
+  "seed": 0,
+  "worst": 0,
+}
+_MAY_BE_NONE = ("batch_size", "chunk_size", "max_coordinates")
 
 
 class Ended(Exception):
   """The check cannot go on to compare; its args are verdict and reason."""
 
 
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+  """What a caller's function raised becomes a GradcheckError, with advice."""
+  try:
+    yield
+  except Raised as error:
+    advice = ""
+    if isinstance(
+      error.__cause__,
+      jax.errors.ConcretizationTypeError
+      | jax.errors.TracerArrayConversionError,
+    ):
+      advice = "; jax traces it: use jax.numpy, and jnp.where for if"
+    raise GradcheckError(f"{error}{advice}") from error.__cause__
+
+
+def kind(value: Any) -> str:
+  """What a value is, as "a list"."""
+  name = type(value).__name__
+  if isinstance(value, np.ndarray | jax.Array):
+    name = "array"
+  return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def require_function(name: str, value: Any, expected: str) -> None:
+  """Refuses what cannot be called."""
+  if not callable(value):
+    raise GradcheckError(f"{name} is {kind(value)}, expected {expected}")
+
+
+def require_args(args: Any) -> None:
+  """Refuses further arguments that are no tuple of them."""
+  if not isinstance(args, tuple | list):
+    raise GradcheckError(f"args is {kind(args)}, expected a tuple: args=(x,)")
+
+
+def require_candidates(candidates: Any) -> None:
+  """Refuses candidates without names."""
+  if not isinstance(candidates, Mapping):
+    raise GradcheckError(
+      f"candidates is {kind(candidates)}, expected a dict of gradients by name"
+    )
+
+
+def require_counts(**options: Any) -> None:
+  """Refuses options that are not whole numbers, or too small; by name."""
+  for name, value in options.items():
+    least = _LEAST[name]
+    if value is None and name in _MAY_BE_NONE:
+      continue
+    if not is_whole(value) or operator.index(value) < least:
+      plain = value is None or isinstance(value, float | int | str)
+      text = repr(value) if plain else kind(value)
+      raise GradcheckError(
+        f"{name} is {text}, expected a whole number, {least} or more"
+      )
+
+
+def is_whole(value: Any) -> bool:
+  """Whether it is an integer of any type, no bool."""
+  try:
+    operator.index(value)
+  except TypeError:
+    return False
+  return not isinstance(value, bool)
+
+
+def require_step(step: Any, params: PyTree, dtype: Any) -> None:
+  """Refuses a step that is not positive or does not move the parameters."""
+  if np.ndim(step) or not _positive(step):
+    raise GradcheckError(f"step is {step!r}, expected a positive number")
+  _, theta, _ = flatten(params, "params")
+  size = np.abs(theta).astype(dtype)
+  still = np.flatnonzero(size + np.asarray(step, dtype) == size)
+  if still.size:
+    x = theta[still[0]]
+    raise GradcheckError(
+      f"step is {step!r}, expected one that moves the parameters: {x:g} + step "
+      f"is {x:g} in {np.dtype(dtype)}"
+    )
+
+
+def _positive(values: Any) -> bool:
+  """Whether it is one finite positive number or several."""
+  try:
+    listed = np.asarray(values).astype(np.float64, casting="same_kind")
+  except (TypeError, ValueError):  # words, containers
+    return False
+  return bool(listed.size) and bool(np.all((listed > 0) & np.isfinite(listed)))
+
+
 def falling(steps: Sequence[float] | float | None) -> tuple[float, ...] | None:
   """The different steps, the largest first; None as it is."""
   if steps is None:
     return None
-  listed = np.unique(np.atleast_1d(np.asarray(steps, np.float64)))[::-1]
-  if not listed.size or not np.all(np.isfinite(listed) & (listed > 0)):
-    raise GradcheckError(f"steps is {steps}; positive numbers are needed")
+  if not _positive(steps):
+    raise GradcheckError(f"steps is {steps!r}, expected positive numbers")
+  listed = np.unique(np.asarray(steps, np.float64))[::-1]
   return tuple(float(h) for h in listed)
 
 
@@ -53,10 +157,13 @@ def require_finite(layout: Layout, vector: np.ndarray, what: str) -> None:
   bad = np.flatnonzero(~np.isfinite(vector))
   if bad.size:
     leaf, index = layout.locate(int(bad[0]))
+    part = layout.slices()[leaf]
+    count = int(np.sum(~np.isfinite(vector[part])))
+    verb = "is" if count == 1 else "are"
     raise Ended(
       Verdict.NOT_FINITE,
-      f"{what}{layout.paths[leaf]} has {bad.size} values that are not finite "
-      f"in all its leaves, the first ({vector[bad[0]]}) at {index}",
+      f"{what}{layout.paths[leaf]}: {count} of {layout.sizes[leaf]} values "
+      f"{verb} not finite, {vector[bad[0]]} at {index}",
     )
 
 

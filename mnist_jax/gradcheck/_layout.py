@@ -140,30 +140,36 @@ def flatten(
 
 def _array(leaf: Any, name: str) -> np.ndarray:
   """The leaf as an array of floating numbers."""
+  wanted = "floats"
+  if name.startswith("grads"):
+    wanted = "floats like params"
+  elif name.startswith("params"):
+    wanted = f"floats{_APART}"
+  kind = f"{name} is a {type(leaf).__name__}, expected {wanted}"
   try:
     array = np.asarray(leaf)
   except Exception as error:  # tracers, keys and arbitrary objects
-    raise GradcheckError(_not_numbers(leaf, name)) from error
+    raise GradcheckError(kind) from error
   if array.dtype.kind in "OSU":
-    raise GradcheckError(_not_numbers(leaf, name))
+    raise GradcheckError(kind)
   if not jnp.issubdtype(array.dtype, jnp.inexact):
-    raise GradcheckError(
-      f"{name} has dtype {array.dtype}; a floating dtype is needed{_APART}"
-    )
+    raise GradcheckError(f"{name} has dtype {array.dtype}, expected {wanted}")
   if array.size == 0:
     raise GradcheckError(f"{name} is empty: its shape is {array.shape}")
   return array
 
 
-def _not_numbers(leaf: Any, name: str) -> str:
-  kind = type(leaf).__name__
-  return f"{name} is a {kind}, not an array of numbers{_APART}"
-
-
 def flatten_like(
-  expected: Layout, tree: PyTree, what: str = "grads", *, gradient: bool = True
+  expected: Layout,
+  tree: PyTree,
+  what: str = "grads",
+  *,
+  gradient: bool = True,
+  like: str = "params",
 ) -> Float[np.ndarray, " P"]:
   """As `flatten`, of a pytree that must have the leaves of params.
+
+  Params are called `like` in messages.
 
   The containers may be others (an OrderedDict for a dict, a tuple for a list)
   as long as the leaves have the same paths.
@@ -173,10 +179,10 @@ def flatten_like(
       one more, or has one of another shape, or a real one for a complex one.
   """
   try:
-    return _flatten_like(expected, tree, what, gradient)
+    return _flatten_like(expected, tree, what, gradient, like)
   except GradcheckError:
     fitting = _fitting_parts(expected, tree, what)
-    if not fitting:
+    if not fitting or not gradient:
       raise
   raise GradcheckError(
     f"{what} is a tuple of {len(tree)}, like params only in "
@@ -191,30 +197,31 @@ def _fitting_parts(expected: Layout, tree: PyTree, what: str) -> list[str]:
   fitting = []
   for k, part in enumerate(tree if isinstance(tree, tuple) else ()):
     with contextlib.suppress(GradcheckError):
-      _flatten_like(expected, part, what, True)
+      _flatten_like(expected, part, what, True, "params")
       fitting.append(f"[{k}]")
   return fitting
 
 
 def _flatten_like(
-  expected: Layout, tree: PyTree, what: str, gradient: bool
+  expected: Layout, tree: PyTree, what: str, gradient: bool, like: str
 ) -> Float[np.ndarray, " P"]:
   found, vector, _ = flatten(tree, what, gradient=gradient)
   for path in expected.paths:
     if path not in found.paths:
-      _refuse_kind(path, found.paths, what)
+      _refuse_kind(path, found.paths, what, like)
       some = ", ".join(path or "an array" for path in found.paths[:3])
       more = ", ..." if len(found.paths) > 3 else ""
       raise GradcheckError(
-        f"{what}{path} is missing: params has this leaf, {what} {some}{more}"
+        f"{what}{path} is missing: {like} has this leaf, {what} {some}{more}"
       )
   for path, shape in zip(found.paths, found.shapes, strict=True):
     if path not in expected.paths:
-      raise GradcheckError(f"{what}{path} is extra: params has no such leaf")
+      raise GradcheckError(f"{what}{path} is extra: {like} has no such leaf")
     wanted = expected.shapes[expected.paths.index(path)]
     if shape != wanted:
+      other = "; of another argument? (argnums)" if what == "grads" else ""
       raise GradcheckError(
-        f"{what}{path} has shape {shape}, params{path} has {wanted}"
+        f"{what}{path} has shape {shape}, {like}{path} has {wanted}{other}"
       )
   if found.paths == expected.paths:
     return vector
@@ -222,18 +229,22 @@ def _flatten_like(
   return np.concatenate([vector[parts[path]] for path in expected.paths])
 
 
-def _refuse_kind(path: str, found: Sequence[str], what: str) -> None:
+def _refuse_kind(path: str, found: Sequence[str], what: str, like: str) -> None:
   """Says so where a real leaf stands for a complex one, or the reverse."""
   whole = path.removesuffix(".real")
+  wanted = {True: "", False: ""}
+  if like == "params":
+    wanted = {
+      True: "; df/dx - i df/dy, as jax.grad returns it, is needed",
+      False: "; its real part, as jax.grad returns it, is needed",
+    }
   if whole != path and whole in found:
     raise GradcheckError(
-      f"{what}{whole} is real where params{whole} is complex; df/dx - i df/dy, "
-      "as jax.grad returns it, is needed"
+      f"{what}{whole} is real where {like}{whole} is complex{wanted[True]}"
     )
   if f"{path}.real" in found:
     raise GradcheckError(
-      f"{what}{path} is complex where params{path} is real; its real part, as "
-      "jax.grad returns it, is needed"
+      f"{what}{path} is complex where {like}{path} is real{wanted[False]}"
     )
 
 
@@ -270,4 +281,5 @@ def distance(a: PyTree, b: PyTree) -> float:
     GradcheckError: The paths or shapes differ.
   """
   layout, left, _ = flatten(a, "a")
-  return vector_distance(left, flatten_like(layout, b, "b", gradient=False))
+  right = flatten_like(layout, b, "b", gradient=False, like="a")
+  return vector_distance(left, right)

@@ -141,7 +141,7 @@ class Report:
         *_summary(self),
         *_tensor_table(self),
         *_causes(self),
-        *_entry_table("worst entries", self.worst),
+        *_entry_table("worst entries, by error / bar", self.worst),
         *_entry_table("entries at a kink", self.kinks),
       ]
     )
@@ -161,6 +161,8 @@ def plain(value: Any) -> Any:
 
 
 def _summary(report: Report) -> list[str]:
+  if not report.tensors:
+    return [f"  coverage    {report.coverage}"]
   lines = [
     f"  distance    {report.distance:.3e}  {band(report.distance)}; "
     f"rounding alone {report.resolution:.1e}",

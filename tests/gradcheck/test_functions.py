@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -176,7 +177,7 @@ def test_jvps():
   x = np.abs(X[0])
   report = check_jvp(custom_root(root_tangent), x, 3)
   assert report.verdict is Verdict.CORRECT, str(report)
-  assert "jvp, 2 random cotangents" in report.reason
+  assert "jvp, 2 random products" in report.reason
   report = check_jvp(custom_root(lambda p, t: -root_tangent(p, t)), x, 3)
   assert report.wrong_tensors == (".x",)
   assert report.tensors[0].causes[0].kind == "sign"
@@ -187,7 +188,7 @@ def test_jvps():
 
   hand = functools.partial(rule, 1.0)
   gradcheck.assert_jvp(root, x, 3, jvp=hand, order=2, cotangents=1)
-  with pytest.raises(AssertionError, match="jvp, cotangent 1 of 2"):
+  with pytest.raises(AssertionError, match="jvp, product 1 of 2"):
     gradcheck.assert_jvp(root, x, 3, jvp=functools.partial(rule, 1.01))
 
 
@@ -222,6 +223,79 @@ def test_jvp_and_vjp_must_agree():
   assert report.verdict is Verdict.WRONG
   assert "dot-product test" in report.reason
   assert check_vjp(inner, X[0]).verdict is Verdict.WRONG
+
+
+def shifted_sine(off, constant=1.0):
+  """A sine whose forward passes give a little more, by both kinds of rule."""
+  reverse = jax.custom_vjp(lambda x: jnp.sin(x) * constant)
+  reverse.defvjp(
+    lambda x: (jnp.sin(x) * constant + off, x),
+    lambda x, c: (c * jnp.cos(x) * constant,),
+  )
+  forward = jax.custom_jvp(lambda x: jnp.sin(x) * constant)
+  forward.defjvp(
+    lambda p, t: (
+      jnp.sin(p[0]) * constant + off,
+      jnp.cos(p[0]) * t[0] * constant,
+    )
+  )
+  return (check_vjp, reverse), (check_jvp, forward)
+
+
+@pytest.mark.parametrize(
+  ("constant", "off", "verdict"),
+  [
+    (1.0, 1e-6, Verdict.WRONG),  # less than float32 shows
+    (1.0, 1e-10, Verdict.CORRECT),
+    (jnp.ones((), jnp.float32), 1e-4, Verdict.WRONG),
+    (jnp.ones((), jnp.float32), 1e-6, Verdict.CORRECT),  # a few roundings
+  ],
+)
+def test_a_forward_pass_is_compared_closely(constant, off, verdict):
+  for check, f in shifted_sine(off, constant):
+    report = check(f, X[:2].astype(np.float32))
+    assert report.verdict is verdict, str(report)
+    if verdict is Verdict.WRONG:
+      assert "its output 0 at (" in report.reason
+      assert "nan" not in str(report)
+
+
+def test_a_forward_pass_in_float32_alone_is_compared_there():
+  def sine(x):  # lax.mul takes no two types
+    return jax.lax.mul(jnp.sin(x), jnp.ones(x.shape, jnp.float32))
+
+  for off, verdict in ((1e-4, Verdict.WRONG), (1e-6, Verdict.CORRECT)):
+    f = jax.custom_vjp(sine)
+    f.defvjp(
+      lambda x, off=off: (sine(x) + jnp.float32(off), x),
+      lambda x, c: (c * jnp.cos(x),),
+    )
+    report = check_vjp(f, X[:2].astype(np.float32))
+    if verdict is Verdict.WRONG:
+      assert "forward pass" in report.reason, str(report)
+    else:
+      assert "forward pass" not in report.reason, str(report)
+
+
+def test_no_function_of_its_arguments():
+  rng = np.random.default_rng(0)
+  for check in (check_vjp, check_jvp):
+    report = check(lambda x: x * rng.random(), X[0])
+    assert report.verdict is Verdict.NONDETERMINISTIC, str(report)
+    report = check(lambda x: x / np.array([1.0, 0.0, 1.0]), X[0])
+    assert report.verdict is Verdict.NOT_FINITE
+    assert "f's output 0 is not finite" in report.reason
+    assert "(1,)" in report.reason
+    report = check(jnp.sin, np.array([0.0, np.nan]))
+    assert "params.x: 1 of 2 values is not finite, nan at (1,)" in str(report)
+
+
+def test_no_penalty_is_guessed_at_in_a_rule():
+  def vjp(c, x):
+    return (c * jnp.cos(x) + 0.1 * x,)
+
+  causes = check_vjp(jnp.sin, X, vjp=vjp, cotangents=1).tensors[0].causes
+  assert causes[0].text.endswith(" x parameter")
 
 
 def test_second_order():
@@ -268,12 +342,28 @@ def refusals():
   turned = with_rule(forward, lambda r, c: backward(r, c)[::-1])
   two = (X, X)
   return {
-    "not floating": (check_vjp, (jnp.sin, 3), {}, "no argument of f"),
+    "not floating": (check_vjp, (jnp.sin, 3), {}, r"x is int; expected fl"),
     "keys": (check_vjp, (jnp.sin, {1: X, "1": X}), {}, "keys of a dict"),
     "bool output": (check_vjp, (lambda x: x > 0, X), {}, "no floating"),
     "raises": (check_vjp, (lambda x: x[1, 2, 3], X), {}, "f raised IndexErr"),
     "argnums": (check_vjp, (custom, X, W, B), {"argnums": 3}, "argnums is 3"),
+    "words": (check_vjp, (jnp.sin, X), {"argnums": "x"}, "argnums is 'x', ex"),
     "order": (check_vjp, (custom, X, W, B), {"order": 3}, "order is 3"),
+    "order yes": (check_vjp, (jnp.sin, X), {"order": True}, "order is True"),
+    "seed": (check_jvp, (jnp.sin, X), {"seed": -1}, "seed is -1, expected"),
+    "few to look at": (
+      check_jvp,
+      (jnp.sin, X),
+      {"max_coordinates": 0},
+      "max_coordinates is 0, expected a whole number, 1 or more",
+    ),
+    "no function": (check_vjp, (X, jnp.sin), {}, "f is an array, expected a f"),
+    "if": (
+      check_vjp,
+      (lambda x: np.asarray(x) * 2, X),
+      {},
+      "the vjp of f raised TracerArray.*use jax.numpy",
+    ),
     "none": (check_vjp, (jnp.sin, X), {"cotangents": 0}, "cotangents is 0"),
     "penalty": (check_vjp, (jnp.sin, X), {"penalty_fn": 1}, "penalty_fn is"),
     "shapes": (check_vjp, (turned, X, W, B), {}, "the vjp of f raised Val"),
@@ -300,7 +390,9 @@ def refusals():
 
 
 @pytest.mark.parametrize("name", refusals())
-def test_refusals_are_one_line(name):
+def test_refusals_are_one_line(monkeypatch, name):
+  # As users call: without the tests' look at types.
+  monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
   check, args, keywords, message = refusals()[name]
   with pytest.raises(GradcheckError, match=message) as caught:
     check(*args, **keywords)

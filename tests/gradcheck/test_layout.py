@@ -5,6 +5,7 @@ import collections
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mnist_jax import gradcheck
 from mnist_jax.gradcheck import Verdict
@@ -44,6 +45,21 @@ def test_complex_parameters_are_judged_by_the_convention_of_jax_grad():
   )
   assert conjugate.verdict is Verdict.WRONG
   assert conjugate.wrong_tensors == ("['z'].imag",)
+
+
+@pytest.mark.parametrize(
+  ("b", "message"),
+  [
+    ({"b": np.ones(2)}, r"b\['a'\] is missing: a has this leaf"),
+    ({"a": np.ones(3)}, r"b\['a'\] has shape \(3,\), a\['a'\] has \(2,\)$"),
+    ({"a": np.ones(2), "c": np.ones(1)}, r"a has no such leaf"),
+    ({"a": 1j * np.ones(2)}, r"b\['a'\] is complex where a\['a'\] is real$"),
+    ({"a": np.ones(2, int)}, r"b\['a'\] has dtype int64, expected floats$"),
+  ],
+)
+def test_a_distance_names_its_own_arguments(b, message):
+  with pytest.raises(gradcheck.GradcheckError, match=message):
+    gradcheck.distance({"a": np.ones(2)}, b)
 
 
 def test_containers_with_the_same_paths_are_the_same():

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mnist_jax.gradcheck import _inputs as inputs
 from mnist_jax.gradcheck._layout import GradcheckError, flatten_with_paths
 
 Rest = list[Any]
@@ -108,11 +109,11 @@ def take_apart(
   if argnums is None:
     numbers = tuple(range(len(args)))
   else:
-    numbers = tuple(np.atleast_1d(argnums).tolist())
-    if not set(numbers) <= set(range(len(args))):
+    numbers = tuple(np.atleast_1d(np.asarray(argnums, object)).tolist())
+    if not all(inputs.is_whole(n) and 0 <= n < len(args) for n in numbers):
       raise GradcheckError(
-        f"argnums is {argnums}; f was given {len(args)} arguments, numbered "
-        "from 0"
+        f"argnums is {argnums!r}, expected whole numbers from 0 to "
+        f"{len(args) - 1}, those of f's arguments"
       )
   own = tuple(getattr(f, "nondiff_argnums", ()))  # of a jax.custom_vjp
   names = _names(f, len(args))
@@ -126,9 +127,16 @@ def take_apart(
     if number in numbers and number not in own and has_derivative(leaf)
   )
   if not chosen:
+    found = [
+      f"{name} is {getattr(leaf, 'dtype', type(leaf).__name__)}"
+      for number, name, leaf in flat
+      if number in numbers
+    ]
+    more = ", ..." if len(found) > 3 else ""
+    what = ", ".join(found[:3]) or "no argument of f was chosen"
     raise GradcheckError(
-      "no argument of f that was chosen holds floating numbers, of which alone "
-      "there are derivatives"
+      f"{what}{more}; expected floating numbers, of which alone there are "
+      "derivatives"
     )
   return Arguments(
     names=names,

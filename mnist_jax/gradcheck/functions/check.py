@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from mnist_jax.gradcheck import _inputs as inputs
 from mnist_jax.gradcheck._check import check
 from mnist_jax.gradcheck._layout import GradcheckError, flatten, flatten_like
 from mnist_jax.gradcheck._numeric.differences import blamed_on
-from mnist_jax.gradcheck._report import Report, Verdict
+from mnist_jax.gradcheck._report import Report, TensorReport, Verdict
 from mnist_jax.gradcheck.functions.arguments import (
   Arguments,
   Named,
@@ -33,28 +34,14 @@ from mnist_jax.gradcheck.functions.subject import (
   subject_of,
   with_derivative,
 )
+from mnist_jax.gradcheck.functions.values import (
+  Values,
+  other_values,
+  unfit_values,
+)
 
 _APART = ("args", "candidates", "grads", "numeric_fn", "penalty_fn")
 _MOST_COORDINATES = 100_000  # each costs a JVP
-
-
-def _other_value(ruled: list[Array], subject: Subject) -> Report | None:
-  """The report where a rule gives other values than the function itself."""
-  for k, (a, b) in enumerate(zip(ruled, subject.values, strict=True)):
-    if a.shape != b.shape:
-      text = f"shape {a.shape} for {b.shape}"
-    else:
-      tolerance = jnp.finfo(b.dtype).eps ** 0.5 * jnp.max(jnp.abs(b))
-      apart = jnp.max(jnp.abs(a - b))
-      if not apart > tolerance:  # NaN is for `check` to tell
-        continue
-      text = f"differs by up to {float(apart):.3g}"
-    return Report(
-      Verdict.WRONG,
-      f"the forward pass of the rule is not {subject.name}: its output {k} "
-      f"{text}",
-    )
-  return None
 
 
 def _worst(reports: Sequence[Report]) -> Report:
@@ -68,6 +55,7 @@ def _judged(
   cotangents: int,
   seed: int,
   keywords: dict[str, Any],
+  factor: str = "cotangent",
 ) -> Report:
   """The worst report over the cotangents, up to the first mistake."""
 
@@ -85,15 +73,30 @@ def _judged(
       seed=seed,
       **keywords,
     )
-    which = f"cotangent {number + 1} of {cotangents}"
+    which = f"{factor} {number + 1} of {cotangents}"
     if report.verdict is Verdict.CORRECT:
-      which = f"{cotangents} random cotangents"
+      which = f"{cotangents} random {factor}s"
     reports.append(
-      dataclasses.replace(report, reason=f"{what}, {which}: {report.reason}")
+      dataclasses.replace(
+        report,
+        reason=f"{what}, {which}: {report.reason}",
+        tensors=tuple(map(_without_penalty, report.tensors)),
+      )
     )
     if report.verdict is Verdict.WRONG:
       break
   return _worst(reports)
+
+
+def _without_penalty(tensor: TensorReport) -> TensorReport:
+  """Without the guess at an L2 term, which is a loss's."""
+  causes = tuple(
+    dataclasses.replace(
+      cause, text=cause.text.removesuffix(", as from an L2 term")
+    )
+    for cause in tensor.causes
+  )
+  return dataclasses.replace(tensor, causes=causes)
 
 
 def _judged_forward(
@@ -147,7 +150,8 @@ def _judged_forward(
     )
     return layout.gradient(slopes)
 
-  report = _judged(subject, gradient, what, cotangents, seed, keywords)
+  how = (cotangents, seed, keywords)
+  report = _judged(subject, gradient, what, *how, "product")
   if report.verdict is Verdict.CORRECT:
     # The root of the precision in which f is computed, in effect.
     part = float(jnp.finfo(report.precision).eps) ** 0.5
@@ -184,16 +188,21 @@ class _Sums(NamedTuple):
     )
 
 
-def _require(order: int, cotangents: int, keywords: dict[str, Any]) -> None:
-  if order not in (1, 2):
-    raise GradcheckError(f"order is {order}, expected 1 or 2")
-  if cotangents < 1:
-    raise GradcheckError(f"cotangents is {cotangents}, expected 1 or more")
+def _require(
+  f: Any, order: int, cotangents: int, seed: int, keywords: dict[str, Any]
+) -> None:
+  inputs.require_function("f", f, "a function of the arguments that follow")
+  if not inputs.is_whole(order) or order not in (1, 2):
+    raise GradcheckError(f"order is {order!r}, expected 1 or 2")
+  inputs.require_counts(cotangents=cotangents, seed=seed)
+  if "max_coordinates" in keywords:
+    inputs.require_counts(max_coordinates=keywords["max_coordinates"])
   for name in _APART:
     if name in keywords:
       raise GradcheckError(f"{name} is for the check of a loss's gradient")
 
 
+@inputs.told()
 def check_vjp(
   f: Callable[..., PyTree],
   *args: Any,
@@ -234,18 +243,16 @@ def check_vjp(
     GradcheckError: As `check`; f or its VJP raises; no argument or output has
       a derivative.
   """
-  _require(order, cotangents, keywords)
+  _require(f, order, cotangents, seed, keywords)
   arguments = take_apart(f, args, argnums)
   subject = subject_of(f, arguments)
+  if unfit := unfit_values(subject):
+    return unfit
   pull: Pull = subject.pull
   if vjp is not None:
     pull = _vjp_by_hand(f, vjp, arguments)
-  else:
-    params, rest = subject.here
-    with blamed_on("the vjp of f"):
-      ruled = jax.vjp(lambda p: subject.outputs(p, rest), params)[0]
-    if other := _other_value(ruled, subject):
-      return other
+  elif other := other_values(_ruled_forward(subject), subject):
+    return other
   how = (cotangents, seed, keywords)
   report = _judged(subject, _backward(pull), "vjp", *how)
   if order == 1 or report.verdict is not Verdict.CORRECT:
@@ -263,6 +270,16 @@ def check_vjp(
     reports.append(_judged_forward(first, first.push, what, *how))
   ways = "both orders" if len(reports) > 2 else "both orders, in reverse only"
   return _worst_of_orders(reports, f"vjp, {ways}")
+
+
+def _ruled_forward(subject: Subject) -> Values:
+  """The values that the rule of a VJP gives."""
+
+  def ruled(params: Named, rest: Rest) -> list[Array]:
+    with blamed_on("the vjp of f"):
+      return jax.vjp(lambda p: subject.outputs(p, rest), params)[0]
+
+  return ruled
 
 
 def _worst_of_orders(reports: Sequence[Report], what: str) -> Report:
@@ -309,6 +326,7 @@ def _has_jvp(subject: Subject) -> bool:
   return True
 
 
+@inputs.told()
 def check_jvp(
   f: Callable[..., PyTree],
   *args: Any,
@@ -345,16 +363,18 @@ def check_jvp(
   Raises:
     GradcheckError: As `check_vjp`; f is a `jax.custom_vjp`, which has no JVP.
   """
-  _require(order, cotangents, keywords)
+  _require(f, order, cotangents, seed, keywords)
   if isinstance(f, jax.custom_vjp) and jvp is None:
     raise GradcheckError(
       "f is a jax.custom_vjp, which has no jvp; check_vjp is its check"
     )
   arguments = take_apart(f, args, argnums)
   subject = subject_of(f, arguments)
+  if unfit := unfit_values(subject):
+    return unfit
   rule = _jvp_rule(subject, arguments, jvp)
-  ruled, _ = rule(*subject.here, subject.tangents(seed))
-  if other := _other_value(ruled, subject):
+  along = subject.tangents(seed)
+  if other := other_values(lambda p, rest: rule(p, rest, along)[0], subject):
     return other
 
   def push(params: Named, rest: Rest, tangents: Named) -> list[Array]:
@@ -404,6 +424,7 @@ def assert_vjp(f: Callable[..., PyTree], *args: Any, **keywords: Any) -> None:
     AssertionError: The verdict is any other; the message is the report.
     GradcheckError: As `check_vjp`.
   """
+  __tracebackhide__ = True
   report = check_vjp(f, *args, **keywords)
   if report.verdict is not Verdict.CORRECT:
     raise AssertionError(str(report))
@@ -416,6 +437,7 @@ def assert_jvp(f: Callable[..., PyTree], *args: Any, **keywords: Any) -> None:
     AssertionError: The verdict is any other; the message is the report.
     GradcheckError: As `check_jvp`.
   """
+  __tracebackhide__ = True
   report = check_jvp(f, *args, **keywords)
   if report.verdict is not Verdict.CORRECT:
     raise AssertionError(str(report))

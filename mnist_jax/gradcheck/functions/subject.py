@@ -86,6 +86,17 @@ class Subject:
       (self.params, self.rest),
     )
 
+  @property
+  def in_float64(self) -> tuple[Named, Rest]:
+    """As `here`, with params in float64; to be had in a scope of that."""
+    params, rest = self.here
+    return jax.tree.map(
+      lambda a: a.astype(
+        jnp.complex128 if jnp.iscomplexobj(a) else jnp.float64
+      ),
+      params,
+    ), rest
+
   def of(self, name: str, outputs: Outputs) -> "Subject":
     """Another function of the same params."""
     with blamed_on(name):
