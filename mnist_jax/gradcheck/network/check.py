@@ -214,6 +214,6 @@ class Subject:
       args=self.args,
       numeric_fn=self._numeric,
       # m of the mean: padding does not count.
-      batch_size=int(np.count_nonzero(batch.weights)),
+      batch_size=int(np.count_nonzero(batch.weights)) or None,
       **options,
     )
