@@ -10,6 +10,8 @@ import pytest
 from benchmarks.foreign import __main__ as command
 from benchmarks.foreign import gradients, layers, rates
 
+pytestmark = pytest.mark.once
+
 
 def two_layers(kind, precision):
   keys = jax.random.split(jax.random.key(0), 2)

@@ -8,6 +8,8 @@ from benchmarks.gradcheck_simulation import __main__ as command
 from benchmarks.gradcheck_simulation import blocks, cases, judges, tables
 from mnist_jax import runtime
 
+pytestmark = pytest.mark.once
+
 
 def record(ours, kind="right", size=0.0, **more):
   """A made-up check."""

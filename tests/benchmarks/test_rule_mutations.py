@@ -8,6 +8,8 @@ import pytest
 from benchmarks.rule_mutations import __main__ as command
 from benchmarks.rule_mutations import catalogue
 
+pytestmark = pytest.mark.once
+
 RULES = {f"{rule.name}, {rule.form}": rule for rule in catalogue.RULES}
 
 

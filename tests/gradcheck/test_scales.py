@@ -328,6 +328,7 @@ def test_code_that_treats_a_value_apart_is_no_kink(softmax):
   assert report.wrong_tensors == ("['b']",), str(report)
 
 
+@pytest.mark.once
 def test_a_million_parameters_are_sampled_by_time(capsys):
   rng = np.random.default_rng(0)
   params = {"w": rng.normal(size=(1000, 1000)).astype(np.float32)}
