@@ -34,6 +34,9 @@ def given(mnist):
       (x**2).sum() / 2 for x in jax.tree.leaves(tree)
     ),
     "grads": params,  # of that loss
+    "f": jax.numpy.hypot,
+    "x": np.arange(1.0, 4.0),
+    "y": np.arange(2.0, 5.0),
     "with_it": np.linspace(0.90, 0.95, 12),
     "without": np.linspace(0.89, 0.95, 12),
   }
