@@ -430,4 +430,6 @@ class _Search:
 
 
 def _is_exhausted(error: Exception) -> bool:
-  return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+  # An older jax calls it an internal error, in these words.
+  words = ("RESOURCE_EXHAUSTED", "Out of memory")
+  return isinstance(error, MemoryError) or any(w in str(error) for w in words)

@@ -19,10 +19,11 @@ def _forget_types() -> None:
       found.cache_clear()
 
 
-# Both, and no other, are stale in jax 0.10 and 0.12; what is compiled stays.
+# These, and no other, are stale in jax 0.10 and 0.12; what is compiled stays.
 _CACHES = (
   ("jax._src.pjit", "_infer_params_cached"),
   ("jax._src.interpreters.partial_eval", "trace_to_jaxpr"),
+  ("jax._src.interpreters.pxla", "_dce_jaxpr"),
 )
 
 
