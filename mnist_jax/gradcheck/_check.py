@@ -81,12 +81,13 @@ def check(
   Args:
     loss_fn: The loss, loss_fn(params, *args) -> real scalar. It may close over
       float32 data; that meets float64 parameters in float64.
-    params: A pytree of real floating arrays of any shapes.
+    params: A pytree of real or complex floating arrays of any shapes; the real
+      and the imaginary part of a complex one are judged apart.
     grads: A pytree like params, or a function (params, *args) -> such a
       pytree, which is called with float64 parameters. Values given in float32
       for float32 params are judged to float32's precision. What a function
-      gives that looks wrong is looked at again beside the point, so that a
-      kink at it is not taken for a mistake; a pytree's cannot be.
+      gives that looks wrong where a primitive of the loss stands on a kink is
+      looked at again beside the point; a pytree's cannot be.
     args: Further arguments, passed as they are: arrays as traced arrays, all
       else (bools, words, sizes) as Python values.
     steps: The steps h, one or several, positive; by default they are chosen for
@@ -163,11 +164,11 @@ def check(
     with losses.scope():
       try:
         report = _check_at(losses, own, request, dtypes)
-        if report.verdict is Verdict.WRONG and callable(grads):
+        wrong = report.verdict is Verdict.WRONG
+        if wrong and callable(grads) and traced.on_a_kink(losses):
           there = dataclasses.replace(losses, theta=_moved(losses, seed))
           beside = _check_at(there, own, request, dtypes)
-          if traced.on_a_kink(losses):
-            report = _reconciled(report, beside)
+          report = _reconciled(report, beside)
         break
       except Raised:
         if losses is own:  # else it is tried once more, in its own precision

@@ -168,6 +168,7 @@ def _names(f: Callable[..., Any], count: int) -> tuple[str, ...]:
 
 
 def has_derivative(leaf: Any) -> bool:
+  """Whether it is a floating or complex number, or an array of some."""
   if isinstance(leaf, float | complex):
     return True
   dtype = getattr(leaf, "dtype", None)

@@ -113,6 +113,11 @@ def _normal(rng: np.random.Generator, like: Any) -> np.ndarray:
 
 
 def with_derivative(tree: PyTree) -> list[Array]:
+  """The floating and complex leaves of what f returns, as arrays.
+
+  Raises:
+    GradcheckError: There are none.
+  """
   leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
   found = [a for a in leaves if jnp.issubdtype(a.dtype, jnp.inexact)]
   if not found:
