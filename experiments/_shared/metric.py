@@ -55,29 +55,44 @@ class Metric:
 
   def question(
     self,
-    claim: str,
     name: str,
     text: str,
     effects: Float[np.ndarray, " S"],
     kind: Literal["greater", "less", "same"] = "greater",
+    *,
+    on_test: Float[np.ndarray, " S"] | None = None,
     **more: Any,
   ) -> verdicts.Question:
     """A question about effects in this metric, judged by its margin.
 
     Args:
       name: The part's name; the metric's is added.
-      effects: One for each seed, most often a `gain`.
+      effects: One for each seed, most often a `gain`. Where a few runs fail
+        badly their median is judged (`stats.typical_interval`).
+      on_test: The same on the test set, to be printed beside.
       more: Other fields of `verdicts.Question`.
     """
+    if on_test is not None:
+      more["test_effect"] = stats.typical_interval(on_test, seed=0)
     return verdicts.Question(
-      claim,
       f"{name}, {self.name}",
       text,
-      stats.mean_interval(effects, seed=0),
+      stats.typical_interval(effects, seed=0),
       kind,
       margin=self.margin,
       **more,
     )
+
+  def amount(self, effect: stats.Effect) -> str:
+    """A difference with unit and interval, for a sentence."""
+    if self.is_accuracy:
+      return stats.amount(effect, "point", scale=100)
+    return stats.amount(effect, "nats", digits=4)
+
+  @property
+  def on_test(self) -> str:
+    """The column of the same metric on the test set."""
+    return self.column.replace("dev_", "test_")
 
 
 ACCURACY = Metric("dev_accuracy", margin=0.001)

@@ -312,7 +312,7 @@ class Study:
     name: of the module in `experiments`.
     options: The preset's values, each a flag.
     measure: (lab, values) -> what was measured, a table or several.
-    judge: (measured, values) -> the parts of the claims, judged.
+    judge: (measured, values) -> the claims, judged.
     draw: (measured, values) -> figures by name.
     summarise: (measured, values) -> a small table for summary.csv, or several
       files by name, tables and what JSON can hold.
@@ -325,7 +325,7 @@ class Study:
   name: str
   options: tuple[Option, ...]
   measure: Callable[[Lab, Values], Tables]
-  judge: Callable[[Tables, Values], list[verdicts.Part]]
+  judge: Callable[[Tables, Values], list[verdicts.Judged]]
   draw: Callable[[Tables, Values], Figures]
   summarise: Callable[[Tables, Values], pd.DataFrame | dict[str, Summary]]
   check: Callable[[Values], None] = lambda values: None
@@ -341,7 +341,7 @@ class Study:
 def _write_verdict(
   name: str,
   lab: Lab,
-  parts: Sequence[verdicts.Part],
+  claims: Sequence[verdicts.Judged],
   values: Values,
   begun: float,
 ) -> None:
@@ -354,7 +354,7 @@ def _write_verdict(
     "preset": FLAGS.preset,
     "command": shlex.join(["python", "-m", f"experiments.{name}", *given]),
     "values": vars(values),
-    "claims": verdicts.claim_records(parts),
+    "claims": [claim.to_dict() for claim in claims],
     "wall_seconds": round(lab.seconds + beside, 1),
     "date": datetime.date.today().isoformat(),
     "data_digest": lab.data_digest,
@@ -365,19 +365,26 @@ def _write_verdict(
   files.write_text(lab.workdir / "verdict.json", f"{text}\n")
 
 
-def verdict_lines(parts: Sequence[verdicts.Part]) -> list[str]:
-  """A line for each part: claim, verdict, effect with interval, n."""
-  rows = []
-  for part in parts:
-    effect = ""
-    if part.effect is not None:
-      low, high = part.effect.low, part.effect.high
-      effect = f"{part.effect.estimate:+.4g} [{low:+.4g}, {high:+.4g}]"
-      effect += f" n={part.effect.n}"
-    more = f"; {part.seeds_needed} seeds would" if part.seeds_needed else ""
-    note = f" ({part.note}{more})" if part.note or more else ""
-    rows.append((part.claim, part.name, part.verdict.upper(), effect + note))
-  return app.aligned(rows)
+def _part_row(part: verdicts.Part) -> tuple[str, ...]:
+  effect = ""
+  if part.effect is not None:
+    low, high = part.effect.low, part.effect.high
+    effect = f"{part.effect.estimate:+.4g} [{low:+.4g}, {high:+.4g}]"
+    effect += f" n={part.effect.n}"
+  more = f"; {part.seeds_needed} seeds would" if part.seeds_needed else ""
+  note = f" ({part.note}{more})" if part.note or more else ""
+  return f"  {part.role}", part.name, part.verdict, effect + note
+
+
+def verdict_lines(claims: Sequence[verdicts.Judged]) -> list[str]:
+  """Of each claim its word and sentence, and a line for each of its parts."""
+  lines = []
+  for claim in claims:
+    within = f" ({claim.restriction})" if claim.restriction else ""
+    lines.append(f"{claim.claim}  {claim.verdict.upper()}{within}")
+    lines.append(f"  {claim.sentence}")
+    lines += app.aligned([_part_row(part) for part in claim.parts])
+  return lines
 
 
 def _text(content: Summary) -> str:
@@ -388,8 +395,8 @@ def _text(content: Summary) -> str:
 
 def _write(
   study: Study, lab: Lab, values: Values, measured: Tables, begun: float
-) -> list[verdicts.Part]:
-  parts = study.judge(measured, values)
+) -> list[verdicts.Judged]:
+  claims = study.judge(measured, values)
   every = measured if isinstance(measured, Mapping) else {"table": measured}
   for name, table in every.items():
     if isinstance(table, pd.DataFrame):
@@ -402,8 +409,8 @@ def _write(
     files.write_text(lab.workdir / name, _text(content))
   for name, figure in study.figures(measured, values).items():
     plotting.save(figure, lab.workdir / f"{name}.png")
-  _write_verdict(study.name, lab, parts, values, begun)
-  return parts
+  _write_verdict(study.name, lab, claims, values, begun)
+  return claims
 
 
 def _stop(number: int, _: object) -> NoReturn:
@@ -434,10 +441,10 @@ def _main(study: Study) -> None:
     lab = Lab(None, workdir, overwrite=False)
   workdir.mkdir(parents=True, exist_ok=True)
   measured = study.measure(lab, values)
-  parts = _write(study, lab, values, measured, begun)
+  claims = _write(study, lab, values, measured, begun)
   if study.report is not None:
     print(study.report(measured, values))
-  print("\n".join(verdict_lines(parts)))
+  print("\n".join(verdict_lines(claims)))
   names = sorted(p.name for p in workdir.glob("*.png"))
   print(
     f"figures  {', '.join(names)}\nrecords  verdict.json, summary.csv, "

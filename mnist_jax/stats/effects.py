@@ -15,6 +15,12 @@ The choices, made once for all studies:
   on the same t; and it has no random part. Wilcoxon's asks about another
   quantity where differences are skewed, and accuracies, multiples of 1/5,000,
   have ties.
+* A few runs that fail badly make a mean say nothing of the others. Where a
+  value lies beyond 5 median absolute deviations, `typical_interval` takes the
+  median, and the sign test.
+* A fraction of n trials is tested by the exact binomial (`proportion`). Where
+  all seeds agree to the last digit there is no spread to build a t on: the
+  signs of n seeds are what is known, as in the sign test.
 * A run that diverged has no finite value here. It is refused, not dropped:
   the caller says what it counts as (an accuracy of 0.1, say), or compares
   the fractions that diverged.
@@ -25,12 +31,13 @@ import math
 
 import numpy as np
 import scipy
-from jaxtyping import Float, Real
+from jaxtyping import Bool, Float, Real
 
 from mnist_jax.runtime.errors import InputError
 
 FEWEST_TO_RESAMPLE = 10  # below it, Student's interval
 RESAMPLES = 4_999
+FAR = 5.0  # median absolute deviations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +53,9 @@ class Effect:
   standard_error: float | None = None  # None: no t test can be built on it
   test: str | None = None  # two-sided, that the quantity is 0
   p_value: float | None = None
+  # What a test without a standard error counts.
+  values: tuple[float, ...] | None = None  # of a median
+  successes: int | None = None  # of a fraction
 
 
 def finite(
@@ -169,19 +179,33 @@ def known_error(effect: Effect) -> float:
 
 
 def p_above(effect: Effect, threshold: float) -> float:
-  """One-sided p that the quantity is at most `threshold`, by Student's t.
+  """One-sided p that the quantity is at most `threshold`.
 
-  Small when the data say it is above.
+  Small when the data say it is above. By the exact binomial for a fraction,
+  the sign test for a median, else Student's t.
 
   Raises:
-    InputError: the effect has no standard error.
+    InputError: the effect is none of these.
   """
+  if effect.successes is not None:
+    k, n = effect.successes, effect.n
+    share = min(max(threshold, 0.0), 1.0)
+    return float(scipy.stats.binom.sf(k - 1, n, share)) if k else 1.0
+  if effect.values is not None:
+    above = sum(value > threshold for value in effect.values)
+    return float(scipy.stats.binom.sf(above - 1, effect.n, 0.5))
   gap = effect.estimate - threshold
   return _one_sided_p(gap, known_error(effect), effect.n)
 
 
 def p_below(effect: Effect, threshold: float) -> float:
   """One-sided p that the quantity is at least `threshold`; see `p_above`."""
+  if effect.successes is not None:
+    share = min(max(threshold, 0.0), 1.0)
+    return float(scipy.stats.binom.cdf(effect.successes, effect.n, share))
+  if effect.values is not None:
+    below = sum(value < threshold for value in effect.values)
+    return float(scipy.stats.binom.sf(below - 1, effect.n, 0.5))
   gap = threshold - effect.estimate
   return _one_sided_p(gap, known_error(effect), effect.n)
 
@@ -230,6 +254,35 @@ def mean_interval(
     low=min(float(low[0]), effect.estimate),
     high=max(float(high[0]), effect.estimate),
     interval="BCa bootstrap interval",
+  )
+
+
+def from_draws(
+  estimate: float,
+  draws: Float[np.ndarray, " R"],
+  n: int,
+  resampled: str = "seeds",
+) -> Effect:
+  """An estimate with its R resamples of n seeds: percentile interval, widened.
+
+  Args:
+    resampled: What was, in words.
+  """
+  confidence = 0.95
+  level = widened_level(confidence, n)
+  low, high = np.quantile(draws, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+  # A bootstrap sd divides by n; the one that t expects by n - 1.
+  error = float(draws.std()) * math.sqrt(n / (n - 1))
+  return Effect(
+    estimate=float(estimate),
+    low=min(float(low), float(estimate)),
+    high=max(float(high), float(estimate)),
+    n=n,
+    confidence=confidence,
+    interval=f"percentile bootstrap interval over {resampled}",
+    standard_error=error,
+    test="Student t on the bootstrap standard error",
+    p_value=two_sided_p(float(estimate), error, n),
   )
 
 
@@ -330,6 +383,59 @@ def median_interval(
     interval="order-statistic interval",
     test="sign test",
     p_value=float(test.pvalue),
+    values=tuple(x.tolist()),
+  )
+
+
+def far_off(x: Real[np.ndarray, " S"]) -> Bool[np.ndarray, " _"]:
+  """Which values lie beyond 5 median absolute deviations from the median.
+
+  None does where more than half of the values are equal, so that the deviation
+  is 0 and any other value would be infinitely far.
+
+  Raises:
+    InputError: values not finite, or fewer than two.
+  """
+  away = np.abs(finite("x", x) - np.median(x))
+  deviation = float(np.median(away))
+  return away > FAR * deviation if deviation else np.zeros(len(away), bool)
+
+
+def typical_interval(x: Real[np.ndarray, " S"], *, seed: int) -> Effect:
+  """`mean_interval`, or `median_interval` where a value is `far_off`.
+
+  One run of thirty that fails moves the mean by a thirtieth of its fall, and
+  its standard error by as much, so that the mean says nothing of the others.
+  Say beside it how often runs fail (`wilson_interval`).
+
+  Raises:
+    InputError: as those.
+  """
+  if len(x) >= FEWEST_TO_RESAMPLE and far_off(x).any():
+    return median_interval(x)
+  return mean_interval(x, seed=seed)
+
+
+def proportion(successes: int, n: int, *, confidence: float = 0.95) -> Effect:
+  """A fraction to be judged: Clopper and Pearson's interval (1934).
+
+  It and the tests of `p_above` and `p_below` are of the exact binomial, so
+  that they agree, and 30 of 30 do not show more than 0.88.
+
+  Raises:
+    InputError: as `wilson_interval`.
+  """
+  effect = wilson_interval(successes, n, confidence=confidence)
+  ends = scipy.stats.binomtest(int(successes), int(n)).proportion_ci(
+    confidence_level=confidence, method="exact"
+  )
+  return dataclasses.replace(
+    effect,
+    low=float(ends.low),
+    high=float(ends.high),
+    interval="exact binomial interval",
+    test="exact binomial",
+    successes=int(successes),
   )
 
 

@@ -4,6 +4,7 @@ The grid is of learning rates, or of batch sizes. S seeds, K points. A loss
 that is infinite or NaN is that of a run that is lost: worse than every other.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -95,6 +96,61 @@ def minimum(
     near = slice(least[s] - 1, least[s] + 2)
     found[s] = np.exp(_vertex(x[near], log_losses[s, near]))
   return GridMinimum(found, edge)
+
+
+class MeanMinima(NamedTuple):
+  """Where the mean log loss of each of B grids is least.
+
+  Attributes:
+    at: In the units of the grids.
+    draws: The same of R resamples of the seeds, which all grids share.
+    censored: The share of the resamples with the minimum at an end of a grid.
+  """
+
+  at: Float[np.ndarray, " B"]
+  draws: Float[np.ndarray, "R B"]
+  censored: Float[np.ndarray, " B"]
+  n: int  # seeds
+
+
+def mean_minima(
+  grids: Sequence[Real[np.ndarray, " _"]],
+  losses: Sequence[Real[np.ndarray, "S _"]],
+  *,
+  seed: int,
+  resamples: int = 1_000,
+) -> MeanMinima:
+  """`minimum` of the mean log loss over seeds, with the seeds resampled.
+
+  The mean of each seed's own minimum is another number: where the curve is
+  steeper to one side, noise moves a seed's minimum to the other side further
+  than to this one.
+
+  Args:
+    grids, losses: As in `minimum`, the same S seeds in each, in one order.
+
+  Raises:
+    InputError: As `minimum`, or other seeds in a grid.
+  """
+  n = len(losses[0])
+  if any(len(each) != n for each in losses):
+    raise InputError(
+      f"losses have {sorted({len(each) for each in losses})} seeds, expected "
+      "the same in each grid"
+    )
+  rng = np.random.default_rng(seed)
+  counts = rng.multinomial(n, np.full(n, 1.0 / n), size=resamples)
+  weights = np.vstack([np.full(n, 1.0), counts]) / n
+  found = []
+  for grid, each in zip(grids, losses, strict=True):
+    logs = _log_losses(each)
+    lost = np.isinf(logs)
+    means = weights @ np.where(lost, 0.0, logs)
+    means = np.where(weights @ lost > 0.0, np.inf, means)
+    found.append(minimum(grid, np.exp(means)))
+  at = np.stack([best.at for best in found], axis=1)
+  edge = np.stack([best.edge != 0 for best in found], axis=1)
+  return MeanMinima(at[0], at[1:], edge[1:].mean(axis=0), n)
 
 
 def least_column(losses: Real[np.ndarray, "S K"]) -> int:

@@ -34,7 +34,7 @@ def check_margin(margin: float | None) -> None:
 def tost(effect: Effect, margin: float, *, target: float = 0.0) -> float:
   """p that the quantity lies beyond +-margin of `target` (Schuirmann 1987).
 
-  The larger p of two one-sided t tests. The margin, in the units of the
+  The larger p of two one-sided tests. The margin, in the units of the
   effect, must have been fixed before the data were seen. p < 0.05 exactly
   where Student's 90 % interval lies within the margin.
 
@@ -96,17 +96,14 @@ def _chance(
   alpha: float,
 ) -> float:
   """The chance of the likelier of the two ways to decide."""
-  if margin is None:
-    return _power(abs(gap), sd, n, alpha / 2.0)
-  if kind == "same":
-    # Of two one-sided tests: 1 less the chances that either fails, exact
-    # where these exclude each other and too low otherwise.
-    inside = _power(margin - gap, sd, n, alpha)
-    inside = inside + _power(margin + gap, sd, n, alpha) - 1.0
-    beyond = _power(abs(gap) - margin, sd, n, alpha / 2.0)
-    return max(inside, beyond)
-  different = _power(abs(gap), sd, n, alpha / 2.0)
-  return max(different, _power(margin - gap, sd, n, alpha))
+  bar = margin or 0.0
+  if kind != "same":
+    return _power(abs(gap - bar), sd, n, alpha / 2.0)
+  # Of two one-sided tests: 1 less the chances that either fails, exact where
+  # these exclude each other and too low otherwise.
+  inside = _power(bar - gap, sd, n, alpha / 2.0)
+  inside = inside + _power(bar + gap, sd, n, alpha / 2.0) - 1.0
+  return max(inside, _power(abs(gap) - bar, sd, n, alpha / 2.0))
 
 
 def seeds_to_decide(
@@ -126,9 +123,9 @@ def seeds_to_decide(
 
   Args:
     effect: Its sd is standard_error * sqrt(n).
-    kind: What is to be decided. "greater" and "less" tell the effect from
-      target in either direction, or, with a margin, rule out one as large as
-      the margin; "same" shows it within the margin of target, or outside.
+    kind: What is to be decided. "greater" and "less" tell the effect, seen
+      from target, from the margin (from 0 without one), to either side; "same"
+      shows it within the margin of target, or outside.
     target, margin: Numbers in the units of the effect; "same" needs a margin.
     alpha: The level; divide it by the number of tests where there are several.
     power: The chance to decide that is asked for, in (0, 1).

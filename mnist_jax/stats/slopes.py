@@ -17,10 +17,9 @@ from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.effects import (
   Effect,
   as_ratio,
+  from_draws,
   logs,
   mean_interval,
-  two_sided_p,
-  widened_level,
 )
 
 _PER_GAP = 3
@@ -110,6 +109,26 @@ def loglog_slope(
     InputError: as `seed_slopes`.
   """
   return mean_interval(seed_slopes(x, y), seed=seed)
+
+
+def draws_slope(
+  x: Real[np.ndarray, " K"],
+  y: Real[np.ndarray, " K"],
+  draws: Real[np.ndarray, "R K"],
+  n: int,
+) -> Effect:
+  """The exponent of y ~ x^p where y is known with its resamples.
+
+  Args:
+    x: At least two points, rising, above 0.
+    y, draws: Of `grid_minimum.mean_minima`, say: the estimates, and the same of
+      R resamples of the n seeds.
+
+  Raises:
+    InputError: as `seed_slopes`.
+  """
+  slopes = seed_slopes(x, np.vstack([y, draws]))
+  return from_draws(slopes[0], slopes[1:], n)
 
 
 def _basis(
@@ -203,27 +222,6 @@ def _bic(
   return count * math.log(mean_square) + (3 + 2 * n_breaks) * math.log(count)
 
 
-def _percentile(draws: Float[np.ndarray, " R"], n: int) -> Effect:
-  """The estimate, draws[0], with what the resamples after it say of it."""
-  confidence = 0.95
-  estimate, draws = float(draws[0]), draws[1:]
-  level = widened_level(confidence, n)
-  low, high = np.quantile(draws, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-  # A bootstrap sd divides by n; the one that t expects by n - 1.
-  error = float(draws.std()) * math.sqrt(n / (n - 1))
-  return Effect(
-    estimate=estimate,
-    low=min(float(low), estimate),
-    high=max(float(high), estimate),
-    n=n,
-    confidence=confidence,
-    interval="percentile bootstrap interval over seeds",
-    standard_error=error,
-    test="Student t on the bootstrap standard error",
-    p_value=two_sided_p(estimate, error, n),
-  )
-
-
 def _on_x(place: Effect) -> Effect:
   """A breakpoint found on log x, back in the units of x; it has no test."""
   return Effect(*as_ratio(place), place.n, place.confidence, place.interval)
@@ -251,8 +249,10 @@ def _fit(
   return Segments(
     name=_NAMES[n_breaks],
     bic=_bic(squares, log_y.size, n_breaks, log_y),
-    breakpoints=tuple(_on_x(_percentile(draws, n)) for draws in breaks.T),
-    slopes=tuple(_percentile(draws, n) for draws in slopes.T),
+    breakpoints=tuple(
+      _on_x(from_draws(draws[0], draws[1:], n)) for draws in breaks.T
+    ),
+    slopes=tuple(from_draws(draws[0], draws[1:], n) for draws in slopes.T),
   )
 
 

@@ -11,7 +11,12 @@ Start with
 from mnist_jax.sweep._run import Progress, run
 from mnist_jax.sweep.plan import Budget, Target, cell_key, product
 from mnist_jax.sweep.replaying import differences, replay
-from mnist_jax.sweep.tables import best_arm, curves, last_rows
+from mnist_jax.sweep.tables import (
+  best_arm,
+  curves,
+  last_rows,
+  require_whole_batches,
+)
 from mnist_jax.training.settings import Settings
 
 __all__ = [
@@ -26,5 +31,6 @@ __all__ = [
   "last_rows",
   "product",
   "replay",
+  "require_whole_batches",
   "run",
 ]
