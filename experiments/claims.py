@@ -50,6 +50,7 @@ CLAIMS = {
   "B9": "the worked example: eta 1.5 and eta 2",
   "S1": "one rate does not suit all parameters of sparse features",
   "S2": "saddles, not local minima, hold SGD up",
+  "H1": "longer training wants smaller rates, more so at small batches",
 }
 _COLUMNS = ("claim", "verdict", "its parts", "effect", "n", "time", "command")
 _SHORT = ("claim", "in a line", "verdict")

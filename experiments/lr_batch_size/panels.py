@@ -17,7 +17,7 @@ PANEL_EARLIER = (5, 20)  # epochs of the secondary parts
 
 
 def _ends(
-  panels: pd.DataFrame, column: str, epoch: float
+  panels: pd.DataFrame, column: str, epoch: study.Number
 ) -> dict[tuple[int, float], Float[np.ndarray, " S"]]:
   """A metric after an epoch, of each seed, by batch size and rate."""
   rows = rate_search.at_horizon(panels, epoch)
@@ -26,7 +26,7 @@ def _ends(
 
 
 def _panel_gains(
-  panels: pd.DataFrame, metric: Metric, column: str, epoch: float
+  panels: pd.DataFrame, metric: Metric, column: str, epoch: study.Number
 ) -> dict[str, Float[np.ndarray, " S"]]:
   """By the text of each part: by how much the chapter's choice is better."""
   at = _ends(panels, column, epoch)
@@ -47,7 +47,7 @@ def _panel_gains(
   return gains | {name: steps[b] - steps[a]}
 
 
-def _best_in_panel(panels: pd.DataFrame, metric: Metric, epoch: float) -> str:
+def _best_in_panel(panels: pd.DataFrame, metric: Metric, epoch: study.Number) -> str:
   """The rates of the best means, in words."""
   at = _ends(panels, metric.column, epoch)
   words = []

@@ -16,9 +16,9 @@ Panels: rates .1 .3 .5 .7 at 16 and 32, paired over seeds; accuracy (margin 0.1
 Map: seeds from 1000 find by factors of 2 where rates are best; those from 0
   take that rate and one to each side (by 2; by sqrt 2 next to rates that
   diverge), and more by code while over 10 % of resamples are best at an end.
-  Best rate: vertex of the parabola through the mean log development loss; a lost
-  run counts ln 10 or more. Batches below 32 only to 2 epochs. Seeds are resampled;
-  no exponent of which over 10 % are censored is judged. Margin 0.15.
+  Best rate: vertex of the parabola through the mean log development loss; a
+  lost run counts ln 10 or more. Batches below 32 only to 2 epochs. Seeds are
+  resampled; no exponent with over 10 % censored is judged. Margin 0.15.
   B2 primary (ordered), at the end, of the exponent between neighbours from 32
   on: first two within 0.15 of 1 (linear); last but one below 0.85 (less); last
   below 0.15 (none). Secondary: it falls from first to last (any amount); last
@@ -92,7 +92,7 @@ def check(values: study.Values) -> None:
     raise InputError(f"epochs={values.epochs}: expected at least 2")
 
 
-def _budget(epochs: float) -> sweep.Budget:
+def _budget(epochs: study.Number) -> sweep.Budget:
   return sweep.Budget(epochs=epochs, evaluate_every=1, final_splits=("test",))
 
 

@@ -19,7 +19,7 @@ from mnist_jax.runtime import extras
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import grid_minimum
 from mnist_jax.sweep import plan, tables
-from mnist_jax.training.settings import Settings
+from mnist_jax.training.settings import Number, Settings
 
 with extras.needed("studies"):
   import pandas as pd
@@ -90,7 +90,7 @@ def column(
   return Column(losses.points, losses.values[0], lost.values[0] != 0)
 
 
-def at_horizon(table: pd.DataFrame, epoch: float) -> pd.DataFrame:
+def at_horizon(table: pd.DataFrame, epoch: Number) -> pd.DataFrame:
   """The rows of a sweep's table after that many epochs."""
   return table[np.isclose(table["epoch"], epoch)]
 
@@ -127,21 +127,21 @@ def extended(
   return table
 
 
-RunFor = Callable[[list[Settings], float], pd.DataFrame]  # cells, epochs
-Needs = dict[tuple[int, int], float]  # by batch size and place: epochs
+RunFor = Callable[[list[Settings], Number], pd.DataFrame]  # cells, epochs
+Needs = dict[tuple[int, int], Number]  # by batch size and place: epochs
 
 
 class Target(NamedTuple):
   """Where a best rate is looked for."""
 
-  epoch: float  # a horizon
+  epoch: Number  # a horizon
   metric: str  # as in `counted`
 
 
 Targets = Mapping[int, Sequence[Target]]  # of each batch size
 
 
-def _longest(needs: Iterable[tuple[int, int, float]]) -> Needs:
+def _longest(needs: Iterable[tuple[int, int, Number]]) -> Needs:
   """Of each batch size and place the longest run that is needed."""
   result: Needs = {}
   for size, at, epoch in needs:
