@@ -13,6 +13,7 @@ as a `Study` and run by `main`. Its run directory then has
 
 import dataclasses
 import datetime
+import functools
 import itertools
 import json
 import os
@@ -196,16 +197,8 @@ class Lab:
       metric: A column of development data.
       where: As in `sweep`: dataset, data_flags, name.
     """
-    cells = {
-      family: [
-        cell
-        for candidate in some
-        for cell in sweep.product(candidate, seed=tuning_seeds(seeds))
-      ]
-      for family, some in families.items()
-    }
-    table = self.sweep(cells, budget, **where)
-    return tuning.tuned(families, table, budget, metric)
+    run = functools.partial(self.sweep, **where)
+    return tuning.tune(run, families, tuning_seeds(seeds), budget, metric)
 
   def sweep_likely(
     self,
@@ -225,18 +218,8 @@ class Lab:
       in the family. `tuning.arm` makes of it what `stats.tuned_difference`
       takes.
     """
-    names = {
-      f"{family} {number}": (family, number)
-      for family, numbers in tuned.likely.items()
-      for number in numbers
-    }
-    cells = {
-      name: sweep.product(tuned.candidates[family][number], seed=seeds)
-      for name, (family, number) in names.items()
-    }
-    table = self.sweep(cells, budget, **where)
-    families, numbers = zip(*table["arm"].map(names), strict=True)
-    return table.assign(arm=families, candidate=numbers)
+    run = functools.partial(self.sweep, **where)
+    return tuning.sweep_likely(run, tuned, seeds, budget)
 
   def sweep(
     self,

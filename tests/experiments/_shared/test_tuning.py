@@ -91,3 +91,37 @@ def test_a_candidate_that_diverges_is_not_chosen(lab):
   assert tuned.scores["some"].shape == (3, 2)
   assert np.isinf(tuned.scores["some"]).sum(axis=0).tolist() == [0, 2]
   assert tuned.best == {"some": families["some"][0]}
+
+
+def test_a_grid_of_rates_goes_on_where_its_end_is_likely():
+  """A best rate of 0.05 or 20 is found from a grid of 0.1 to 0.4."""
+
+  def run(cells, budget):
+    far = {"low": 0.05, "high": 20.0, "inside": 0.2}
+    runs = [
+      {
+        "arm": arm,
+        "cell": sweep.cell_key(cell, budget),
+        "seed": cell.seed,
+        "step": 1,
+        "dev_loss": abs(np.log(cell.learning_rate / far[arm])),
+        "diverged_step": None,
+      }
+      for arm, own in cells.items()
+      for cell in own
+    ]
+    return pd.DataFrame(runs)
+
+  families = dict.fromkeys(("low", "high", "inside"), sweep.Settings())
+  rates = dict.fromkeys(families, (0.1, 0.2, 0.4))
+  found = tuning.tune_rates(run, families, rates, range(2), BUDGET, "dev_loss")
+  grids = {
+    family: [cell.learning_rate for cell in candidates]
+    for family, candidates in found.candidates.items()
+  }
+  assert grids == {
+    "low": [0.025, 0.05, 0.1, 0.2, 0.4],
+    "high": [0.1, 0.2, 0.4, 0.8, 1.6, 3.2],  # no further than MOST steps
+    "inside": [0.1, 0.2, 0.4],
+  }
+  assert found.best["low"].learning_rate == 0.05
