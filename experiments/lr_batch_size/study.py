@@ -15,7 +15,7 @@ Panels: rates .1 .3 .5 .7 at 16 and 32, paired over seeds; accuracy (margin 0.1
   after 5 and 20 epochs.
 Map: seeds from 1000 find by factors of 2 where rates are best; those from 0
   take that rate and one to each side (by 2; by sqrt 2 next to rates that
-  diverge), and more by code while over 10 % of resamples are best at an end.
+  diverge), and more by code while over 5 % of resamples are best at an end.
   Best rate: vertex of the parabola through the mean log development loss; a
   lost run counts ln 10 or more. Batches below 32 only to 2 epochs. Seeds are
   resampled; no exponent with over 10 % censored is judged. Margin 0.15.

@@ -25,8 +25,9 @@ with extras.needed("studies"):
   import pandas as pd
 
 LOWEST, HIGHEST = -20, 16  # the places that a coarse column may reach
+_RESAMPLES = 300  # of the seeds, to know it by
 FURTHER = 8  # how far `tune` may move each end
-AT_END = 0.1  # the share of resamples with their best there, left to be
+AT_END = 0.05  # the share of resamples whose best may be at an end
 
 
 def rate(place: int) -> float:
@@ -217,7 +218,9 @@ def _more_fresh(table: pd.DataFrame, targets: Targets) -> Needs:
   """Beyond each end at which more than AT_END of the resamples are best."""
   needs = []
   for size, target, found in _columns(table, targets):
-    best = grid_minimum.mean_minima([found.rates], [found.losses], seed=0)
+    best = grid_minimum.mean_minima(
+      [found.rates], [found.losses], seed=0, resamples=_RESAMPLES
+    )
     for end, away in ((found.rates[0], -1), (found.rates[-1], 1)):
       at_end = max(best.at[0] == end, (best.draws[:, 0] == end).mean())
       if at_end > AT_END:

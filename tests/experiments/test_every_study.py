@@ -29,11 +29,8 @@ LEAST = {
   "line_fit": {},
   "gradient_noise": {"draws": 4, "pairs": 4},
   "lr_batch_size": {
-    "batch_sizes": (16, 32, 128, 512, 1024),
-    "rates": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
-    "epochs": 0.5,
-    "updates": 10,
-    "tuning_seeds": 1,
+    "batch_sizes": (32, 64, 128, 256, 512),
+    "rates": (0.5, 1.0, 2.0, 4.0, 8.0),
   },
   "largest_rate": {
     "batch_sizes": (16, 64),
@@ -42,7 +39,7 @@ LEAST = {
     "examples": 100,
   },
   "grow_batch": {"base": 16, "large_base": 20},
-  "best_batch": {"updates": 20, "batches": (8, 16, 32), "sizes": (200,)},
+  "best_batch": {"batches": (8, 16, 32), "sizes": (512,)},
   "updates_to_target": {
     "batches": (16, 64, 256),
     "target": 1.5,
