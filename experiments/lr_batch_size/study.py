@@ -23,7 +23,7 @@ Map: seeds from 1000 find by factors of 2 where rates are best; those from 0
   on: first two within 0.15 of 1 (linear); last but one below 0.85 (less); last
   below 0.15 (none). Secondary: it falls from first to last (any amount); last
   but one near 1/2; linear (from the smallest batch) and none at each horizon;
-  all three by error, not loss. Diagnostic: BIC of one line, one break, two.
+  all three by error, on the grid of the loss. Diagnostic: BIC of the pieces.
   H1 primary (all): at the smallest full batch the best rate has a slope below 0
   on the horizon (any amount); over the first three sizes the exponent is more
   than 0.15 larger at the end than after one epoch. Secondary: the slope at the
@@ -65,7 +65,7 @@ OPTIONS = (
   study.Option(
     "rates",
     (0.25, 0.5, 1.0, 2.0),
-    tuple(2.0**k for k in range(-4, 2)),
+    (0.125, 0.25, 0.5, 1.0),
     "where the search begins",
   ),
   study.Option("epochs", 2, 30, "of each run"),
