@@ -66,7 +66,7 @@ OPTIONS = (
     "rates",
     (0.25, 0.5, 1.0, 2.0),
     (0.125, 0.25, 0.5, 1.0),
-    "where the search begins",
+    "first of the search",
   ),
   study.Option("epochs", 2, 30, "of each run"),
   study.Option("seeds", 2, 30, "judged seeds"),
