@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Int, Real
 
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.effects import (
@@ -65,6 +65,36 @@ def chosen(scores: Real[np.ndarray, "T K"]) -> int:
   return int(np.asarray(scores, np.float64).mean(axis=0).argmin())
 
 
+def contenders(
+  scores: Real[np.ndarray, "T K"], *, seed: int, most: int = 3
+) -> list[int]:
+  """The candidates that other tuning seeds might have chosen, likeliest first.
+
+  As few as are chosen in 95 % of the resamples of the tuning seeds, at most
+  `most`, and always the one of least mean: those to run on the judged seeds.
+  """
+  draws = _draw_choices(scores, np.random.default_rng(seed))
+  wins = np.bincount(draws, minlength=scores.shape[1])
+  wins[chosen(scores)] += 1  # there even where no resample chooses it
+  order = np.argsort(-wins, kind="stable")
+  enough = 1 + int(np.searchsorted(wins[order].cumsum(), 0.95 * len(draws)))
+  found = order[: min(enough, most)].tolist()
+  first = chosen(scores)
+  return [first, *(k for k in found if k != first)][:most]
+
+
+def _draw_choices(
+  scores: Real[np.ndarray, "T K"], rng: np.random.Generator
+) -> Int[np.ndarray, " R"]:
+  """What each resample of the tuning seeds chooses."""
+  t = len(scores)
+  counts = rng.multinomial(t, np.full(t, 1.0 / t), size=RESAMPLES)
+  # A lost run's score is infinite, and 0 of it is none of it.
+  lost = np.isinf(scores)
+  means = counts @ np.where(lost, 0.0, scores) / t
+  return np.where(counts @ lost > 0, np.inf, means).argmin(axis=1)
+
+
 def tuned_contrast(
   arms: Sequence[TunedArm], weights: Sequence[float], *, seed: int
 ) -> Effect:
@@ -88,13 +118,7 @@ def tuned_contrast(
   judged = rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES) / n
   estimate, draws = 0.0, np.zeros(RESAMPLES)
   for arm, weight in zip(arms, weights, strict=True):
-    t = len(arm.scores)
-    counts = rng.multinomial(t, np.full(t, 1.0 / t), size=RESAMPLES)
-    # A lost run's score is infinite, and 0 of it is none of it.
-    lost = np.isinf(arm.scores)
-    means = counts @ np.where(lost, 0.0, arm.scores) / t
-    means = np.where(counts @ lost > 0, np.inf, means)
-    choice = means.argmin(axis=1)
+    choice = _draw_choices(arm.scores, rng)
     draws += weight * (judged @ arm.outcomes)[np.arange(RESAMPLES), choice]
     estimate += weight * arm.outcomes[:, chosen(arm.scores)].mean()
   return from_draws(estimate, draws, n, "seeds and those of tuning")
