@@ -23,9 +23,7 @@ def test_a_word_is_wrong_where_it_says_what_is_not_so(said, effect, wrong):
 
 
 def test_the_old_rule_turns_round_and_this_one_does_not():
-  few, many = (
-    verdict_words.words("normal", 0.5, n, 20, 0) for n in (100, 600)
-  )
+  few, many = (verdict_words.words("normal", 0.5, n, 20, 0) for n in (100, 600))
   assert few["before: does not hold"] > 0.4
   assert many["before: holds"] > 0.9
   assert few["does not hold"] > 0.4
