@@ -71,19 +71,8 @@ def _runs(
   return {cell.describe(): sweep.product(cell, seed=seeds) for cell in cells}
 
 
-def _ends(table: pd.DataFrame, arms: Sequence[str], column: str) -> np.ndarray:
-  """The last values, [S, K]; NaN for an arm that was not run."""
-  last = tables.last_rows(table)
-  return (
-    last[last["arm"].isin(arms)]
-    .pivot(index="seed", columns="arm", values=column)
-    .reindex(columns=list(arms))
-    .to_numpy(np.float64)
-  )
-
-
 def _scores(tuning: pd.DataFrame, arms: Sequence[str], metric: Metric) -> Any:
-  return -metric.sign * _ends(tuning, arms, metric.column)
+  return -metric.sign * tables.ends(tuning, "arm", arms, metric.column)
 
 
 def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
@@ -135,7 +124,7 @@ def _tuned(
     for family in FAMILIES:
       names = [cell.describe() for cell in candidates[family]]
       scores = _scores(measured["tuning"], names, metric)
-      outcomes = _ends(measured["table"], names, column)
+      outcomes = tables.ends(measured["table"], "arm", names, column)
       arms.append(stats.TunedArm(scores, outcomes))
     weights = (float(metric.sign), -float(metric.sign))
     return stats.tuned_contrast(arms, weights, seed=0)
@@ -160,7 +149,7 @@ def _alone(measured: study.Tables, metric: Metric) -> list[verdicts.Question]:
 
   def gain(arm: str, column: str) -> Any:
     names = [choice["decayed"], choice[arm]]
-    decayed, other = _ends(measured["table"], names, column).T
+    decayed, other = tables.ends(measured["table"], "arm", names, column).T
     return metric.gain(decayed, other)
 
   return [
