@@ -43,6 +43,7 @@ STUDIES = {
   "lr_range_audit": ("L1", "L3"),
   "lr_decay": ("L5",),
   "lr_policies": ("L2", "L6"),
+  "schedule_budget": ("H6",),
   "adaptive_rates": ("S1",),
   "line_fit": ("B9",),
   "gradient_noise": ("B4",),

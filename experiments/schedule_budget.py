@@ -350,8 +350,8 @@ def _sentence(judged: stats.Judged, values: study.Values) -> str:
     )
 
   return (
-    f"After {values.epochs} epochs at batch 128 a rate that falls linearly to 0 ends "
-    "with a development loss lower than a constant rate's by "
+    f"After {values.epochs} epochs at batch 128 a rate that falls linearly to "
+    "0 ends with a development loss below a constant rate's by "
     f"{side('default', LOSS)} untuned, at 0.5, and by {side('tuned', LOSS)} "
     f"with the best of {values.trials} random trials each; in accuracy it is "
     f"ahead by {side('default', ACCURACY)} and {side('tuned', ACCURACY)}; "
@@ -441,9 +441,9 @@ def _draw_trials(
     figures.metric_axis(ax, LOSS.column)
     ax.set_title(title)
     ax.legend(fontsize=8)
-  low, high = zip(*(ax.get_ylim() for ax in axes[0]), strict=True)
+  ends = np.array([ax.get_ylim() for ax in axes[0]])
   for ax in axes[0]:
-    ax.set_ylim(min(low), max(high))
+    ax.set_ylim(ends[:, 0].min(), ends[:, 1].max())
   figure.suptitle(
     f"Expected loss of the best of k trials after {values.epochs} epochs, "
     f"batch 128 (n trials; 95 % bands over trials and seeds)"
