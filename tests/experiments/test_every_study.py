@@ -41,7 +41,7 @@ LEAST = {
     "epochs": 1,
     "examples": 100,
   },
-  "grow_batch": {"base": 16, "large_base": 20},
+  "grow_batch": {"base": 16},
   "best_batch": {"updates": 20, "batches": (8, 16, 32), "sizes": (200,)},
   "updates_to_target": {
     "batches": (16, 64, 256),
