@@ -45,8 +45,8 @@ LEAST = {
   "best_batch": {"updates": 20, "batches": (8, 16, 32), "sizes": (200,)},
   "updates_to_target": {
     "batches": (16, 64, 256),
-    "target": 1.5,
-    "gap_updates": 10,
+    "targets": (1.8, 1.5, 1.2),
+    "smooth_epochs": 3,
   },
 }
 # Training examples, where the study's largest batch asks for more.
