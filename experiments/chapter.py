@@ -48,7 +48,7 @@ STUDIES = {
   "gradient_noise": ("B4",),
   "lr_batch_size": ("B1", "B2"),
   "largest_rate": ("B3",),
-  "grow_batch": ("B5",),
+  "grow_batch": ("B5", "H2"),
   "best_batch": ("B6",),
   "updates_to_target": ("B7", "B8"),
 }

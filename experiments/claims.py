@@ -49,6 +49,7 @@ CLAIMS = {
   "B9": "the worked example: eta 1.5 and eta 2",
   "S1": "one rate does not suit all parameters of sparse features",
   "S2": "saddles, not local minima, hold SGD up",
+  "H2": "a rate cut by c is worth a batch grown by c (SGD) or c squared (Adam)",
 }
 _SHORT = ("claim", "verdict", "what was found")
 _COLUMNS = (*_SHORT, "n", "time", "command")

@@ -41,12 +41,12 @@ LEAST = {
     "epochs": 1,
     "examples": 100,
   },
-  "grow_batch": {"base": 16, "large_base": 20},
+  "grow_batch": {"base": 16},
   "best_batch": {"updates": 20, "batches": (8, 16, 32), "sizes": (200,)},
   "updates_to_target": {
     "batches": (16, 64, 256),
-    "target": 1.5,
-    "gap_updates": 10,
+    "targets": (1.8, 1.5, 1.2),
+    "smooth_epochs": 3,
   },
 }
 # Training examples, where the study's largest batch asks for more.
