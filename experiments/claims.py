@@ -50,6 +50,8 @@ CLAIMS = {
   "B9": "the worked example: eta 1.5 and eta 2",
   "S1": "one rate does not suit all parameters of sparse features",
   "S2": "saddles, not local minima, hold SGD up",
+  "H4": "training brings the curvature to 2 / rate, which bounds the rate",
+  "H8": "near 0 the network waits at a saddle, and leaves it for one loss",
 }
 _COLUMNS = ("claim", "verdict", "its parts", "effect", "n", "time", "command")
 _SHORT = ("claim", "in a line", "verdict")
