@@ -1,6 +1,5 @@
 """B3 and H4: verdicts on made-up runs, and what is measured of a small one."""
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -138,7 +137,8 @@ def test_rates_above_one_that_train_do_not_hold(values):
 
 
 def test_a_restriction_in_which_it_holds_is_named(values):
-  measured = made({16: 1.5, 256: 6.0}, {(128, 2.0): 0.1})
+  accuracy = {(128, 1.5): 0.975, (128, 2.0): 0.1}
+  measured = made({16: 1.5, 256: 6.0}, accuracy)
   claim = largest_rate.judge(measured, values)[0]
   assert claim.verdict is Verdict.MOSTLY_NOT
   assert "at batch 128, rate 2" in claim.restriction
