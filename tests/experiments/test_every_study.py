@@ -37,9 +37,10 @@ LEAST = {
   },
   "largest_rate": {
     "batch_sizes": (16, 64),
-    "updates": 5,
-    "epochs": 1,
-    "examples": 100,
+    "updates": 20,
+    "epochs": 0.5,
+    "edge_updates": 8,
+    "examples": 150,
   },
   "grow_batch": {"base": 16},
   "best_batch": {"updates": 20, "batches": (8, 16, 32), "sizes": (200,)},
