@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import adaptive_rates, lr_decay
+from experiments import adaptive_rates
 from experiments._shared import study
 from experiments.gradient_check import judge as gradient_check
-from experiments.lr_policies.study import STUDY as LR_POLICIES
 from mnist_jax.stats.verdicts import Verdict
 
 SEEDS = 40
@@ -25,52 +24,6 @@ def own_of(seed):
 def verdicts_of(parts):
   assert len({(part.claim, part.name) for part in parts}) == len(parts)
   return {part.name: part.verdict for part in parts}
-
-
-def policies(exponent, below, ulps):
-  """Excess losses ~ t^exponent, those of inv below fixed by a log ratio."""
-  updates = 2 ** np.arange(5, 15)
-  names = ("fixed", "step", "multistep", "exp", "inv", "poly", "inv, power 1")
-  rows = [
-    {
-      "policy": policy,
-      "seed": seed,
-      "step": int(step),
-      "excess": (step / updates[-1]) ** (exponent + 0.02 * own_of(seed))
-      * np.exp(-below * policy.startswith("inv") + 0.02 * own_of(seed + k)),
-    }
-    for k, policy in enumerate(names)
-    for seed in range(SEEDS)
-    for step in updates
-  ]
-  parity = {"policy": "exp", "against": "exact formula", "formula": "f"}
-  parity |= {"steps": 20_000, "max_ulps": ulps, "max_relative": 1e-8}
-  return {"convex": pd.DataFrame(rows), "parity": pd.DataFrame([parity])}
-
-
-@pytest.mark.parametrize(
-  ("exponent", "below", "ulps", "falling", "lower", "exact"),
-  [
-    (-0.5, 0.7, 0.5, HOLDS, HOLDS, HOLDS),
-    (0.5, -0.7, 1.5, FAILS, FAILS, FAILS),
-    (-0.5, -0.7, 1.0, HOLDS, FAILS, HOLDS),
-  ],
-)
-def test_lr_policies(exponent, below, ulps, falling, lower, exact):
-  values = study.preset_values(LR_POLICIES, "full")
-  parts = LR_POLICIES.judge(policies(exponent, below, ulps), values)
-  found = verdicts_of(parts)
-  assert found["exp, exact formula"] is exact
-  assert found["which have both conditions"] is HOLDS
-  for policy in ("inv", "inv, power 1"):
-    assert found[f"{policy}: still falling"] is falling
-    assert found[f"{policy}: below the fixed rate"] is lower
-  assert len(found) == 6
-  by_name = {part.name: part for part in parts}
-  slope = by_name["inv: still falling"].effect.estimate
-  assert slope == pytest.approx(exponent, abs=0.01)
-  ratio = by_name["inv: below the fixed rate"].effect.estimate
-  assert ratio == pytest.approx(-below, abs=0.01)
 
 
 def errors_of(one_sided, two_sided, valley, floors):
@@ -173,20 +126,6 @@ def runs(ends, column, **more):
     for epoch in range(2)
   ]
   return pd.DataFrame(rows)
-
-
-@pytest.mark.parametrize(("gain", "expected"), [(0.02, HOLDS), (-0.02, FAILS)])
-def test_lr_decay_both_ways(gain, expected):
-  ends = dict.fromkeys(lr_decay.ARMS, 0.95) | {"decayed": 0.95 + gain}
-  choice = {"fixed": 0.5, "learning_rate": 0.8, "gamma": 0.1}
-  measured = {
-    "table": runs(ends, "arm"),
-    "choice": choice | {"boundaries": (20.0,)},
-  }
-  values = study.preset_values(lr_decay.STUDY, "full")
-  found = verdicts_of(lr_decay.judge(measured, values))
-  assert len(found) == 6
-  assert set(found.values()) == {expected}
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.02, HOLDS), (-0.02, FAILS)])
