@@ -87,7 +87,7 @@ class Metric:
   def amount(self, effect: stats.Effect) -> str:
     """A difference with unit and interval, for a sentence."""
     if self.is_accuracy:
-      return stats.amount(effect, "point", scale=100)
+      return stats.amount(effect, "point", scale=100.0)
     return stats.amount(effect, "nats", digits=4)
 
   @property

@@ -25,7 +25,7 @@ LEAST = {
   "lr_range_audit": {"batch_sizes": (16, 32), "rates": (0.2, 0.5)},
   "lr_decay": {"epochs": 2, "rates": (0.2, 0.5)},
   "lr_policies": {"convex_updates": 200, "convex_examples": 200},
-  "adaptive_rates": {},
+  "adaptive_rates": {"examples": 500},
   "line_fit": {},
   "gradient_noise": {"draws": 4, "pairs": 4},
   "lr_batch_size": {

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import adaptive_rates, lr_decay
+from experiments import lr_decay
 from experiments._shared import study
 from experiments.gradient_check import judge as gradient_check
 from experiments.lr_policies.study import STUDY as LR_POLICIES
@@ -180,20 +180,4 @@ def test_lr_decay_both_ways(gain, expected):
   values = study.preset_values(lr_decay.STUDY, "full")
   found = verdicts_of(lr_decay.judge(measured, values))
   assert len(found) == 6
-  assert set(found.values()) == {expected}
-
-
-@pytest.mark.parametrize(("gain", "expected"), [(0.02, HOLDS), (-0.02, FAILS)])
-def test_adaptive_rates_both_ways(gain, expected):
-  ends = dict.fromkeys(adaptive_rates.GRIDS, 0.9)
-  better = {kind: 0.9 + gain * (kind != "sgd") for kind in ends}
-  table = pd.concat(
-    [
-      runs(better, "optimizer", data="sparse"),
-      runs(ends, "optimizer", data="control"),
-    ]
-  )
-  values = study.preset_values(adaptive_rates.STUDY, "full")
-  found = verdicts_of(adaptive_rates.judge({"table": table}, values))
-  assert len(found) == 12
   assert set(found.values()) == {expected}
