@@ -8,7 +8,7 @@ Reads results/*/verdict.json, which the studies wrote; a claim without one is
 listed as not judged yet.
 """
 
-import collections
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +20,6 @@ from absl import flags
 from experiments._shared import app
 from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats.verdicts import Verdict
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).parent.parent
@@ -51,9 +50,8 @@ CLAIMS = {
   "S1": "one rate does not suit all parameters of sparse features",
   "S2": "saddles, not local minima, hold SGD up",
 }
-_COLUMNS = ("claim", "verdict", "its parts", "effect", "n", "time", "command")
-_SHORT = ("claim", "in a line", "verdict")
-_PLAIN = (*_SHORT, "effect", "n", "time")
+_SHORT = ("claim", "verdict", "what was found")
+_COLUMNS = (*_SHORT, "n", "time", "command")
 
 
 def define_flags() -> None:
@@ -95,31 +93,32 @@ def in_words(seconds: float) -> str:
   return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
+def _interval(values: Sequence[float]) -> str:
+  return "{:.4g} ({:.4g} to {:.4g})".format(*values)
+
+
 def _effect(part: dict[str, Any]) -> str:
-  low, high = part["interval"]
-  return f"{part['effect']:.4g} ({low:.4g} to {high:.4g})"
+  if part["effect"] is None:
+    return ""
+  return _interval([part["effect"], *part["interval"]])
 
 
-def _leading_part(claim: dict[str, Any]) -> dict[str, Any]:
-  """The first part that came to the claim's verdict, measured if one was."""
-  own = [p for p in claim["parts"] if p["verdict"] == claim["verdict"]]
-  measured = [part for part in own if part["effect"] is not None]
-  return (measured or own)[0]
+def _word(claim: dict[str, Any]) -> str:
+  within = claim.get("restriction")
+  return f"**{claim['verdict']}**" + (f" ({within})" if within else "")
 
 
 def _line(name: str, found: Found) -> dict[str, str]:
   """A claim's cells, by column."""
-  line = {"claim": name, "in a line": CLAIMS[name], "verdict": "not judged yet"}
   if name not in found:
-    return line
+    return {"claim": name, "verdict": "not judged yet"}
   claim, study = found[name]
-  counts = collections.Counter(part["verdict"] for part in claim["parts"])
-  part = _leading_part(claim)
-  value = part["note"] if part["effect"] is None else _effect(part)
-  return line | {
-    "verdict": claim["verdict"],
-    "its parts": ", ".join(f"{counts[v]} {v}" for v in Verdict if counts[v]),
-    "effect": f"{part['name']}: {value or 'derived'}",
+  # A verdict of before has no sentence, and is of the rule of before.
+  told = claim.get("sentence") or f"{CLAIMS[name]} (by the rule of before)"
+  return {
+    "claim": name,
+    "verdict": _word(claim),
+    "what was found": told,
     "n": str(claim["n"] or "derived"),
     "time": in_words(study["wall_seconds"]),
     "command": f"`{study['command']}`",
@@ -134,21 +133,24 @@ def table(
   for name in CLAIMS:
     line = _line(name, found)
     line["claim"] = f"[{name}]({page}#{name.lower()})"
-    line["verdict"] = f"**{line['verdict']}**"
     rows.append([line.get(column, "") for column in columns])
   return _markdown(columns, rows)
 
 
 def plain_table(found: Found) -> str:
   """The claims that were judged, for a terminal."""
-  rows = [[*_PLAIN]]
-  rows += [
-    [_line(name, found)[column] for column in _PLAIN]
-    for name in CLAIMS
-    if name in found
-  ]
-  rows[0][1] = ""
-  return "\n".join(app.aligned(rows))
+  lines = [_line(name, found) for name in CLAIMS if name in found]
+  heads = app.aligned(
+    [
+      [line["claim"], line["verdict"].replace("*", ""), f"n {line['n']}"]
+      for line in lines
+    ]
+  )
+  told = [f"  {line['what was found']}" for line in lines]
+  return "\n".join(itertools.chain(*zip(heads, told, strict=True)))
+
+
+_PART = ("part", "role", "claimed", "effect", "on test data", "n", "verdict")
 
 
 def _part_cells(part: dict[str, Any]) -> list[str]:
@@ -157,13 +159,33 @@ def _part_cells(part: dict[str, Any]) -> list[str]:
     aim += f" {part['target']:.4g}"
     if part["margin"] is not None:
       aim += f", margin {part['margin']:.4g}"
+  test = part.get("test_effect")
+  verdict = part["verdict"]
+  finding = part.get("finding")
+  if finding and verdict != "holds":
+    verdict += f": {finding}"
+  return [
+    *(part["name"], part.get("role", ""), aim, _effect(part)),
+    *(_interval(test) if test else "", str(part["n"] or ""), verdict),
+  ]
+
+
+def _note_cells(part: dict[str, Any]) -> list[str]:
   needed = part["seeds_needed"]
   note = part["note"] + (f"; {needed} seeds would decide it" if needed else "")
-  effect = "" if part["effect"] is None else _effect(part)
-  return [
-    *(part["name"], part["text"], aim, effect),
-    *(str(part["n"] or ""), part["verdict"], note),
+  return [part["text"], note]
+
+
+def _facts(study: dict[str, Any]) -> str:
+  device = study["device"]
+  facts = [
+    f"`{study['command']}`",
+    *([study["date"]] if "date" in study else []),
+    f"{device['count']} x {device['kind']}",
+    f"jax {study['versions']['jax']}",
+    in_words(study["wall_seconds"]),
   ]
+  return ", ".join(facts)
 
 
 def details(found: Found) -> str:
@@ -172,31 +194,44 @@ def details(found: Found) -> str:
     "# Every part of every claim",
     "",
     "Written by `python -m experiments.claims --write` from the verdict.json "
-    "of each study; `docs/results.md` says what it comes to. Effects are means "
-    "over seeds with 95 % intervals, in the units of the part (accuracies as "
-    "fractions, losses in nats); the tests, the margins and Holm's correction "
-    "are described in each study's docstring and in "
-    "`mnist_jax/stats/verdicts.py`.",
+    "of each study; `docs/results.md` says what it comes to. Effects are over "
+    "seeds with 95 % intervals, in the units of the part (accuracies as "
+    "fractions, losses in nats); the rules are in "
+    "`mnist_jax/stats/verdicts.py`, the tests and margins in each study's "
+    "docstring. Effects on test data are printed beside, and judge nothing.",
   ]
   for name, summary in CLAIMS.items():
     if name not in found:
       continue
     claim, study = found[name]
-    device = study["device"]
-    facts = [
-      f"`{study['command']}`",
-      *([study["date"]] if "date" in study else []),
-      f"{device['count']} x {device['kind']}",
-      f"jax {study['versions']['jax']}",
-      in_words(study["wall_seconds"]),
-    ]
-    columns = ("part", "in words", "claimed", "effect", "n", "verdict", "note")
+    parts = claim["parts"]
+    rows = [_part_cells(part) + _note_cells(part) for part in parts]
+    logic = f" (primary parts: {claim['logic']})" if "logic" in claim else ""
     text += [
-      *("", f"## {name}", "", f"{summary}: **{claim['verdict']}**", ""),
-      *(", ".join(facts), ""),
-      _markdown(columns, map(_part_cells, claim["parts"])),
+      *("", f"## {name}", "", f"{summary}: {_word(claim)}{logic}", ""),
+      *([claim["sentence"], ""] if "sentence" in claim else []),
+      *(_facts(study), ""),
+      _markdown((*_PART, "in words", "note"), rows),
     ]
   return "\n".join(text) + "\n"
+
+
+def block(name: str, found: Found) -> str:
+  """What a claim came to, for its section of docs/results.md."""
+  claim, study = found[name]
+  primary = [
+    part for part in claim["parts"] if part.get("role", "primary") == "primary"
+  ]
+  parts = f"[All parts of {name}](../results/README.md#{name.lower()})"
+  return "\n".join(
+    [
+      f"{_word(claim)}: {claim.get('sentence') or CLAIMS[name]}",
+      "",
+      f"{_facts(study)}. {parts}.",
+      "",
+      _markdown(_PART, map(_part_cells, primary)),
+    ]
+  )
 
 
 def regret_table(folder: Path) -> str:
@@ -247,15 +282,20 @@ def written(root: Path) -> dict[Path, str]:
   results = root / "results"
   found = read(results)
   places = {
-    root / "README.md": ("claims", table(found, _SHORT, "docs/results.md")),
-    root / "docs" / "results.md": ("claims", table(found)),
-    root / "docs" / "range_test.md": ("regret", regret_table(results)),
+    root / "README.md": [("claims", table(found, _SHORT, "docs/results.md"))],
+    root / "docs" / "results.md": [
+      ("claims", table(found)),
+      *((name, block(name, found)) for name in CLAIMS if name in found),
+    ],
+    root / "docs" / "range_test.md": [("regret", regret_table(results))],
   }
-  documents = {
-    path: in_place(path.read_text("utf-8"), *place)
-    for path, place in places.items()
-  }
-  return documents | {results / "README.md": details(found)}
+  documents = {results / "README.md": details(found)}
+  for path, blocks in places.items():
+    text = path.read_text("utf-8")
+    for name, content in blocks:
+      text = in_place(text, name, content)
+    documents[path] = text
+  return documents
 
 
 def main(_: list[str]) -> None:

@@ -27,8 +27,7 @@ import numpy as np
 import pandas as pd
 
 from experiments._shared import study
-from mnist_jax import plotting
-from mnist_jax.stats import verdicts
+from mnist_jax import plotting, stats
 
 SLOPE = Fraction(1, 2)
 THREE = (-2, 0, 2)
@@ -91,7 +90,7 @@ def measure(lab: study.Lab, values: study.Values) -> pd.DataFrame:
   )
 
 
-def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
+def judge(table: pd.DataFrame, values: study.Values) -> list[stats.Judged]:
   three, five, again = (
     fit(BATCHES[name])
     for name in ("three points", "five points", "the three points twice")
@@ -107,15 +106,13 @@ def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
     ("five points", five, "0.25", Fraction(1, 4), Fraction(2), more),
   ):
     parts += [
-      verdicts.derived(
-        "B9",
+      stats.derived(
         f"J, {name}",
         f"J = {shown}",
         found.loss == j,
         f"J = {found.loss}{note}",
       ),
-      verdicts.derived(
-        "B9",
+      stats.derived(
         f"eta, {name}",
         f"w - eta J = 0 at eta = {float(eta):g}",
         found.text_rate == eta,
@@ -124,8 +121,7 @@ def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
         f"{SLOPE} to {found.text_step}",
       ),
     ]
-  larger = verdicts.derived(
-    "B9",
+  larger = stats.derived(
     "larger batch, larger rate",
     "the rate of the five points is the larger",
     five.text_rate > three.text_rate and five.descent_rate > three.descent_rate,
@@ -133,7 +129,17 @@ def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
     f"three points twice have {again.text_rate} again: it is where the new "
     "points lie, not how many they are",
   )
-  return [*parts, larger]
+
+  def sentence(_: stats.Judged) -> str:
+    return (
+      f"Three points give J = {three.loss} and eta = "
+      f"{float(three.text_rate):g}, five J = {five.loss} and eta = "
+      f"{float(five.text_rate):g}, exactly; by the gradient, which belongs "
+      f"where the text has J, the rates are {three.descent_rate} and "
+      f"{five.descent_rate}, and the three points twice have the first again."
+    )
+
+  return [stats.judge(stats.Claim("B9", [*parts, larger], sentence))]
 
 
 def summarise(table: pd.DataFrame, values: study.Values) -> pd.DataFrame:

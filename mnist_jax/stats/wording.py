@@ -30,8 +30,6 @@ def factor(effect: Effect, *, digits: int = 2) -> str:
   return f"{middle} times ({low} to {high})"
 
 
-def share(effect: Effect) -> str:
+def share(effect: Effect, *, digits: int = 0) -> str:
   """A fraction in percent: "97 % (85 to 100)"."""
-  values = (effect.estimate, effect.low, effect.high)
-  middle, low, high = (f"{100 * value:.0f}" for value in values)
-  return f"{middle} % ({low} to {high})"
+  return amount(effect, "%", scale=100.0, digits=digits)

@@ -27,29 +27,32 @@ def test_what_a_claim_comes_to_is_told_beside_its_command():
       assert f"experiments.{study['study']}" in sections[name]
 
 
-def verdict(claim="L4", **part):
+def verdict(claim="L4", sentence="0.5 is ahead, n = 50.", **part):
   part = {
     "name": "best",
+    "role": "primary",
     "text": "0.5 is ahead",
     "verdict": "holds",
+    "finding": "beyond the margin",
     "kind": "greater",
     "effect": 0.01234,
     "interval": [0.01, 0.015],
+    "test_effect": [0.011, 0.009, 0.013],
     "target": 0.0,
     "margin": 0.001,
     "n": 50,
     "seeds_needed": None,
     "note": "",
   } | part
+  judged = {"claim": claim, "verdict": part["verdict"], "n": 50, "logic": "all"}
+  judged |= {"sentence": sentence, "restriction": "", "parts": [part]}
   return {
     "command": "python -m experiments.some",
     "date": "2026-01-01",
     "device": {"count": 2, "kind": "cpu"},
     "versions": {"jax": "0.10.2"},
     "wall_seconds": 125.0,
-    "claims": [
-      {"claim": claim, "verdict": part["verdict"], "n": 50, "parts": [part]}
-    ],
+    "claims": [judged],
   }
 
 
@@ -64,15 +67,31 @@ def test_a_claim_has_its_line_and_its_parts(tmp_path):
   write(tmp_path, "b", verdict("N2", verdict="undecided", seeds_needed=77))
   found = claims.read(tmp_path)
   lines = claims.table(found).splitlines()
-  assert len(lines) == 2 + len(claims.CLAIMS) == 26
+  assert len(lines) == 2 + len(claims.CLAIMS)
   assert (
-    "| [L4](#l4) | **holds** | 1 holds | best: 0.01234 (0.01 to 0.015) | 50 | "
-    "2 min | `python -m experiments.some` |"
+    "| [L4](#l4) | **holds** | 0.5 is ahead, n = 50. | 50 | 2 min | "
+    "`python -m experiments.some` |"
   ) in lines
-  assert "| [B9](#b9) | **not judged yet** |  |  |  |  |  |" in lines
+  assert "| [B9](#b9) | not judged yet |  |  |  |  |" in lines
   text = claims.details(found)
-  assert "| best | 0.5 is ahead | > 0, margin 0.001 | 0.01234 (0.01 to" in text
+  part = (
+    "| best | primary | > 0, margin 0.001 | 0.01234 (0.01 to 0.015) | 0.011 "
+    "(0.009 to 0.013) | 50 | holds |"
+  )
+  assert part in text
   assert "77 seeds would decide it" in text
+  assert part in claims.block("L4", found)
+  assert claims.block("L4", found).startswith(
+    "**holds**: 0.5 is ahead, n = 50."
+  )
+
+
+def test_a_restriction_is_said_beside_the_word(tmp_path):
+  content = verdict(verdict="mostly not")
+  content["claims"][0]["restriction"] = "at batch 32 alone"
+  write(tmp_path, "a", content)
+  table = claims.table(claims.read(tmp_path))
+  assert "| **mostly not** (at batch 32 alone) |" in table
 
 
 def test_two_studies_of_a_claim_and_no_verdict_are_refused(tmp_path):
@@ -87,9 +106,9 @@ def test_two_studies_of_a_claim_and_no_verdict_are_refused(tmp_path):
 
 def test_a_terminal_has_the_judged_claims_alone(tmp_path):
   write(tmp_path, "a", verdict())
-  head, line = claims.plain_table(claims.read(tmp_path)).splitlines()
-  assert head.split() == ["claim", "verdict", "effect", "n", "time"]
-  assert line.split()[-3:] == ["50", "2", "min"]
+  head, told = claims.plain_table(claims.read(tmp_path)).splitlines()
+  assert head.split() == ["L4", "holds", "n", "50"]
+  assert told.strip() == "0.5 is ahead, n = 50."
 
 
 def test_a_pipe_in_a_name_does_not_end_its_cell(tmp_path):

@@ -59,12 +59,16 @@ def test_at_the_texts_rate_descent_diverges():
 
 def test_parts_are_derived_and_can_fail(monkeypatch):
   table = line_fit.measure(None, VALUES)
-  parts = line_fit.judge(table, VALUES)
+  (claim,) = line_fit.judge(table, VALUES)
+  parts = claim.parts
+  assert claim.sentence.startswith("Three points give J = 1/3 and eta = 1.5,")
   assert {part.verdict for part in parts} == {Verdict.HOLDS}
   assert {part.n for part in parts} == {None}
   assert "17/80" in next(p for p in parts if p.name == "J, five points").note
   monkeypatch.setitem(line_fit.BATCHES, "five points", (-4, -2, 0, 2, 4))
-  verdicts = {p.name: p.verdict for p in line_fit.judge(table, VALUES)}
+  (claim,) = line_fit.judge(table, VALUES)
+  assert claim.verdict is Verdict.FAILS
+  verdicts = {part.name: part.verdict for part in claim.parts}
   assert verdicts["J, three points"] is Verdict.HOLDS
   for name in (
     "J, five points",

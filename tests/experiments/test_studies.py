@@ -13,7 +13,7 @@ from experiments import (
 from experiments._shared import study
 from mnist_jax import range_test
 from mnist_jax.stats import verdicts
-from mnist_jax.stats.verdicts import Verdict
+from mnist_jax.stats.verdicts import Finding, Verdict
 
 SEEDS = 40
 
@@ -98,14 +98,20 @@ def test_seeds():
     return 0.9745 if arm == arms[0] else 0.978
 
   runs = table(arms, 2, near, "hidden_sizes")
-  found = {(p.claim, p.name): p.verdict for p in seeds.judge(runs, values)}
-  assert found["N1", "test accuracy"] is Verdict.HOLDS
-  assert found["N1", "dev loss"] is Verdict.FAILS  # 0.0255 against 0.098
-  assert found["N2", "dev accuracy"] is Verdict.HOLDS
-  runs["test_accuracy"] -= 0.01
-  parts = seeds.judge(runs, values)
-  assert parts[0].verdict is Verdict.FAILS
-  assert parts[0].margin == pytest.approx(0.0030, abs=1e-4)
+  for column in ("dev", "test"):
+    runs[f"{column}_loss"] = 1.0725 - runs[f"{column}_accuracy"]
+  n1, n2 = seeds.judge(runs, values)
+  assert n1["test accuracy"].verdict is Verdict.HOLDS
+  assert n1["dev loss"].verdict is Verdict.HOLDS  # 0.098 against 0.098
+  # The loss is 0.0035 lower, real but below its margin.
+  assert (n1.verdict, n2.verdict) == (Verdict.HOLDS, Verdict.LIMITS)
+  assert n2["wider, accuracy"].test_effect is not None
+  assert "gain 0.35 point" in n2.sentence
+  runs["test_accuracy"] -= 0.01  # five of the seeds' standard deviations
+  n1, _ = seeds.judge(runs, values)
+  assert n1.verdict is Verdict.FAILS
+  assert n1["test accuracy"].finding is Finding.OUTSIDE
+  assert n1["mean test accuracy"].margin == pytest.approx(0.0030, abs=1e-4)
 
 
 def test_lr_decay():
