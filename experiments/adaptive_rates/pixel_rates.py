@@ -215,12 +215,12 @@ def _records(
     enumerate(members), enumerate(seeds)
   ):
     (cell,) = sweep.product(some, learning_rate=rate, seed=seed)
-    own = {"arm": arm, "learning_rate": rate, "seed": seed}
+    own: dict[str, Any] = {"arm": arm, "learning_rate": rate, "seed": seed}
     own["cell"] = sweep.cell_key(cell, budget)
     finite = np.isfinite(found["dev_loss"][:, s, r])
     for k, epoch in enumerate(found["epoch"]):
       broken = not finite[: k + 1].all()
-      row = {
+      row: dict[str, Any] = {
         "epoch": float(epoch),
         "step": int(epoch) * updates,
         "diverged_step": int(epoch) * updates if broken else None,
