@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from experiments import chapter
-from experiments._shared import study
+from experiments._shared import study, tuning
 from mnist_jax import data
 from mnist_jax.gradcheck.faults import catalogue
 
@@ -25,7 +25,7 @@ LEAST = {
   "lr_range_audit": {"batch_sizes": (16, 32), "rates": (0.2, 0.5)},
   "lr_decay": {"epochs": 2, "rates": (0.2, 0.5)},
   "lr_policies": {"convex_updates": 200, "convex_examples": 200},
-  "adaptive_rates": {},
+  "adaptive_rates": {"epochs": 1, "examples": 500},
   "line_fit": {},
   "gradient_noise": {"draws": 4, "pairs": 4},
   "lr_batch_size": {
@@ -149,6 +149,11 @@ def check_figures(figures):
 
 def test_every_study_is_run():
   assert {*LEAST, "seeds", "gradient_check"} == {*chapter.STUDIES}
+
+
+@pytest.fixture(autouse=True)
+def grids_end_where_they_end(monkeypatch):
+  monkeypatch.setattr(tuning, "MOST", 0)
 
 
 @pytest.mark.once
