@@ -46,7 +46,7 @@ STUDIES = {
   "adaptive_rates": ("S1",),
   "line_fit": ("B9",),
   "gradient_noise": ("B4",),
-  "lr_batch_size": ("B1", "B2"),
+  "lr_batch_size": ("B1", "B2", "H1"),
   "largest_rate": ("B3", "H4"),
   "grow_batch": ("B5", "H2"),
   "best_batch": ("B6",),
