@@ -24,7 +24,7 @@ from typing import Any
 from absl import flags
 
 from experiments import claims
-from experiments._shared import app
+from experiments._shared import app, compile_cache
 from experiments._shared import flags as shared
 from mnist_jax import data
 from mnist_jax.runtime import code, files
@@ -134,6 +134,7 @@ def run_study(study: str, digest: str) -> bool:
   folder = directory(study)
   line = [sys.executable, "-m", f"experiments.{study}"]
   line += [f"--preset={FLAGS.preset}", f"--workdir={folder}"]
+  line += [f"--{compile_cache.FLAG}={FLAGS[compile_cache.FLAG].value}"]
   with subprocess.Popen(line) as process:
     # No KeyboardInterrupt, which is lost where jax runs a callback.
     before = signal.signal(
