@@ -59,7 +59,7 @@ def _planted(
     }
   elif seed % 2:  # larger weights, so that units saturate
     how = {"initializer": "normal"}
-  return list(cases.fault_records(network, seed, **how))
+  return cases.fault_records(network, seed, **how)
 
 
 def _correct(
@@ -81,6 +81,7 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
         for network, seed in some
       },
       name,
+      at_once=True,
     )
     for name, run, some in (
       ("faults", _planted, planted),
