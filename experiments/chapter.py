@@ -52,8 +52,6 @@ STUDIES = {
   "best_batch": ("B6",),
   "updates_to_target": ("B7", "B8"),
 }
-# They keep no sweep that would know whether it is of this code.
-_NO_SWEEP = ("gradient_check", "mutation_score")
 _STAMP = "chapter.json"
 _STOPPED = 128 + signal.SIGINT
 _SMALL = (
@@ -96,10 +94,7 @@ def base() -> Path:
 
 def directory(study: str) -> Path:
   """Where a study of this code is run."""
-  key = store.code_version()
-  if study in _NO_SWEEP:
-    key = code_key(study)
-  return base() / f"{study}-{key}"
+  return base() / f"{study}-{store.code_version()}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _planted(
     }
   elif seed % 2:  # larger weights, so that units saturate
     how = {"initializer": "normal"}
-  return list(cases.fault_records(network, seed, **how))
+  return cases.fault_records(network, seed, **how)
 
 
 def _correct(
@@ -85,6 +85,7 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
         for network, seed in some
       },
       name,
+      at_once=True,
     )
     for name, run, some in (
       ("faults", _planted, planted),
