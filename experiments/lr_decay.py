@@ -31,7 +31,7 @@ import pandas as pd
 from experiments._shared import study
 from experiments._shared.metric import ACCURACY, LOSS, Metric, spread
 from mnist_jax import plotting, stats, sweep
-from mnist_jax.stats import tuned, verdicts
+from mnist_jax.stats import verdicts
 from mnist_jax.sweep import figures, tables
 
 ARMS = ("decayed", "best fixed", "large alone", "small alone")
@@ -88,8 +88,8 @@ def measure(lab: study.Lab, values: study.Values) -> dict[str, Any]:
     arms = [cell.describe() for cell in cells]
     for metric in (ACCURACY, LOSS):  # the last one's best are drawn
       scores = _scores(tuning, arms, metric)
-      found = tuned.contenders(scores, seed=0)
-      best[family] = cells[found[0]]
+      best[family] = cells[stats.chosen(scores)]
+      found = stats.likely_choices(scores, seed=0)
       judged |= {arms[k]: cells[k] for k in found}
   decayed = best["decayed"]
   assert decayed.gamma is not None
@@ -131,7 +131,7 @@ def _tuned(
 
   def best(family: str) -> str:
     names = [cell.describe() for cell in candidates[family]]
-    return names[tuned.chosen(_scores(measured["tuning"], names, metric))]
+    return names[stats.chosen(_scores(measured["tuning"], names, metric))]
 
   return verdicts.Question(
     f"against best fixed, {metric.name}",

@@ -57,10 +57,10 @@ class Metric:
     self,
     name: str,
     text: str,
-    effects: Float[np.ndarray, " S"],
+    effects: Float[np.ndarray, " S"] | stats.Effect,
     kind: Literal["greater", "less", "same"] = "greater",
     *,
-    on_test: Float[np.ndarray, " S"] | None = None,
+    on_test: Float[np.ndarray, " S"] | stats.Effect | None = None,
     **more: Any,
   ) -> verdicts.Question:
     """A question about effects in this metric, judged by its margin.
@@ -68,16 +68,17 @@ class Metric:
     Args:
       name: The part's name; the metric's is added.
       effects: One for each seed, most often a `gain`. Where a few runs fail
-        badly their median is judged (`stats.typical_interval`).
+        badly their median is judged (`stats.typical_interval`). Or an effect
+        that was estimated from them, as that of tuned arms is.
       on_test: The same on the test set, to be printed beside.
       more: Other fields of `verdicts.Question`.
     """
     if on_test is not None:
-      more["test_effect"] = stats.typical_interval(on_test, seed=0)
+      more["test_effect"] = _effect(on_test)
     return verdicts.Question(
       f"{name}, {self.name}",
       text,
-      stats.typical_interval(effects, seed=0),
+      _effect(effects),
       kind,
       margin=self.margin,
       **more,
@@ -93,6 +94,12 @@ class Metric:
   def on_test(self) -> str:
     """The column of the same metric on the test set."""
     return self.column.replace("dev_", "test_")
+
+
+def _effect(found: Float[np.ndarray, " S"] | stats.Effect) -> stats.Effect:
+  if isinstance(found, stats.Effect):
+    return found
+  return stats.typical_interval(found, seed=0)
 
 
 ACCURACY = Metric("dev_accuracy", margin=0.001)

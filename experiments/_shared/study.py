@@ -13,6 +13,7 @@ as a `Study` and run by `main`. Its run directory then has
 
 import dataclasses
 import datetime
+import functools
 import itertools
 import json
 import os
@@ -23,12 +24,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 from absl import flags
 
-from experiments._shared import app, progress
+from experiments._shared import app, progress, tuning, workers
 from experiments._shared import flags as shared
 from mnist_jax import data, plotting, runtime, sweep
 from mnist_jax.runtime import code, environment, files
@@ -42,7 +43,7 @@ TUNING_SEED = 1000
 
 Number = int | float
 Value = Number | tuple[Number, ...]
-Arms = Mapping[str, Sequence[sweep.Settings]]
+Arms = tuning.Families
 Case = Callable[[], list[dict[str, Any]]]
 Values = SimpleNamespace  # of the options, by their names
 Tables = Any  # what `measure` returns and the others take
@@ -154,25 +155,35 @@ class Lab:
     return None if self._dataset is None else self._dataset.digest
 
   def collect(
-    self, cases: Mapping[str, Case], name: str = "cases"
+    self,
+    cases: Mapping[str, Case],
+    name: str = "cases",
+    *,
+    at_once: bool = False,
   ) -> list[dict[str, Any]]:
     """The records of all cases, each filed in NAME.jsonl when it is done.
 
-    A study that stops goes on with the cases that its code has not done. A
-    case returns its records as JSON has them.
+    A study that stops goes on with the cases that its code has not done.
+
+    Args:
+      cases: By name, in the order of the records. A case returns its records
+        as JSON has them, the same whichever ran before it.
+      at_once: Several at a time, as `workers.finished` says; they are pickled.
     """
     path = self.workdir / f"{name}-{self.code_key}.jsonl"
     if self.overwrite:
       path.unlink(missing_ok=True)
       self.overwrite = False
     done = _done_cases(path)
-    begun = time.monotonic()
-    todo = [case for case in cases if case not in done]
+    todo = {case: run for case, run in cases.items() if case not in done}
+    begun = filed = time.monotonic()
+    ended = workers.finished(todo) if at_once else workers.in_turn(todo)
     with files.named(path), path.open("a") as file:
-      for case in progress.each(todo, name):
-        started = time.monotonic()
-        done[case] = {"case": case, "records": cases[case]()}
-        done[case]["seconds"] = time.monotonic() - started
+      for case, records in progress.each(ended, name, len(todo)):
+        now = time.monotonic()
+        # Since the one before was filed: the sum is that of the clock.
+        done[case] = {"case": case, "records": records, "seconds": now - filed}
+        filed = now
         # One write a case: a killed one leaves no half of it behind.
         file.write(json.dumps(done[case]) + "\n")
         file.flush()
@@ -188,7 +199,7 @@ class Lab:
     *,
     metric: str = "dev_accuracy",
     **where: Any,
-  ) -> "Tuned":
+  ) -> tuning.Tuned:
     """The candidate of each family with the best mean at the end of its runs.
 
     Args:
@@ -196,23 +207,29 @@ class Lab:
       metric: A column of development data.
       where: As in `sweep`: dataset, data_flags, name.
     """
-    cells: dict[str, list[sweep.Settings]] = {}
-    candidates: dict[tuple[str, str], sweep.Settings] = {}
-    for family, some in families.items():
-      cells[family] = []
-      for candidate in some:
-        runs = sweep.product(candidate, seed=tuning_seeds(seeds))
-        cells[family] += runs
-        for run in runs:
-          candidates[family, sweep.cell_key(run, budget)] = candidate
-    table = self.sweep(cells, budget, **where)
-    keys = zip(table["arm"], table["cell"], strict=True)
-    ends = table.assign(candidate=[candidates[key] for key in keys])
-    best = {
-      family: sweep.best_arm(ends[ends["arm"] == family], "candidate", metric)
-      for family in families
-    }
-    return Tuned(best, table)
+    run = functools.partial(self.sweep, **where)
+    return tuning.tune(run, families, tuning_seeds(seeds), budget, metric)
+
+  def sweep_likely(
+    self,
+    tuned: tuning.Tuned,
+    seeds: Sequence[int],
+    budget: sweep.Budget,
+    **where: Any,
+  ) -> pd.DataFrame:
+    """Runs of other seeds at each candidate that the tuning may have chosen.
+
+    Args:
+      tuned: What `tune` returned.
+      where: As in `sweep`: dataset, data_flags, name.
+
+    Returns:
+      The table with the columns `arm`, the family, and `candidate`, its number
+      in the family. `tuning.arm` makes of it what `stats.tuned_difference`
+      takes.
+    """
+    run = functools.partial(self.sweep, **where)
+    return tuning.sweep_likely(run, tuned, seeds, budget)
 
   def sweep(
     self,
@@ -269,18 +286,6 @@ def _done_cases(path: Path) -> dict[str, dict[str, Any]]:
   if whole != text:
     files.write_text(path, whole)
   return {line["case"]: line for line in map(json.loads, whole.splitlines())}
-
-
-class Tuned(NamedTuple):
-  """What tuning chose.
-
-  Attributes:
-    best: The settings of each family; their seed is not one of the tuning's.
-    table: All runs that were made for it, with the column `arm`, the family.
-  """
-
-  best: dict[str, sweep.Settings]
-  table: pd.DataFrame
 
 
 def tuning_seeds(count: int) -> range:

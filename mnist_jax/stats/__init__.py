@@ -23,7 +23,13 @@ from mnist_jax.stats.effects import (
 from mnist_jax.stats.grid_minimum import mean_minima
 from mnist_jax.stats.hypothesis_tests import holm, seeds_to_decide, tost
 from mnist_jax.stats.slopes import draws_slope, loglog_slope
-from mnist_jax.stats.tuned import TunedArm, tuned_contrast, tuned_difference
+from mnist_jax.stats.tuned import (
+  TunedArm,
+  chosen,
+  likely_choices,
+  tuned_contrast,
+  tuned_difference,
+)
 from mnist_jax.stats.verdicts import (
   Claim,
   Judged,
@@ -45,6 +51,7 @@ __all__ = [
   "Verdict",
   "amount",
   "as_ratio",
+  "chosen",
   "derived",
   "draws_slope",
   "factor",
@@ -52,6 +59,7 @@ __all__ = [
   "geometric_mean",
   "holm",
   "judge",
+  "likely_choices",
   "loglog_slope",
   "mean_interval",
   "mean_minima",

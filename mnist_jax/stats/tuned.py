@@ -14,11 +14,15 @@ from jaxtyping import Int, Real
 
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.effects import (
+  FEWEST_TO_RESAMPLE,
   RESAMPLES,
   Effect,
+  far_off,
   finite,
   from_draws,
 )
+
+LIKELY = 0.02  # of the resamples of the tuning
 
 
 class TunedArm(NamedTuple):
@@ -65,28 +69,10 @@ def chosen(scores: Real[np.ndarray, "T K"]) -> int:
   return int(np.asarray(scores, np.float64).mean(axis=0).argmin())
 
 
-def contenders(
-  scores: Real[np.ndarray, "T K"], *, seed: int, most: int = 3
-) -> list[int]:
-  """The candidates that other tuning seeds might have chosen, likeliest first.
-
-  As few as are chosen in 95 % of the resamples of the tuning seeds, at most
-  `most`, and always the one of least mean: those to run on the judged seeds.
-  """
-  draws = _draw_choices(scores, np.random.default_rng(seed))
-  wins = np.bincount(draws, minlength=scores.shape[1])
-  wins[chosen(scores)] += 1  # there even where no resample chooses it
-  order = np.argsort(-wins, kind="stable")
-  enough = 1 + int(np.searchsorted(wins[order].cumsum(), 0.95 * len(draws)))
-  found = order[: min(enough, most)].tolist()
-  first = chosen(scores)
-  return [first, *(k for k in found if k != first)][:most]
-
-
-def _draw_choices(
+def _choices(
   scores: Real[np.ndarray, "T K"], rng: np.random.Generator
 ) -> Int[np.ndarray, " R"]:
-  """What each resample of the tuning seeds chooses."""
+  """What `chosen` gives for each of R resamples of the tuning seeds."""
   t = len(scores)
   counts = rng.multinomial(t, np.full(t, 1.0 / t), size=RESAMPLES)
   # A lost run's score is infinite, and 0 of it is none of it.
@@ -95,14 +81,37 @@ def _draw_choices(
   return np.where(counts @ lost > 0, np.inf, means).argmin(axis=1)
 
 
+def likely_choices(
+  scores: Real[np.ndarray, "T K"], *, share: float = LIKELY, seed: int
+) -> tuple[int, ...]:
+  """The candidates to judge, for `tuned_contrast` to choose anew of.
+
+  Rising: those that at least `share` of the resamples of the tuning seeds
+  choose, and the one chosen.
+  """
+  scores = np.asarray(scores, np.float64)
+  choices = _choices(scores, np.random.default_rng(seed))
+  shares = np.bincount(choices, minlength=scores.shape[1]) / len(choices)
+  shares[chosen(scores)] = 1.0
+  return tuple(np.flatnonzero(shares >= share).tolist())
+
+
 def tuned_contrast(
-  arms: Sequence[TunedArm], weights: Sequence[float], *, seed: int
+  arms: Sequence[TunedArm],
+  weights: Sequence[float],
+  *,
+  seed: int,
+  median: bool | None = False,
 ) -> Effect:
-  """A weighted sum of the arms' mean outcomes, each at its tuned candidate.
+  """A weighted sum of the arms' outcomes, each at its tuned candidate.
 
   Weights (1, -1) give a paired difference, those of a least-squares line a
   slope. The interval resamples the tuning seeds, chooses anew, and resamples
   the judged seeds, which all arms share.
+
+  Args:
+    median: Whether the median of the seeds' sums is taken, or their mean; for
+      None the median where one is `far_off`, as in `typical_interval`.
 
   Raises:
     InputError: arms of different judged seeds or candidates, as many weights
@@ -115,15 +124,21 @@ def tuned_contrast(
   arms = _checked(arms)
   n = len(arms[0].outcomes)
   rng = np.random.default_rng(seed)
-  judged = rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES) / n
-  estimate, draws = 0.0, np.zeros(RESAMPLES)
+  judged = rng.integers(n, size=(RESAMPLES, n))
+  own, draws = np.zeros(n), np.zeros((RESAMPLES, n))
   for arm, weight in zip(arms, weights, strict=True):
-    choice = _draw_choices(arm.scores, rng)
-    draws += weight * (judged @ arm.outcomes)[np.arange(RESAMPLES), choice]
-    estimate += weight * arm.outcomes[:, chosen(arm.scores)].mean()
-  return from_draws(estimate, draws, n, "seeds and those of tuning")
+    choices = _choices(arm.scores, rng)
+    draws += weight * arm.outcomes[judged, choices[:, None]]
+    own += weight * arm.outcomes[:, chosen(arm.scores)]
+  if median is None:
+    median = n >= FEWEST_TO_RESAMPLE and bool(far_off(own).any())
+  middle = np.median if median else np.mean
+  resampled = "seeds and those of tuning"
+  return from_draws(float(middle(own)), middle(draws, axis=1), n, resampled)
 
 
-def tuned_difference(a: TunedArm, b: TunedArm, *, seed: int) -> Effect:
-  """The mean outcome of a less that of b, paired; see `tuned_contrast`."""
-  return tuned_contrast([a, b], [1.0, -1.0], seed=seed)
+def tuned_difference(
+  a: TunedArm, b: TunedArm, *, seed: int, median: bool | None = False
+) -> Effect:
+  """The outcome of a less that of b, paired; see `tuned_contrast`."""
+  return tuned_contrast([a, b], [1.0, -1.0], seed=seed, median=median)

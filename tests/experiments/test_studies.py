@@ -1,21 +1,16 @@
 """Verdicts of studies on tables whose answer is known."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments import (
-  adaptive_rates,
   lr_range_audit,
   seeds,
 )
 from experiments._shared import study
-from mnist_jax import data, range_test, sweep
-from mnist_jax.data import sparse
+from mnist_jax import range_test
 from mnist_jax.stats.verdicts import Finding, Verdict
-from mnist_jax.sweep import store
 
 SEEDS = 40
 
@@ -67,7 +62,8 @@ def test_seeds():
   n1, n2 = seeds.judge(runs, values)
   assert n1["test accuracy"].verdict is Verdict.HOLDS
   assert n1["dev loss"].verdict is Verdict.HOLDS  # 0.098 against 0.098
-  assert (n1.verdict, n2.verdict) == (Verdict.HOLDS, Verdict.HOLDS)
+  # The loss is 0.0035 lower, real but below its margin.
+  assert (n1.verdict, n2.verdict) == (Verdict.HOLDS, Verdict.LIMITS)
   assert n2["wider, accuracy"].test_effect is not None
   assert "gain 0.35 point" in n2.sentence
   runs["test_accuracy"] -= 0.01  # five of the seeds' standard deviations
@@ -75,59 +71,6 @@ def test_seeds():
   assert n1.verdict is Verdict.FAILS
   assert n1["test accuracy"].finding is Finding.OUTSIDE
   assert n1["mean test accuracy"].margin == pytest.approx(0.0030, abs=1e-4)
-
-
-def test_adaptive_rates():
-  values = study.preset_values(adaptive_rates.STUDY, "full")
-  tables = []
-  for name, gain in (("sparse", 0.02), ("control", 0.01)):
-
-    def accuracy(kind, epoch, gain=gain):
-      return 0.9 if kind == "sgd" else 0.9 + gain
-
-    runs = table(adaptive_rates.GRIDS, 1, accuracy, "optimizer", data=name)
-    runs["learning_rate"] = 1.0
-    tables.append(runs)
-  parts = adaptive_rates.judge({"table": pd.concat(tables)}, values)
-  assert {p.verdict for p in parts} == {Verdict.HOLDS}
-  assert "adagrad 1 on sparse (edge of the grid)" in parts[0].note
-  tables[1].loc[tables[1]["optimizer"] == "sgd", "dev_accuracy"] -= 0.02
-  parts = adaptive_rates.judge({"table": pd.concat(tables)}, values)
-  found = verdict_of(parts)
-  assert found["adam, accuracy"] is Verdict.HOLDS
-  assert found["adam by sparseness, accuracy"] is Verdict.FAILS
-
-
-def test_adaptive_rates_says_how_its_data_are_made_again(
-  mnist, tmp_path, monkeypatch
-):
-  dataset = data.take(mnist, 50)
-  swept = []
-
-  def made(lab, cells, budget, *, dataset, data_flags, name):
-    swept.append((dataset, dict(flag[2:].split("=") for flag in data_flags)))
-    runs = [
-      dataclasses.asdict(cell)
-      | {"cell": sweep.cell_key(cell, budget), "step": 1, "dev_accuracy": 0.9}
-      for own in cells.values()
-      for cell in own
-    ]
-    return study.by_arm(pd.DataFrame(runs), cells, budget)
-
-  monkeypatch.setattr(study.Lab, "sweep", made)
-  values = study.preset_values(adaptive_rates.STUDY, "quick")
-  lab = study.Lab(dataset, tmp_path, overwrite=False)
-  measured = adaptive_rates.measure(lab, values)
-  assert set(measured["table"]["arm"]) == set(adaptive_rates.GRIDS)
-  assert len(swept) == 4
-  for used, flags in swept:
-    made_again = dataset
-    if flags:
-      made_again = sparse.sparsify(
-        dataset, float(flags["sparse_lowest"]), int(flags["sparse_seed"])
-      )
-    assert store.data_digest(used) == store.data_digest(made_again)
-  assert [bool(flags) for _, flags in swept] == [True, True, False, False]
 
 
 def audited(regret, size):

@@ -5,7 +5,7 @@ import pytest
 
 from mnist_jax import stats
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import TunedArm, tuned
+from mnist_jax.stats import TunedArm
 
 
 def arm(rng, worth, tuning=5, judged=40, noise=1.0):
@@ -51,15 +51,6 @@ def test_lost_runs_are_not_chosen_and_columns_not_run_neither():
   found = stats.tuned_contrast([TunedArm(scores, outcomes)], [2.0], seed=0)
   assert found.estimate == pytest.approx(2 * 14.5)
   assert found.n == 30
-
-
-def test_contenders_are_those_that_other_tuning_seeds_might_choose():
-  near = 0.1 * np.sin(np.arange(6.0))
-  scores = np.stack([near[::-1], 0.02 - near, np.full(6, 1.0)], axis=1)
-  assert sorted(tuned.contenders(scores, seed=0)) == [0, 1]
-  assert tuned.contenders(scores, seed=0, most=1) == [tuned.chosen(scores)]
-  scores[:, 2] = -1.0
-  assert tuned.contenders(scores, seed=0) == [2]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def lab(tmp_path, monkeypatch):
         "seed": cell.seed,
         "dev_accuracy": cell.learning_rate,
         "dev_loss": cell.learning_rate,
+        "diverged_step": None,
       }
       for cell in every
     ]
