@@ -374,7 +374,7 @@ def _draw_regret(
     own = table[table["rule"] == rule]
     x = own["batch_size"].to_numpy() * 1.08 ** (i - 2)
     n = int(own["seeds"].iloc[0])
-    look = plotting.series(i) | {"capsize": 2, "label": f"{rule} (n = {n})"}
+    look = plotting.series(i) | {"capsize": 2}
     shares = [
       stats.wilson_interval(k, n) for k in own["lost"].astype(int).tolist()
     ]
@@ -392,7 +392,8 @@ def _draw_regret(
       ),
     )
     for ax, ends in shown:
-      plotting.error_bars(ax, x, *ends, **look)
+      name = f"{rule} (n = {n})" if ax is rates else None
+      plotting.error_bars(ax, x, *ends, **look, label=name)
   best = table.drop_duplicates("batch_size")
   rates.plot(
     best["batch_size"],
@@ -402,17 +403,17 @@ def _draw_regret(
     label="best of the grid",
   )
   plotting.log_axis(rates, "y")
-  rates.set_ylabel("suggested rate (median, least to largest seed)")
+  rates.set_ylabel("suggested rate (median, all seeds)")
   margin = ACCURACY.scale * MARGIN
   cost.axhline(margin, color="black", linestyle=":", label="0.15 point")
   cost.axhline(0, color="black", linewidth=1)
   cost.set_yscale("symlog", linthresh=0.2)
   cost.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
-  cost.set_ylabel("regret (points of dev accuracy, median, 95 %)")
+  cost.set_ylabel("regret (points of dev accuracy)")
   lost.set_ylabel("lost runs (%, Wilson 95 %)")
   for ax, title in (
     (rates, "what the rules suggest"),
-    (cost, "what following them costs"),
+    (cost, "what following them costs, median, 95 %"),
     (lost, "how often it loses the run"),
   ):
     plotting.log_axis(ax, "x", values.batch_sizes)
@@ -447,7 +448,7 @@ def _draw_rates(measured: dict[str, Any]) -> plotting.Figure:
   ]
   share_ends = 100 * np.array([(s.estimate, s.low, s.high) for s in shares]).T
   plotting.error_bars(share, rates, *share_ends, **plotting.series(1))
-  share.set_ylabel("loss not below ln 10 (% of seeds, Wilson 95 %)")
+  share.set_ylabel("lost (% of seeds, Wilson 95 %)")
   for ax in (loss, share):
     plotting.log_axis(ax, "x")
     ax.set_xlabel("learning rate")
