@@ -49,6 +49,10 @@ CLAIMS = {
   "B9": "the worked example: eta 1.5 and eta 2",
   "S1": "one rate does not suit all parameters of sparse features",
   "S2": "saddles, not local minima, hold SGD up",
+  "H1": "longer training wants smaller rates, more so at small batches",
+  "H2": "a rate cut by c is worth a batch grown by c (SGD) or c squared (Adam)",
+  "H4": "training brings the curvature to 2 / rate, which bounds the rate",
+  "H8": "near 0 the network waits at a saddle, and leaves it for one loss",
 }
 _SHORT = ("claim", "verdict", "what was found")
 _COLUMNS = (*_SHORT, "n", "time", "command")

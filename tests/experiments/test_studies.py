@@ -5,12 +5,9 @@ import pandas as pd
 import pytest
 
 from experiments import (
-  lr_comparison,
-  lr_decay,
   seeds,
 )
 from experiments._shared import study
-from mnist_jax.stats import verdicts
 from mnist_jax.stats.verdicts import Finding, Verdict
 
 SEEDS = 40
@@ -50,44 +47,6 @@ def verdict_of(parts):
   return {part.name: part.verdict for part in parts}
 
 
-def as_claimed(rate, epoch):
-  """0.8 ahead until epoch 5, 0.5 from there on; the others behind."""
-  if rate == 0.8:
-    return 0.95 if epoch else 0.1
-  if rate == 0.5:
-    return (0.94 if epoch < 5 else 0.96) if epoch else 0.1
-  return 0.9
-
-
-def opposite(rate, epoch):
-  swapped = {0.8: 0.5, 0.5: 0.8}
-  return as_claimed(swapped.get(rate, rate), epoch)
-
-
-@pytest.mark.parametrize(
-  ("accuracy", "expected"),
-  [(as_claimed, Verdict.HOLDS), (opposite, Verdict.FAILS)],
-)
-def test_lr_comparison(accuracy, expected):
-  values = study.preset_values(lr_comparison.STUDY, "full")
-  values.epochs = 14
-  runs = table(values.rates, 14, accuracy)
-  found = verdict_of(lr_comparison.judge(runs, values))
-  assert len(found) == 12
-  for metric in ("accuracy", "loss"):
-    for name in ("first", "passed", "stays", "best of 0.5 and 0.8"):
-      assert found[f"{name}, {metric}"] is expected
-    assert found[f"best of 0.5 and 0.2, {metric}"] is Verdict.HOLDS
-
-
-def test_lr_comparison_of_equals_does_not_hold_by_its_margin():
-  values = study.preset_values(lr_comparison.STUDY, "full")
-  values.epochs = 14
-  runs = table(values.rates, 14, lambda rate, epoch: 0.95)
-  found = verdict_of(lr_comparison.judge(runs, values))
-  assert found["best of 0.5 and 0.8, accuracy"] is Verdict.FAILS
-
-
 def test_seeds():
   values = study.preset_values(seeds.STUDY, "full")
   arms = ("64,16", "256,16")
@@ -110,29 +69,3 @@ def test_seeds():
   assert n1.verdict is Verdict.FAILS
   assert n1["test accuracy"].finding is Finding.OUTSIDE
   assert n1["mean test accuracy"].margin == pytest.approx(0.0030, abs=1e-4)
-
-
-def test_lr_decay():
-  values = study.preset_values(lr_decay.STUDY, "full")
-  ends = {"decayed": 0.97, "best fixed": 0.96, "large alone": 0.97}
-
-  def accuracy(arm, epoch):
-    return ends.get(arm, 0.95)
-
-  choice = {
-    "fixed": 0.5,
-    "learning_rate": 0.8,
-    "gamma": 0.1,
-    "boundaries": (20.0,),
-  }
-  measured = {
-    "table": table(lr_decay.ARMS, 2, accuracy, "arm"),
-    "choice": choice,
-  }
-  parts = lr_decay.judge(measured, values)
-  found = verdict_of(parts)
-  assert found["against best fixed, accuracy"] is Verdict.HOLDS
-  assert found["against small alone, loss"] is Verdict.HOLDS
-  assert found["against large alone, accuracy"] is Verdict.FAILS
-  assert "from epoch 20 on 0.08; best fixed 0.5" in parts[0].note
-  assert verdicts.combine(parts) is Verdict.FAILS
