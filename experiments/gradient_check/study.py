@@ -8,8 +8,8 @@ against the chapter's 1e-7, at the start and in training. G3: the distance
 against the number of layers. G5: L2, dropout, and checks again as weights
 grow. Targets, margins and ranges of fits are constants of `judge`, fixed
 before the run; all parts are judged together, with Holm over the family.
-Cost on one core: quick a minute, full (30 seeds) half an hour; stopped, it
-goes on.
+Cost on two cores: quick half a minute, full (30 seeds) about 7 minutes;
+stopped, it goes on.
 """
 
 import functools
