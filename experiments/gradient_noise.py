@@ -359,14 +359,15 @@ def _draw_variance(
     figures.draw_geometric(
       ax, among.points, among.values[i], "among the samples", index=i
     )
-    ax.lines[-1].set_label("among the samples" if i == 0 else "_nolegend_")
+    label = "_nolegend_" if i else "among 16 and 32 samples, by epoch"
+    ax.lines[-1].set_label(label)
   plotting.log_axis(ax, "x", [1, 4, 16, 32, 128, 1024])
   plotting.log_axis(ax, "y")
   for size in COMPARED:
     ax.axvline(size, color="black", linestyle=":", linewidth=1)
   ax.set_xlabel("batch size B (dotted: 16 and 32)")
   ax.set_ylabel("variance of the gradient, E|g − G|², and among samples")
-  ax.legend(fontsize=9)
+  ax.legend(loc="lower left", fontsize=9)
 
 
 def _draw_scales(ax: plotting.Axes, scales: pd.DataFrame) -> None:
