@@ -331,7 +331,7 @@ def _l1(table: pd.DataFrame) -> stats.Judged:
 
 
 def judge(measured: study.Tables, values: study.Values) -> list[stats.Judged]:
-  return [_l3(measured, values), _l1(measured["rates"])]
+  return [_l1(measured["rates"]), _l3(measured, values)]
 
 
 def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
