@@ -476,7 +476,9 @@ def _draw_best(measured: study.Tables, values: study.Values) -> plotting.Figure:
     figures.draw_effects(
       ax, list(gains), list(gains.values()), margin=LOSS.margin
     )
-    ax.set_xlabel(f"{where} loss less that of the constant rate (nats, 95 %)")
+    ax.legend(loc="lower left", fontsize=8)
+    ax.set_title(f"{where} loss")
+    ax.set_xlabel("less that of the constant rate (nats, 95 %)")
   figure.suptitle(
     f"The best of {values.trials} trials of each method against that of a "
     f"constant rate, fresh seeds, {values.epochs} epochs at batch 128"

@@ -47,7 +47,9 @@ def _panel_gains(
   return gains | {name: steps[b] - steps[a]}
 
 
-def _best_in_panel(panels: pd.DataFrame, metric: Metric, epoch: study.Number) -> str:
+def _best_in_panel(
+  panels: pd.DataFrame, metric: Metric, epoch: study.Number
+) -> str:
   """The rates of the best means, in words."""
   at = _ends(panels, metric.column, epoch)
   words = []
