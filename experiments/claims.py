@@ -52,6 +52,7 @@ CLAIMS = {
   "H1": "longer training wants smaller rates, more so at small batches",
   "H2": "a rate cut by c is worth a batch grown by c (SGD) or c squared (Adam)",
   "H4": "training brings the curvature to 2 / rate, which bounds the rate",
+  "H6": "linear to zero beats a constant rate, untuned and tuned",
   "H8": "near 0 the network waits at a saddle, and leaves it for one loss",
 }
 _SHORT = ("claim", "verdict", "what was found")

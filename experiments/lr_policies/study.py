@@ -249,18 +249,13 @@ def _l2_sentence(judged: stats.Judged, values: study.Values) -> str:
 
 def judge(measured: study.Tables, values: study.Values) -> list[stats.Judged]:
   parity = measured["parity"]
-  return [
-    stats.judge(
-      stats.Claim("L6", _l6(measured), lambda _: _l6_sentence(parity))
-    ),
-    stats.judge(
-      stats.Claim(
-        "L2",
-        _l2(measured["convex"], values),
-        lambda judged: _l2_sentence(judged, values),
-      )
-    ),
-  ]
+  l2 = stats.Claim(
+    "L2",
+    _l2(measured["convex"], values),
+    lambda judged: _l2_sentence(judged, values),
+  )
+  l6 = stats.Claim("L6", _l6(measured), lambda _: _l6_sentence(parity))
+  return [stats.judge(l2), stats.judge(l6)]
 
 
 def _against_fixed(table: pd.DataFrame) -> dict[str, stats.Effect]:

@@ -42,7 +42,7 @@ def closed_forms():
     z -= RATE * g
     x += (z - x) / t
     y = 0.9 * x + 0.1 * z
-    # Prodigy's algorithm 4, its d the rate found, from 1e-6 on.
+    # Of prodigy d is the rate that it finds, from 1e-6 on.
     rate = RATE * d * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t)
     mean = 0.9 * mean + 0.1 * d * g
     square = 0.999 * square + 0.001 * (d * g) ** 2

@@ -53,7 +53,7 @@ def policies(exponent, below, ulps):
 )
 def test_judge(exponent, below, ulps, falling, lower, exact):
   values = study.preset_values(STUDY, "full")
-  l6, l2 = STUDY.judge(policies(exponent, below, ulps), values)
+  l2, l6 = STUDY.judge(policies(exponent, below, ulps), values)
   assert (l6.claim, l2.claim) == ("L6", "L2")
   assert l6.verdict is exact  # whatever torch's rounding is
   assert l2.verdict is (HOLDS if falling is lower is HOLDS else FAILS)
@@ -72,7 +72,7 @@ def test_the_sentence_says_which_end_lower_though_they_break_a_condition():
   measured = policies(-0.5, 0.7, 0.5)
   table = measured["convex"]
   table.loc[table["policy"] == "step", "excess"] /= 10
-  _, l2 = STUDY.judge(measured, values)
+  l2, _ = STUDY.judge(measured, values)
   lower, _, other = l2.sentence.partition("do not:")
   assert "step 0.20 times" in lower
   assert "multistep 2.0" in other
