@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from experiments import chapter
-from experiments._shared import study
+from experiments._shared import study, tuning
 from mnist_jax import data
 from mnist_jax.gradcheck.faults import catalogue
 
@@ -22,10 +22,11 @@ LEAST = {
   "mutation_score": {"small_seeds": 2, "small_networks": (3,), "correct": 4},
   "saddle": {"most": 4000},
   "lr_comparison": {"epochs": 2, "crossing": 1},
-  "lr_range_audit": {"batch_sizes": (16, 32), "rates": (0.2, 0.5)},
+  "lr_range_audit": {"batch_sizes": (16, 32), "rates": (0.2, 0.5), "few": 2},
   "lr_decay": {"epochs": 2, "rates": (0.2, 0.5)},
+  "schedule_budget": {"epochs": 3, "trials": 2},
   "lr_policies": {"convex_updates": 200, "convex_examples": 200},
-  "adaptive_rates": {},
+  "adaptive_rates": {"epochs": 1, "examples": 500},
   "line_fit": {},
   "gradient_noise": {"draws": 4, "pairs": 4},
   "lr_batch_size": {
@@ -34,16 +35,17 @@ LEAST = {
   },
   "largest_rate": {
     "batch_sizes": (16, 64),
-    "updates": 5,
-    "epochs": 1,
-    "examples": 100,
+    "updates": 20,
+    "epochs": 0.5,
+    "edge_updates": 8,
+    "examples": 150,
   },
-  "grow_batch": {"base": 16, "large_base": 20},
+  "grow_batch": {"base": 16},
   "best_batch": {"batches": (8, 16, 32), "sizes": (512,)},
   "updates_to_target": {
     "batches": (16, 64, 256),
-    "target": 1.5,
-    "gap_updates": 10,
+    "targets": (1.8, 1.5, 1.2),
+    "smooth_epochs": 3,
   },
 }
 # Training examples, where the study's largest batch asks for more.
@@ -145,6 +147,11 @@ def check_figures(figures):
 
 def test_every_study_is_run():
   assert {*LEAST, "seeds", "gradient_check"} == {*chapter.STUDIES}
+
+
+@pytest.fixture(autouse=True)
+def grids_end_where_they_end(monkeypatch):
+  monkeypatch.setattr(tuning, "MOST", 0)
 
 
 @pytest.mark.once

@@ -274,3 +274,18 @@ def test_unsigned_points_that_fall_are_refused():
 def test_breaks_need_five_points():
   with pytest.raises(InputError, match="at least 5"):
     slopes.piecewise_slopes(X[:4], np.ones((30, 4)), seed=0)
+
+
+def test_a_slope_of_resampled_places_has_their_doubt():
+  rng = np.random.default_rng(0)
+  x = np.array([8.0, 16.0, 32.0, 64.0])
+  y = x**0.5
+  draws = y * np.exp(0.1 * rng.normal(size=(1_000, 4)))
+  found = slopes.draws_slope(x, y, draws, 30)
+  assert found.estimate == pytest.approx(0.5)
+  centred = np.log(x) - np.log(x).mean()
+  assert found.standard_error == pytest.approx(
+    0.1 / np.sqrt((centred**2).sum()), rel=0.1
+  )
+  assert found.low < 0.5 < found.high
+  assert found.n == 30
