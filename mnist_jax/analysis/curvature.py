@@ -11,12 +11,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from mnist_jax import data
 from mnist_jax.analysis import _chunked
-from mnist_jax.analysis.gradient_noise import LossFn, network_loss
+from mnist_jax.analysis.gradient_noise import (
+  LossFn,
+  network_loss,
+  square_norm,
+)
 from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
 
@@ -246,3 +251,32 @@ def network_sharpness(
   weights.
   """
   return sharpness(network_loss(activations), params, split, key, **settings)
+
+
+@functools.partial(jax.jit, static_argnames="loss_fn")
+def batch_curvatures(
+  loss_fn: LossFn,
+  params: PyTree,
+  examples: PyTree,
+  indices: Int[Array | np.ndarray, "R B"],
+) -> Float[Array, " R"]:
+  """g^T H g / |g|^2 of each batch, with its own gradient g and Hessian H.
+
+  Their mean over drawn batches estimates the batch sharpness of Andreyev and
+  Beneventano (2024, arXiv 2412.20553), the expected directional curvature of
+  mini-batch Hessians along their gradients. NaN where a gradient is 0.
+
+  Args:
+    indices: Those of each batch's examples; a program for each B.
+  """
+  on_device = jax.tree.map(jnp.asarray, examples)
+
+  def one(row: Int[Array, " B"]) -> Float[Array, ""]:
+    batch = jax.tree.map(lambda x: x[row], on_device)
+    gradient = lambda p: jax.grad(loss_fn)(p, batch)  # noqa: E731
+    g = gradient(params)
+    image = jax.jvp(gradient, (params,), (g,))[1]
+    products = jax.tree.map(jnp.vdot, g, image)
+    return sum(jax.tree.leaves(products)) / square_norm(g)
+
+  return jax.lax.map(one, jnp.asarray(indices))

@@ -126,3 +126,23 @@ def test_settings_without_sense_are_refused(wrong):
     curvature.largest_eigenvalue(
       lambda v: v, jnp.zeros(3), jax.random.key(0), **wrong
     )
+
+
+def test_curvature_along_each_batchs_gradient(float64):
+  """On a quadratic, whose batches have Hessians of their own."""
+  rng = np.random.default_rng(0)
+  matrices = rng.normal(size=(6, 3, 3))
+  matrices += np.swapaxes(matrices, 1, 2)
+  theta = rng.normal(size=3)
+
+  def loss_fn(params, examples):
+    return 0.5 * jnp.einsum("i,nij,j->n", params, examples, params).mean()
+
+  rows = np.array([[0, 1], [2, 5], [3, 3]], np.int32)
+  found = curvature.batch_curvatures(
+    loss_fn, jnp.asarray(theta), jnp.asarray(matrices), rows
+  )
+  for value, row in zip(found, rows, strict=True):
+    hessian = matrices[row].mean(axis=0)
+    g = hessian @ theta
+    assert value == pytest.approx(g @ hessian @ g / (g @ g))
