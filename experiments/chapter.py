@@ -24,7 +24,7 @@ from typing import Any
 from absl import flags
 
 from experiments import claims
-from experiments._shared import app
+from experiments._shared import app, compile_cache
 from experiments._shared import flags as shared
 from mnist_jax import data
 from mnist_jax.runtime import code, files
@@ -43,17 +43,16 @@ STUDIES = {
   "lr_range_audit": ("L1", "L3"),
   "lr_decay": ("L5",),
   "lr_policies": ("L2", "L6"),
+  "schedule_budget": ("H6",),
   "adaptive_rates": ("S1",),
   "line_fit": ("B9",),
   "gradient_noise": ("B4",),
-  "lr_batch_size": ("B1", "B2"),
+  "lr_batch_size": ("B1", "B2", "H1"),
   "largest_rate": ("B3", "H4"),
-  "grow_batch": ("B5",),
+  "grow_batch": ("B5", "H2"),
   "best_batch": ("B6",),
   "updates_to_target": ("B7", "B8"),
 }
-# They keep no sweep that would know whether it is of this code.
-_NO_SWEEP = ("gradient_check", "mutation_score")
 _STAMP = "chapter.json"
 _STOPPED = 128 + signal.SIGINT
 _SMALL = (
@@ -96,10 +95,7 @@ def base() -> Path:
 
 def directory(study: str) -> Path:
   """Where a study of this code is run."""
-  key = store.code_version()
-  if study in _NO_SWEEP:
-    key = code_key(study)
-  return base() / f"{study}-{key}"
+  return base() / f"{study}-{store.code_version()}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -134,6 +130,7 @@ def run_study(study: str, digest: str) -> bool:
   folder = directory(study)
   line = [sys.executable, "-m", f"experiments.{study}"]
   line += [f"--preset={FLAGS.preset}", f"--workdir={folder}"]
+  line += [f"--{compile_cache.FLAG}={FLAGS[compile_cache.FLAG].value}"]
   with subprocess.Popen(line) as process:
     # No KeyboardInterrupt, which is lost where jax runs a callback.
     before = signal.signal(

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+from experiments._shared import compile_cache
 from experiments._shared import flags as shared
 from mnist_jax.runtime import errors
 
@@ -50,7 +51,8 @@ def _print_help(doc: str) -> NoReturn:
   It does so in silence where the reader has gone.
   """
   own = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
-  lines = map(_help_line, [*(flag.name for flag in own), *shared.shown()])
+  names = [*(flag.name for flag in own), *shared.shown(), compile_cache.FLAG]
+  lines = map(_help_line, names)
   try:
     print(doc.strip(), "", *lines, sep="\n", flush=True)
   except BrokenPipeError:
@@ -97,6 +99,8 @@ def run(
 
   def guarded(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
+    if FLAGS[compile_cache.FLAG].value:
+      compile_cache.use()
     try:
       try:
         main(argv)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 import tqdm
@@ -108,9 +108,19 @@ class SweepProgress:
       print(f"{100 * share:.0f} %: {text}", file=sys.stderr, flush=True)
 
 
-def each(runs: Sequence[T], doing: str) -> Iterator[T]:
-  """The runs; how many are done is shown on stderr, with the time left."""
-  total = len(runs)
+def each(
+  runs: Iterable[T], doing: str, total: int | None = None
+) -> Iterator[T]:
+  """The runs; how many are done is shown on stderr, with the time left.
+
+  Args:
+    runs: Any number of them.
+    doing: What they are.
+    total: How many, for `runs` without a length.
+  """
+  if total is None:
+    assert isinstance(runs, Sized)
+    total = len(runs)
   with SweepProgress() as shown:
     for done, run in enumerate(runs, 1):
       yield run

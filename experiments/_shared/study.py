@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 import pandas as pd
 from absl import flags
 
-from experiments._shared import app, progress, tuning
+from experiments._shared import app, progress, tuning, workers
 from experiments._shared import flags as shared
 from mnist_jax import data, plotting, runtime, sweep
 from mnist_jax.runtime import code, environment, files
@@ -155,25 +155,35 @@ class Lab:
     return None if self._dataset is None else self._dataset.digest
 
   def collect(
-    self, cases: Mapping[str, Case], name: str = "cases"
+    self,
+    cases: Mapping[str, Case],
+    name: str = "cases",
+    *,
+    at_once: bool = False,
   ) -> list[dict[str, Any]]:
     """The records of all cases, each filed in NAME.jsonl when it is done.
 
-    A study that stops goes on with the cases that its code has not done. A
-    case returns its records as JSON has them.
+    A study that stops goes on with the cases that its code has not done.
+
+    Args:
+      cases: By name, in the order of the records. A case returns its records
+        as JSON has them, the same whichever ran before it.
+      at_once: Several at a time, as `workers.finished` says; they are pickled.
     """
     path = self.workdir / f"{name}-{self.code_key}.jsonl"
     if self.overwrite:
       path.unlink(missing_ok=True)
       self.overwrite = False
     done = _done_cases(path)
-    begun = time.monotonic()
-    todo = [case for case in cases if case not in done]
+    todo = {case: run for case, run in cases.items() if case not in done}
+    begun = filed = time.monotonic()
+    ended = workers.finished(todo) if at_once else workers.in_turn(todo)
     with files.named(path), path.open("a") as file:
-      for case in progress.each(todo, name):
-        started = time.monotonic()
-        done[case] = {"case": case, "records": cases[case]()}
-        done[case]["seconds"] = time.monotonic() - started
+      for case, records in progress.each(ended, name, len(todo)):
+        now = time.monotonic()
+        # Since the one before was filed: the sum is that of the clock.
+        done[case] = {"case": case, "records": records, "seconds": now - filed}
+        filed = now
         # One write a case: a killed one leaves no half of it behind.
         file.write(json.dumps(done[case]) + "\n")
         file.flush()

@@ -192,7 +192,38 @@ def distances_in_training(
   run = loop.params_at(config, _RATE, dataset.train, seed, epochs, l2=_L2)
   for epoch, params in run:
     ends = epoch in (epochs[0], epochs[-1])
-    yield _moment(names, params, batch, l2, epoch, ends)
+    # One scope for all checks: what jax has traced in one is lost with it.
+    with precision.float64():
+      found = _moment(names, params, batch, l2, epoch, ends)
+    yield found
+
+
+def planted_distances(
+  config: loop.TrainConfig,
+  split: data.Split,
+  batch_size: int,
+  seed: int,
+  most: int,
+) -> dict[str, float]:
+  """The distance of planted mistakes, `most` of the catalogue, by their name.
+
+  Of the run's initial weights on a batch, from the two-sided difference with
+  step 1e-5 in float64. What is no mistake there is left out.
+  """
+  names = config.activations
+  params = loop.init_state(config, seed).params
+  batch = draw_batch(split, batch_size, seed)
+  subject = check.Subject(params, names, batch, jnp.float32(_L2))
+  hand = subject.gradient(check.value_and_grad_of("hand", names))
+  numeric = subject.numeric(PLAIN_STEP)
+  distances = {}
+  every = list(catalogue.catalogue(names).items())
+  for name, fault in every[:: max(1, len(every) // most)]:
+    with precision.float64():  # once each, so that compiling would cost more
+      _, faulty = fault.value_and_grad(names)(subject.params, *subject.args)
+    if catalogue.differing(hand, faulty):
+      distances[name] = gradcheck.distance(faulty, numeric)
+  return distances
 
 
 def dropout_and_training_facts(

@@ -56,12 +56,12 @@ def conditions(config: ScheduleConfig) -> Conditions:
   """Both sums of a policy in closed form, over all t up to infinity.
 
   Args:
-    config: in updates; of poly, decay_steps must be given.
+    config: in updates; its decay_steps must be given, if it takes any.
 
   Raises:
-    InputError: a config in epochs, or a poly without its end.
+    InputError: a config in epochs, or a policy without its end.
   """
-  open_end = config.schedule == "poly" and config.decay_steps is None
+  open_end = config.constants().get("decay_steps", 1) is None
   if config.schedule_unit != "updates" or open_end:
     raise InputError(
       f"{config.describe()}: expected a policy in updates with all settings "

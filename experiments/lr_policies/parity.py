@@ -21,6 +21,7 @@ from mnist_jax.schedules.config import ScheduleConfig
 
 NUM_STEPS = 20_000
 DIGITS = 50
+EXACT = "exact formula"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Parity:
   """How far a table is from another source of the same policy.
 
   Attributes:
-    against: "exact formula", or torch's scheduler and version.
+    against: EXACT, or torch's scheduler and version.
     max_relative: the largest |table - other| / |other| of the T steps; infinite
       where the other is 0 and the table is not.
     max_ulps: the largest distance in float32's last places at the other's
@@ -158,7 +159,7 @@ def against_formula(
     InputError: as `exact_rates` and `schedules.learning_rates`.
   """
   return tuple(
-    _parity(config, "exact formula", num_steps, exact_rates(config, num_steps))
+    _parity(config, EXACT, num_steps, exact_rates(config, num_steps))
     for config in configs.values()
   )
 

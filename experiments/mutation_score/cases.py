@@ -5,7 +5,7 @@ correct gradients of random networks. A case becomes one flat record.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments.mutation_score.check_grads import Peer
+from experiments.mutation_score import check_grads
 from mnist_jax import gradcheck
 from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network import check
@@ -127,10 +127,10 @@ def draw(
   return check.Subject(params, network.activations, batch, l2, masks)
 
 
-def fault_records(network: Network, seed: int, **how: Any) -> Iterator[Record]:
+def fault_records(network: Network, seed: int, **how: Any) -> list[Record]:
   """A record for every fault that is one at this network, drawn so.
 
-  Yields:
+  Returns:
     "fault"; "differs", the tensors truly wrong; "verdict", "distance" and
     "found" of the check; "caught"; "placed", just those tensors found;
     "named", the right cause (`Fault.named_in`); "named_alone", without the
@@ -138,38 +138,44 @@ def fault_records(network: Network, seed: int, **how: Any) -> Iterator[Record]:
     "check_grads", by setting whether that rejects it.
   """
   subject = draw(network, seed, **how)
-  peer = Peer(subject)
   names = network.activations
-  right = subject.gradient(check.value_and_grad_of("hand", names))
+  records, gradients = [], []
+  # One scope for all: what jax has traced in one is lost with it.
   with precision.float64():
+    right = subject.gradient(check.value_and_grad_of("hand", names))
     known = {
       name: mistake(subject.params, *subject.args)
       for name, mistake in catalogue.known_mistakes(names).items()
     }
-  for name, fault in catalogue.catalogue(names).items():
-    with precision.float64():
-      value_and_grad = fault.value_and_grad(names)
-      _, faulty = value_and_grad(subject.params, *subject.args)
-    differs = catalogue.differing(right, faulty)
-    if not differs:
-      continue
-    report = subject.check(faulty, candidates=known)
-    yield {
-      "network": str(network),
-      "seed": seed,
-      "fault": name,
-      "differs": list(differs),
-      "verdict": str(report.verdict),
-      "distance": report.distance,
-      "found": list(report.wrong_tensors),
-      "caught": report.verdict is gradcheck.Verdict.WRONG,
-      "placed": set(report.wrong_tensors) == set(differs),
-      "named": fault.named_in(report),
-      "named_alone": fault.named_in(report, candidates=False),
-      "modelled": fault.modelled,
-      "nameless": not fault.cause,
-      "check_grads": peer.rejections(faulty),
-    }
+    for name, fault in catalogue.catalogue(names).items():
+      _, faulty = fault.value_and_grad(names)(subject.params, *subject.args)
+      differs = catalogue.differing(right, faulty)
+      if not differs:
+        continue
+      report = subject.check(faulty, candidates=known)
+      gradients.append(faulty)
+      records.append(
+        {
+          "network": str(network),
+          "seed": seed,
+          "fault": name,
+          "differs": list(differs),
+          "verdict": str(report.verdict),
+          "distance": report.distance,
+          "found": list(report.wrong_tensors),
+          "caught": report.verdict is gradcheck.Verdict.WRONG,
+          "placed": set(report.wrong_tensors) == set(differs),
+          "named": fault.named_in(report),
+          "named_alone": fault.named_in(report, candidates=False),
+          "modelled": fault.modelled,
+          "nameless": not fault.cause,
+        }
+      )
+  peer = check_grads.rejections(subject, gradients)
+  return [
+    record | {"check_grads": rejected}
+    for record, rejected in zip(records, peer, strict=True)
+  ]
 
 
 def correct_record(network: Network, seed: int) -> Record:
@@ -187,7 +193,10 @@ def correct_record(network: Network, seed: int) -> Record:
   }
   subject = draw(network, seed, **how)
   seam = check.value_and_grad_of("hand", network.activations)
-  report = subject.check(check.gradient_of(seam))
+  with precision.float64():
+    report = subject.check(check.gradient_of(seam))
+    right = subject.gradient(seam)
+  (rejected,) = check_grads.rejections(subject, [right])
   return {
     "network": str(network),
     "seed": seed,
@@ -198,7 +207,7 @@ def correct_record(network: Network, seed: int) -> Record:
     "verdict": str(report.verdict),
     "reason": report.reason,
     "distance": report.distance,
-    "check_grads": Peer(subject).rejections(subject.gradient(seam)),
+    "check_grads": rejected,
   }
 
 

@@ -7,7 +7,7 @@ handed over as numbers, so that a thousand of them are one compiled program.
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,52 +35,63 @@ SETTINGS = (
 )
 
 
-@functools.lru_cache(maxsize=64)  # compiled once for each kind of network
+@functools.lru_cache(maxsize=64)
 def _with_given_gradient(
   activations: tuple[mlp.Activation, ...],
 ) -> Callable[..., Any]:
   """loss(params, given, args), whose derivative in params is `given`."""
-  loss_fn = objective.make_objective(activations)
+  # Compiled inside: jax would compile a whole with a rule of its own anew for
+  # each derivative that is taken of it.
+  compiled = jax.jit(objective.make_objective(activations))
 
   @jax.custom_vjp
   def loss(params: Any, given: Any, args: Any) -> Any:
-    return loss_fn(params, *args)
+    return compiled(params, *args)
 
   def forward(params: Any, given: Any, args: Any) -> Any:
-    return loss_fn(params, *args), given
+    return compiled(params, *args), given
 
   def backward(given: Any, cotangent: Any) -> Any:
     return jax.tree.map(lambda g: cotangent * g, given), None, None
 
   loss.defvjp(forward, backward)
-  return jax.jit(loss)
+  return loss
 
 
-class Peer:
-  """check_grads at one network, for any number of gradients."""
-
-  def __init__(self, subject: check.Subject) -> None:
-    self._loss = _with_given_gradient(subject.activations)
-    self._subject = subject
-
-  def rejections(self, given: mlp.Params) -> dict[str, bool]:
-    """By setting, whether check_grads calls the gradient wrong."""
-    return {str(each): self._rejects(given, each) for each in SETTINGS}
-
-  def _rejects(self, given: mlp.Params, setting: Setting) -> bool:
-    wide = setting.dtype == "float64"
+def rejections(
+  subject: check.Subject, gradients: Sequence[mlp.Params]
+) -> list[dict[str, bool]]:
+  """Of each gradient at a network, by setting, whether it is called wrong."""
+  loss = _with_given_gradient(subject.activations)
+  found: list[dict[str, bool]] = [{} for _ in gradients]
+  # All of a precision together: what jax has traced is lost with a scope.
+  for dtype in ("float32", "float64"):
+    settings = [each for each in SETTINGS if each.dtype == dtype]
+    wide = dtype == "float64"
     with precision.float64() if wide else contextlib.nullcontext():
-      params, grads, args = differences.cast(
-        (self._subject.params, given, self._subject.args), setting.dtype
-      )
-      try:
-        check_grads(
-          lambda p: self._loss(p, grads, args),
-          (params,),
-          order=1,
-          modes=("rev",),
-          eps=setting.eps,
-        )
-      except AssertionError:
-        return True
-    return False
+      params, args = differences.cast((subject.params, subject.args), dtype)
+      for given, rejected in zip(gradients, found, strict=True):
+        point = params, differences.cast(given, dtype), args
+        for setting in settings:
+          rejected[str(setting)] = _rejects(loss, *point, setting.eps)
+  return found
+
+
+def _rejects(
+  loss: Callable[..., Any],
+  params: mlp.Params,
+  given: mlp.Params,
+  args: Any,
+  eps: float | None,
+) -> bool:
+  try:
+    check_grads(
+      lambda p: loss(p, given, args),
+      (params,),
+      order=1,
+      modes=("rev",),
+      eps=eps,
+    )
+  except AssertionError:
+    return True
+  return False

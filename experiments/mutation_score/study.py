@@ -2,15 +2,23 @@
 
   python -m experiments.mutation_score --preset=full
 
-Full: the faults of the chapter's network on MNIST (1 seed) and of five small
-networks (6 seeds each), 31 seeds in all, and 1,080 correct random networks;
-beside it jax.test_util.check_grads on the same cases. Half an hour on one core.
-Judged: found > 99 %, just the wrong tensors named > 99 %, cause named > 90 %,
-false alarms < 1 %, and more found than by check_grads at its best step. The
-same command goes on where it was stopped.
+Claim (12.3): a gradient check shows whether backprop is right. Full: the faults
+of the chapter's network on MNIST (1 seed) and of five small networks (6 seeds
+each), 31 seeds in all, and 1,080 correct random networks; beside it
+jax.test_util.check_grads on the same cases.
+Primary: the chapter's own single ratio, over all parameters, is above its bar
+of 1e-7 for more than 90 % of the mistakes.
+Secondary, of our check: found > 99 %, just the wrong tensors named > 99 %,
+cause named > 90 %, false alarms < 1 % (exact binomial), and more found than by
+check_grads at its best step, and than by the ratio.
+Test: Student's t over seeds, of their fractions; Holm over the secondaries;
+95 % bootstrap intervals. Cost on two cores: full about 15 minutes; the same
+command goes on where it was stopped.
 """
 
 import functools
+import itertools
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,9 +27,8 @@ import pandas as pd
 
 from experiments._shared import study
 from experiments.mutation_score import cases, judge
-from mnist_jax import plotting
+from mnist_jax import plotting, stats
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import verdicts
 
 OPTIONS = (
   study.Option("chapter_seeds", 0, 1, "seeds of the chapter's network"),
@@ -59,13 +66,13 @@ def _planted(
     }
   elif seed % 2:  # larger weights, so that units saturate
     how = {"initializer": "normal"}
-  return list(cases.fault_records(network, seed, **how))
+  return cases.fault_records(network, seed, **how)
 
 
 def _correct(
-  _: study.Lab, network: cases.Network, seed: int
+  network: cases.Network, seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
-  return [cases.correct_record(network, seed)]
+  return [cases.correct_record(network, seed) for seed in seeds]
 
 
 def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
@@ -74,28 +81,40 @@ def measure(lab: study.Lab, values: SimpleNamespace) -> dict[str, Any]:
     values.chapter_seeds, values.small_seeds, _FIRST_FAULT, small
   )
   correct = cases.correct_cases(values.correct, values.alike, _FIRST_CORRECT)
+  # Those alike are one case, so that what they need is compiled once.
+  alike = [
+    (network, [seed for _, seed in some])
+    for network, some in itertools.groupby(correct, lambda case: case[0])
+  ]
   found = {
-    name: lab.collect(
+    "faults": lab.collect(
       {
-        f"{network}, seed {seed}": functools.partial(run, lab, network, seed)
-        for network, seed in some
+        f"{network}, seed {seed}": functools.partial(
+          _planted, lab, network, seed
+        )
+        for network, seed in planted
       },
-      name,
-    )
-    for name, run, some in (
-      ("faults", _planted, planted),
-      ("correct", _correct, correct),
-    )
+      "faults",
+      at_once=True,
+    ),
+    "correct": lab.collect(
+      {
+        f"{network}, {len(seeds)} from seed {seeds[0]}": functools.partial(
+          _correct, network, seeds
+        )
+        for network, seeds in alike
+      },
+      "correct",
+      at_once=True,
+    ),
   }
   return found | {"summary": judge.summarise(**found)}
 
 
 def judged(
   measured: dict[str, Any], values: SimpleNamespace
-) -> list[verdicts.Part]:
-  return verdicts.judge(
-    judge.questions(measured["faults"], measured["correct"])
-  )
+) -> list[stats.Judged]:
+  return judge.judged(measured["faults"], measured["correct"])
 
 
 def summarise(

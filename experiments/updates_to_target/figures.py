@@ -1,45 +1,31 @@
 """The figures of updates to a target, and of the gap to training data.
 
-`measured` is as in `scaling_tables`.
+`measured` is as in `judging`; also "rates", tuned and smoothed, and "noise".
 """
 
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
-from experiments.updates_to_target import scaling
+from experiments._shared import tuning
+from experiments.updates_to_target import judging, scaling
 from experiments.updates_to_target.tables import Measured
 from mnist_jax import plotting, stats
 from mnist_jax.sweep import figures
 
-ROUGH = {"batch_loss": "mini-batch loss", "dev_loss": "development loss"}
-_BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
 
-
-def _ticks(batches: Float[np.ndarray, " K"]) -> list[float]:
-  return batches[:: max(1, len(batches) // 7)].tolist()
-
-
-def _geometric(
-  ax: plotting.Axes,
-  batches: Float[np.ndarray, " K"],
-  values: Float[np.ndarray, "S K"],
-  label: str,
-  *,
-  index: int = 0,
-) -> None:
-  """Geometric means over seeds with their intervals, on two log axes."""
-  figures.draw_geometric(ax, batches, values, label, index=index)
-  plotting.log_axis(ax, "x", _ticks(batches))
-  plotting.log_axis(ax, "y")
+def _batch_axis(ax: plotting.Axes, batches: Float[np.ndarray, " K"]) -> None:
+  plotting.log_axis(ax, "x", batches[:: max(1, len(batches) // 7)].tolist())
+  ax.set_xlim(batches[0] / 1.3, batches[-1] * 1.3)
   ax.set_xlabel("batch size B")
 
 
-def _mark_regions(ax: plotting.Axes, measured: Measured) -> None:
+def _mark_regions(
+  ax: plotting.Axes, measured: Measured, target: float | int
+) -> None:
   """Shades the regions; lines at the critical batch and the noise scale."""
-  batches, updates = scaling.by_batch(measured["table"], "step")
+  batches, updates = scaling.to_target(measured["table"], target)
   regions = scaling.regions(batches, scaling.local_slopes(batches, updates))
   critical = stats.as_ratio(scaling.critical_batch(batches, updates))
   noise = stats.geometric_mean(measured["noise"]["noise_scale"].to_numpy())
@@ -53,7 +39,7 @@ def _mark_regions(ax: plotting.Axes, measured: Measured) -> None:
       ax.axvspan(low, high, linewidth=0, label=name, **look)
   for (mean, low, high), name, style in (
     (critical, "critical batch", "--"),
-    (noise, "noise scale", ":"),
+    (noise, "noise scale after an epoch", ":"),
   ):
     ax.axvline(
       mean,
@@ -64,10 +50,30 @@ def _mark_regions(ax: plotting.Axes, measured: Measured) -> None:
     )
 
 
-def _draw_slopes(ax: plotting.Axes, measured: Measured) -> None:
-  batches, updates = scaling.by_batch(measured["table"], "step")
+def _draw_updates(
+  ax: plotting.Axes, measured: Measured, targets: list[float]
+) -> None:
+  for index, target in enumerate(targets):
+    batches, updates = scaling.to_target(measured["table"], target)
+    figures.draw_geometric(
+      ax, batches, updates, f"loss {target:g}", index=index
+    )
+    means = np.exp(np.log(updates).mean(axis=0))
+    perfect = means[0] * batches[0] / batches
+    name = None if index else "perfect: updates ~ 1 / B"
+    ax.plot(batches, perfect, "k", linewidth=0.8, label=name)
+    ax.set_ylim(bottom=means.min() / 3)
+  plotting.log_axis(ax, "y")
+  ax.set_ylabel("updates to a development loss")
+  ax.legend(fontsize=8)
+
+
+def _draw_slopes(
+  ax: plotting.Axes, measured: Measured, target: float | int
+) -> None:
+  batches, updates = scaling.to_target(measured["table"], target)
   found = scaling.local_slopes(batches, updates)
-  _mark_regions(ax, measured)
+  _mark_regions(ax, measured, target)
   plotting.differences(
     ax,
     batches[1:-1],
@@ -76,88 +82,111 @@ def _draw_slopes(ax: plotting.Axes, measured: Measured) -> None:
   for value in (-1 + scaling.MARGIN, -scaling.MARGIN):
     ax.axhline(value, color="black", linestyle=":", linewidth=1)
   ax.axhline(-1, color="black", linewidth=1)
-  ylabel = "local slope of log updates (three sizes)"
-  ax.set(xlabel="batch size B", ylabel=ylabel, ylim=(-1.35, 0.35))
-  ax.legend(fontsize=8, loc="lower right")
-  plotting.log_axis(ax, "x", _ticks(batches))
-  ax.set_xlim(batches[0] / 1.3, batches[-1] * 1.3)
+  ylabel = f"local slope of log updates to {target:g} (three sizes)"
+  ax.set(ylabel=ylabel, ylim=(-1.35, 0.5))
+  ax.legend(fontsize=8, loc="upper left")
+
+
+def _draw_rates(
+  ax: plotting.Axes, measured: Measured, targets: list[float]
+) -> None:
+  rates = measured["rates"]
+  for index, target in enumerate(targets):
+    own = rates[rates["target"] == target]
+    look = plotting.series(index)
+    ax.plot(own["batch_size"], own["tuned"], **look | {"linestyle": "none"})
+    smooth = look | {"marker": ""}
+    label = f"loss {target:g}: points tuned, line smoothed"
+    ax.plot(own["batch_size"], own["smoothed"], **smooth, label=label)
+  plotting.log_axis(ax, "y")
+  ax.set_ylabel("learning rate")
+  ax.legend(fontsize=8)
 
 
 def draw_target(measured: Measured, target: float | int) -> plotting.Figure:
-  """Updates and epochs to the target, local slopes, and roughness."""
+  """Updates to the targets, local slopes at one, rates, and roughness."""
   figure, axes = plotting.panels(2, 2, (13, 9.6))
   table = measured["table"]
-  batches, updates = scaling.by_batch(table, "step")
-  _, epochs = scaling.by_batch(table, "epoch")
+  targets = table["target"].unique().tolist()
   first, second, third, fourth = axes.flat
-  _mark_regions(first, measured)
-  _geometric(first, batches, updates, "rate tuned per batch")
-  means = np.exp(np.log(updates).mean(axis=0))
-  fit = scaling.tradeoff(batches, means)
-  look = {"color": plotting.COLOURS[1], "label": "S_min + E_min / B"}
-  perfect = means[0] * batches[0] / batches
-  first.plot(
-    batches, perfect, "k", linewidth=0.9, label="perfect: updates ~ 1 / B"
-  )
-  first.plot(batches, fit.updates(batches), **look)
-  first.set_ylim(means.min() / 2, means.max() * 1.6)
-  first.set_ylabel(f"updates to development loss {target:g}")
-  first.legend(fontsize=8)
-  _geometric(second, batches, epochs, "rate tuned per batch")
-  second.set_ylabel(f"epochs to development loss {target:g}")
-  second.legend(fontsize=9)
-  _draw_slopes(third, measured)
-  for i, (column, name) in enumerate(ROUGH.items()):
-    sizes, rough = scaling.by_batch(measured["roughness"], column)
-    _geometric(fourth, sizes, rough, name, index=i)
-  fourth.set_ylabel("roughness over the last updates (nats)")
-  fourth.legend(fontsize=9)
+  _draw_updates(first, measured, targets)
+  _draw_slopes(second, measured, target)
+  _draw_rates(third, measured, targets)
+  batches, _ = scaling.to_target(table, target)
+  for ax in (first, second, third):
+    _batch_axis(ax, batches)
+  sizes, rough = scaling.by_batch(measured["roughness"], "dev_loss")
+  figures.draw_seeds(fourth, sizes, rough, octaves=0.3)
+  figures.draw_geometric(fourth, sizes, rough, "geometric mean, 95 %")
+  _batch_axis(fourth, sizes)
+  plotting.log_axis(fourth, "y")
+  fourth.set_ylabel("roughness of the development loss (nats), rate 0.5")
+  fourth.legend(fontsize=8)
   figure.suptitle(
-    "Updates to a target against batch size, rates tuned per batch; "
-    "geometric mean, 95 % band"
+    "Larger batches: fewer updates to a target, up to a point; how rough the "
+    f"loss is at a fixed rate;\ngeometric mean and 95 % band of "
+    f"{table['seed'].nunique()} seeds"
   )
   return figure
 
 
-def _draw_ends(ax: plotting.Axes, table: pd.DataFrame, column: str) -> None:
-  """A column of B8's runs against batch, a line for each budget."""
-  for i, (unit, own) in enumerate(table.groupby("budget_unit", sort=False)):
-    batches, values = scaling.by_batch(own, column)
-    plotting.bands(ax, batches, values, _BUDGETS[str(unit)], index=i)
-  sizes = sorted(table["batch_size"].unique().tolist())
-  plotting.log_axis(ax, "x", sizes)
-  ax.set_xlabel("batch size")
-  ax.legend(fontsize=9)
+def _ends(
+  measured: Measured, families: list[str], column: str
+) -> Float[np.ndarray, "S K"]:
+  """A column at the tuned candidate of each family."""
+  found = []
+  for family in families:
+    tuned = measured["gap_tuned"][family]
+    arm = tuning.arm(tuned, measured["gap"], family, column)
+    found.append(arm.outcomes[:, stats.chosen(arm.scores)])
+  return np.stack(found, axis=1)
 
 
-def draw_gap(measured: Measured) -> plotting.Figure:
-  """B8: accuracy, gap, rates and sharpness against batch size."""
+def draw_gap(measured: Measured, epochs: int) -> plotting.Figure:
+  """B8: accuracy, losses and sharpness against batch size."""
   figure, axes = plotting.panels(2, 2, (12, 9))
-  accuracy, gap, rates, sharp = axes.flat
-  table = measured["gap"]
-  columns = ("dev_accuracy", "gap", "learning_rate")
-  for ax, column in zip((accuracy, gap, rates), columns, strict=True):
-    _draw_ends(ax, table, column)
-  figures.metric_axis(accuracy, "dev_accuracy")
-  gap.set_ylabel("development less training loss (nats)")
-  rates.set_ylabel("tuned learning rate")
-  plotting.log_axis(rates, "y")
+  development, test, losses, sharp = axes.flat
+  epochs_of = [f for f in measured["gap_tuned"] if f.isdecimal()]
+  sizes = np.array([float(family) for family in epochs_of])
+  equal = [judging.equal_updates(int(size)) for size in sizes[1:]]
+  for ax, column in (
+    (development, "dev_accuracy"),
+    (test, "test_accuracy"),
+  ):
+    ends = _ends(measured, epochs_of, column)
+    plotting.bands(ax, sizes, ends, f"after {epochs} epochs")
+    reference = _ends(measured, equal, column)
+    label = f"batch {judging.REFERENCE} after as many updates"
+    plotting.bands(ax, sizes[1:], reference, label, index=1)
+    figures.metric_axis(ax, column)
+  for index, column in enumerate(("train_loss", "dev_loss", "test_loss")):
+    ends = _ends(measured, epochs_of, column)
+    name = column.removesuffix("_loss").replace("dev", "development")
+    plotting.bands(losses, sizes, ends, name, index=index)
+  losses.set_ylabel(f"loss after {epochs} epochs (nats)")
+  plotting.log_axis(losses, "y")
+  for ax in (development, test, losses):
+    _batch_axis(ax, sizes)
+    ax.legend(fontsize=9)
+  _draw_sharpness(sharp, measured)
+  figure.suptitle(
+    "Generalisation against batch size, rates tuned per batch and budget; mean "
+    f"and 95 % band of {measured['gap']['seed'].nunique()} seeds"
+  )
+  return figure
+
+
+def _draw_sharpness(ax: plotting.Axes, measured: Measured) -> None:
   sizes, values = scaling.by_batch(measured["sharpness"], "sharpness")
   places = np.arange(len(sizes))
-  figures.draw_seeds(sharp, places, values)
+  figures.draw_seeds(ax, places, values)
   means = figures.geometric_means(values)
-  plotting.error_bars(
-    sharp, places + 0.12, *means, label="geometric mean, 95 %"
-  )
-  sharp.set_xticks(places, [f"{size:g}" for size in sizes])
-  sharp.set_xlim(-0.5, len(sizes) - 0.5)
-  sharp.set(
+  label = f"geometric mean, 95 % (n = {len(values)})"
+  plotting.error_bars(ax, places + 0.12, *means, label=label)
+  ax.set_xticks(places, [f"{size:g}" for size in sizes])
+  ax.set_xlim(-0.5, len(sizes) - 0.5)
+  ax.set(
     xlabel="batch size (equal epochs)", ylabel="largest Hessian eigenvalue"
   )
-  sharp.legend(fontsize=9)
-  figure.suptitle(
-    "Generalisation against batch size, rates tuned per batch and budget; "
-    f"{measured['sharpness']['seed'].nunique()} seeds"
-  )
-  plotting.log_axis(sharp, "y")
-  return figure
+  plotting.log_axis(ax, "y")
+  ax.legend(fontsize=9)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Real
 
-from mnist_jax import analysis, data, training
+from mnist_jax import analysis, data, stats, training
 from mnist_jax.analysis import curvature
 from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
@@ -48,6 +48,18 @@ def score(rows: pd.DataFrame, target: float) -> pd.Series:
 def took(rows: pd.DataFrame) -> int:
   """Updates of last rows, their geometric mean rounded."""
   return round(math.exp(float(np.log(rows["step"]).mean())))
+
+
+def best_rate(rows: pd.DataFrame) -> float:
+  """Of tuning: where a parabola through the mean `score` is least.
+
+  Args:
+    rows: Last rows with the column `score`, each rate with the same seeds.
+  """
+  scores = rows.pivot(index="seed", columns="learning_rate", values="score")
+  updates = np.exp(scores.sort_index(axis=1))
+  grid = updates.columns.to_numpy(np.float64)
+  return float(stats.mean_minima([grid], [updates.to_numpy()], seed=0).at[0])
 
 
 def roughness(values: Real[np.ndarray, "... W"]) -> Float[np.ndarray, "..."]:

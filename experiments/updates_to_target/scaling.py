@@ -134,6 +134,34 @@ def critical_batch(
   return stats.mean_interval(np.log(own), seed=0)
 
 
+def smooth_rates(
+  batches: Real[np.ndarray, " K"], rates: Real[np.ndarray, " _"]
+) -> Float[np.ndarray, " K"]:
+  """Rates of the form r_max / (1 + c / B) nearest to those found, on a log.
+
+  So McCandlish et al. (2018) let the best rate rise with the batch. Two
+  numbers for all batches, so that the noise of tuning at one batch is not in
+  its rate alone. Rounded to four digits.
+
+  Raises:
+    InputError: as `tradeoff`.
+  """
+  law = tradeoff(batches, 1.0 / np.asarray(rates, np.float64))
+  found = (1.0 / law.updates(batches)).tolist()
+  return np.array([float(f"{rate:.4g}") for rate in found])
+
+
+def to_target(
+  table: pd.DataFrame, target: float
+) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "S K"]]:
+  """The batch sizes, and the updates of each seed's run to that target.
+
+  Raises:
+    InputError: as `by_batch`.
+  """
+  return by_batch(table[table["target"] == target], "step")
+
+
 def by_batch(
   table: pd.DataFrame, column: str
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "S K"]]:

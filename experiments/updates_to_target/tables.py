@@ -1,7 +1,6 @@
 """The small tables of updates to a target, and of the gap to training data.
 
-`measured` holds, by name, tables with a row for each run: "table" (B7's fresh
-runs), "roughness", "noise", "gap" (B8's) and "sharpness".
+`measured` is as in `judging`; also "rates", tuned and smoothed, and "noise".
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,13 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from experiments._shared.metric import interval_columns
+from experiments._shared.metric import interval_columns, spread
 from experiments.updates_to_target import scaling
 from mnist_jax import stats
-from mnist_jax.stats import slopes
+from mnist_jax.sweep import tables as sweep_tables
 
-Measured = Mapping[str, pd.DataFrame]
-PIECES_FROM = 5  # batch sizes, to fit lines with breaks
+Measured = Mapping[str, Any]
 
 
 def by_size(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
@@ -37,7 +35,11 @@ def by_size(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def target(table: pd.DataFrame) -> pd.DataFrame:
-  """For each batch size: updates and epochs, how many got there, the region."""
+  """For each batch size: updates and epochs, how many got there, the region.
+
+  Args:
+    table: the fresh runs to one target.
+  """
   batches, updates = scaling.by_batch(table, "step")
   found = scaling.local_slopes(batches, updates)
   regions = scaling.regions(batches, found)
@@ -51,60 +53,54 @@ def target(table: pd.DataFrame) -> pd.DataFrame:
   )
   rows = rows.join(slopes_there)
   rows["region"] = [regions.name(size) for size in batches.tolist()]
-  return rows.assign(what="updates to target")
+  return rows.assign(what="updates to target", target=table["target"].iloc[0])
 
 
 def fits(measured: Measured) -> pd.DataFrame:
-  """Critical batch, noise scale, and the breaks of the best pieces by BIC."""
-  batches, updates = scaling.by_batch(measured["table"], "step")
-  critical = scaling.critical_batch(batches, updates)
-  noise = measured["noise"]
+  """The critical batch of each target, and the noise scale."""
+  table, noise = measured["table"], measured["noise"]
   rows: list[dict[str, Any]] = []
-
-  def add(what: str, found: Any, **more: Any) -> None:
-    rows.append({"what": what} | interval_columns("value", found) | more)
-
-  add("critical batch", stats.as_ratio(critical), seeds=critical.n)
-  add(
-    "noise scale after an epoch",
-    stats.geometric_mean(noise["noise_scale"].to_numpy()),
-    batch_size=noise["batch_size"].iloc[0],
-    seeds=len(noise),
-  )
-  if len(batches) >= PIECES_FROM:
-    pieces = slopes.piecewise_slopes(batches, updates, seed=0)
-    best = pieces.fit(pieces.best)
-    name = f"{pieces.best} by {pieces.bic_difference:.1f} of BIC"
-    both = {"break": best.breakpoints, "slope": best.slopes}
-    for kind, effects in both.items():
-      for i, effect in enumerate(effects, 1):
-        add(f"{name}: {kind} {i}", effect, seeds=effect.n)
+  for goal in table["target"].unique().tolist():
+    batches, updates = scaling.to_target(table, goal)
+    critical = scaling.critical_batch(batches, updates)
+    row = {"what": "critical batch", "target": goal, "seeds": critical.n}
+    rows.append(row | interval_columns("value", stats.as_ratio(critical)))
+  scale = stats.geometric_mean(noise["noise_scale"].to_numpy())
+  row = {"what": "noise scale after an epoch", "seeds": len(noise)}
+  row["batch_size"] = noise["batch_size"].iloc[0]
+  rows.append(row | interval_columns("value", scale))
   return pd.DataFrame(rows)
 
 
 def gap(table: pd.DataFrame) -> pd.DataFrame:
-  """For each budget and batch size of B8: means of what is compared."""
-  columns = ["dev_accuracy", "dev_loss", "train_loss", "train_accuracy", "gap"]
-  groups = table.groupby(["budget_unit", "batch_size"], sort=False)
-  rows = groups[["learning_rate", *columns]].mean()
-  rows["seeds"] = groups.size()
-  rows["gap_sd"] = groups["gap"].std()
-  rows["dev_accuracy_sd"] = groups["dev_accuracy"].std()
-  rows["diverged"] = groups["diverged_step"].count()
-  return rows.reset_index().assign(what="gap")
+  """For each family and rate of B8: means and sds of what is compared."""
+  columns = ["gap", "train_loss"]
+  columns += [f"{on}_{what}" for on in ("dev", "test") for what in _WHAT]
+  by = ["arm", "batch_size", "learning_rate"]
+  rows = spread(table, by, columns, kinds=("mean", "std"))
+  groups = table.groupby(by, sort=False)
+  rows["seeds"] = groups.size().to_numpy()
+  rows["updates"] = groups["step"].max().to_numpy()
+  rows["lost"] = groups["lost"].sum().to_numpy()
+  return rows.assign(what="gap")
+
+
+_WHAT = ("accuracy", "loss")
 
 
 def summary(measured: Measured) -> pd.DataFrame:
   """All of them, one below the other."""
+  table, ends = measured["table"], measured["gap"]
   tables = [
-    target(measured["table"]),
+    *(target(own) for _, own in table.groupby("target", sort=False)),
+    measured["rates"].assign(what="rate"),
     fits(measured),
-    by_size(measured["roughness"], ["batch_loss", "dev_loss"])
-    .rename(columns=lambda n: n.replace("_loss", "_roughness"))
+    by_size(measured["roughness"], ["dev_loss"])
+    .rename(columns=lambda n: n.replace("dev_loss", "roughness"))
     .assign(what="roughness"),
-    gap(measured["gap"]),
+    gap(ends.assign(lost=sweep_tables.lost(ends))),
     by_size(measured["sharpness"], ["sharpness"]).assign(what="sharpness"),
   ]
   joined = pd.concat(tables, ignore_index=True)
-  first = ["what", "budget_unit", "batch_size", "learning_rate", "seeds"]
+  first = ["what", "target", "arm", "batch_size", "learning_rate", "seeds"]
   return joined[first + [name for name in joined if name not in first]]

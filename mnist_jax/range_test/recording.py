@@ -151,7 +151,8 @@ def _record_members(
   )
 
   def dev_loss(state: loop.TrainState) -> Float[Array, ""]:
-    return loop.evaluate_params(config.activations, state.params, part).loss
+    params = loop.evaluation_params(config, state)
+    return loop.evaluate_params(config.activations, params, part).loss
 
   def one(member: _Member) -> Any:
     state, hparams, indices = member

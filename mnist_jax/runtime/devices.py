@@ -9,6 +9,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXIS = "members"
 
 
+def cores() -> int:
+  """The number of CPU cores that this process may use."""
+  affinity = getattr(os, "sched_getaffinity", None)
+  return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def use_all_cores() -> int:
   """Makes each CPU core this process may use a device of its own.
 
@@ -18,10 +24,8 @@ def use_all_cores() -> int:
   Returns:
     The number of devices there are now, of whichever kind.
   """
-  affinity = getattr(os, "sched_getaffinity", None)
-  cores = len(affinity(0)) if affinity else os.cpu_count() or 1
   with contextlib.suppress(RuntimeError):  # the backend has started
-    jax.config.update("jax_num_cpu_devices", cores)
+    jax.config.update("jax_num_cpu_devices", cores())
   return jax.device_count()
 
 

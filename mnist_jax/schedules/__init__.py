@@ -11,6 +11,7 @@ from mnist_jax.schedules.catalogue import POLICIES, Policy
 from mnist_jax.schedules.config import ScheduleConfig, learning_rates
 from mnist_jax.schedules.policies import (
   Schedule,
+  cosine,
   exp,
   exponential_decay,
   fixed,
@@ -21,6 +22,7 @@ from mnist_jax.schedules.policies import (
   step,
   tabulate,
   with_warmup,
+  wsd,
 )
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
   "Policy",
   "Schedule",
   "ScheduleConfig",
+  "cosine",
   "exp",
   "exponential_decay",
   "fixed",
@@ -40,4 +43,5 @@ __all__ = [
   "step",
   "tabulate",
   "with_warmup",
+  "wsd",
 ]

@@ -32,6 +32,7 @@ class Policy:
   required: tuple[str, ...] = ()  # the constants that must be given
   # The values of the others; None is the rest of the run.
   defaults: Constants = dataclasses.field(default_factory=dict)
+  end: tuple[str, ...] = ()  # the constants whose sum ends it: 0 from there on
   steepness: str = "gamma"  # what can make the decay too fast or too slow
   last_drop: str = ""  # the constant whose last drop the run must reach
 
@@ -63,6 +64,15 @@ def _inv(of: Constants, k: int) -> float:
 def _poly(of: Constants, k: int) -> float:
   end = of["decay_steps"]
   return float(np.sum((1 - np.arange(end) / end) ** (k * of["power"])))
+
+
+def _cosine(of: Constants, k: int) -> float:
+  left = 1 - np.arange(of["decay_steps"]) / of["decay_steps"]
+  return float(np.sum(np.sin(np.pi / 2 * left) ** (2 * k)))
+
+
+def _wsd(of: Constants, k: int) -> float:
+  return float(of["stable_steps"]) + _poly({**of, "power": 1.0}, k)
 
 
 def _smooth(of: Constants, k: int) -> float:
@@ -108,7 +118,26 @@ POLICIES: dict[str, Policy] = {
     "{learning_rate} × (1 − {t} / {decay_steps})^{power}",
     _poly,
     defaults={"power": 1.0, "decay_steps": None},
+    end=("decay_steps",),
     steepness="power",
+  ),
+  "cosine": Policy(
+    policies.cosine,
+    "{learning_rate} × (1 + cos(π {t} / {decay_steps})) / 2",
+    _cosine,
+    defaults={"decay_steps": None},
+    end=("decay_steps",),
+    steepness="decay_steps",
+  ),
+  "wsd": Policy(
+    policies.wsd,
+    "{learning_rate} × min(1, 1 − ({t} − {stable_steps}) / {decay_steps})",
+    _wsd,
+    required=("stable_steps",),
+    defaults={"decay_steps": None},
+    end=("stable_steps", "decay_steps"),
+    steepness="decay_steps",
+    last_drop="stable_steps",
   ),
   "exponential_decay": Policy(
     policies.exponential_decay,

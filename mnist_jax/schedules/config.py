@@ -54,9 +54,9 @@ class ScheduleConfig:
     warmup_steps: The length of a linear warmup before any policy, whose own
       count, boundaries included, then starts after it
       (`policies.with_warmup`).
-    schedule_unit: What decay_steps, boundaries and warmup_steps are in, and
-      what one t is in exp and inv, whose gamma belongs to one update or one
-      epoch.
+    schedule_unit: What decay_steps, stable_steps, boundaries and warmup_steps
+      are in, and what one t is in exp and inv, whose gamma belongs to one
+      update or one epoch.
 
   Raises:
     InputError: An unknown policy or unit, or a constant that is missing, not
@@ -85,7 +85,10 @@ class ScheduleConfig:
   )
   warmup_steps: Number | None = fields.setting(None, "linear rise to the rate")
   schedule_unit: str = fields.setting(
-    "updates", "of the settings above", str, choices=("updates", "epochs")
+    "updates", "of the schedule's settings", str, choices=("updates", "epochs")
+  )
+  stable_steps: Number | None = fields.setting(
+    None, "of wsd: how long the rate stays before its decay", newer=True
   )
 
   def __post_init__(self) -> None:
@@ -112,7 +115,8 @@ class ScheduleConfig:
   def constants(self) -> dict[str, Any]:
     """What the policy takes beside the rate, with its defaults filled in.
 
-    Only poly's decay_steps can be None: it needs the length of the run.
+    Only a decay_steps can be None, that of poly, cosine and wsd: it needs the
+    length of the run.
     """
     constants = dict(self.policy.defaults)
     for name in _CONSTANTS:
@@ -131,12 +135,13 @@ class ScheduleConfig:
     """
     per_epoch = steps_per_epoch if self.schedule_unit == "epochs" else None
     found = self.constants()
-    for name in ("warmup_steps", "decay_steps"):
+    for name in ("warmup_steps", "stable_steps", "decay_steps"):
       value = getattr(self, name)
       if value is not None:
         found[name] = _updates(name, value, per_epoch)
-    if self.schedule == "poly" and self.decay_steps is None:
-      found["decay_steps"] = max(1, total_steps - found.get("warmup_steps", 0))
+    if found.get("decay_steps", 1) is None:
+      before = sum(found.get(k, 0) for k in ("warmup_steps", "stable_steps"))
+      found["decay_steps"] = max(1, total_steps - before)
     if self.boundaries is not None:
       found["boundaries"] = tuple(
         _updates("boundaries", b, per_epoch) for b in self.boundaries
@@ -151,7 +156,7 @@ class ScheduleConfig:
     """The formula with its numbers, for a legend; t in updates, e in epochs.
 
     #(5,8 ≤ t) counts the boundaries reached. Of a resolved config no number is
-    missing; else poly's T is the rest of the run.
+    missing; else T is the rest of the run.
     """
     values = {name: _text(value) for name, value in self.constants().items()}
     if values.get("decay_steps") == "None":
@@ -175,7 +180,8 @@ def learning_rates(
 
   What the run would never reach is refused with the rest: a warmup, a boundary
   or a first drop not before its end; and a decay that float32 turns into 0 or
-  into a constant. A poly may end before the run: its rate is then 0. Where the
+  into a constant. A poly, cosine or wsd may end before the run: its rate is
+  then 0. Where the
   batch size changes, a schedule in epochs goes by those of the data.
 
   Args:
@@ -254,10 +260,10 @@ def _check_reached(
 def _check_decay(
   resolved: ScheduleConfig, warmup: int, rates: Float32[np.ndarray, " T"]
 ) -> None:
-  total_steps = len(rates)
-  if resolved.schedule == "poly":  # from its end on 0, as it should be
-    rates = rates[: warmup + resolved.constants()["decay_steps"]]
-  name = resolved.policy.steepness
+  total_steps, policy = len(rates), resolved.policy
+  if policy.end:  # from there on 0, as it should be
+    rates = rates[: warmup + sum(resolved.constants()[k] for k in policy.end)]
+  name = policy.steepness
   given = f"{name}={getattr(resolved, name)}"
   # Smaller numbers are 0 on an accelerator: training would stand still.
   lost = np.flatnonzero(rates < np.finfo(np.float32).tiny)

@@ -110,6 +110,37 @@ def poly(learning_rate: float, power: float, decay_steps: int) -> Schedule:
   )
 
 
+def cosine(learning_rate: float, decay_steps: int) -> Schedule:
+  """lr(t) = learning_rate (1 + cos(pi t / decay_steps)) / 2, from there on 0.
+
+  Half a period, without restarts (Loshchilov & Hutter 2017).
+  """
+  _check_learning_rate(learning_rate)
+  _check_updates("decay_steps", decay_steps)
+
+  def schedule(count: ArrayLike) -> ArrayLike:
+    # The same as a square: optax's cosine_decay_schedule takes the small rates
+    # near the end from 1 - 1, where float64 keeps few digits of them.
+    left = 1 - jnp.clip(count, 0, decay_steps) / decay_steps
+    rate = learning_rate * jnp.sin(jnp.pi / 2 * left) ** 2
+    return jnp.where(jnp.asarray(count) < decay_steps, rate, 0.0)
+
+  return schedule
+
+
+def wsd(learning_rate: float, stable_steps: int, decay_steps: int) -> Schedule:
+  """lr(t) = learning_rate min(1, 1 - (t - stable_steps) / decay_steps).
+
+  Stable, then linearly to 0, where it stays; with a warmup before it this is
+  warmup-stable-decay (Hu et al. 2024; Hägele et al. 2024).
+  """
+  _check_updates("stable_steps", stable_steps)
+  return join(
+    [fixed(learning_rate), poly(learning_rate, 1.0, decay_steps)],
+    [stable_steps],
+  )
+
+
 def exponential_decay(
   learning_rate: float,
   decay_rate: float,

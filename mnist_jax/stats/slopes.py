@@ -11,7 +11,7 @@ import itertools
 import math
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Real
+from jaxtyping import Bool, Float, Real
 
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.effects import (
@@ -213,13 +213,37 @@ def _refine(
 
 
 def _bic(
-  squares: float, count: int, n_breaks: int, log_y: Float[np.ndarray, "S K"]
+  log_x: Float[np.ndarray, " K"],
+  mean: Float[np.ndarray, " K"],
+  covariance: Float[np.ndarray, "K K"],
+  n: int,
+  breaks: Float[np.ndarray, "C J"],
 ) -> float:
-  """N log(SSE / N) + p log N with p = intercept, variance, slopes, breaks."""
-  # Below this the residuals are rounding, and no model is better than another.
-  floor = (1e-9 * max(1.0, float(np.abs(log_y).max()))) ** 2
-  mean_square = max(squares / count, floor)
-  return count * math.log(mean_square) + (3 + 2 * n_breaks) * math.log(count)
+  """(n - K) log(1 + r' S^-1 r) + p log n, the least over candidates' breaks.
+
+  That is BIC for n curves, one a seed, drawn from a normal distribution about
+  the pieces, with any covariance S [K, K] of a curve's points: the curves are
+  independent, the points of one are not. r is the mean curve less the pieces,
+  p their slopes and breaks. n - K in place of n makes up for S being estimated,
+  which in few seeds favours many pieces. A curve's own level is no part of it,
+  so steps from point to point are compared.
+
+  Args:
+    covariance: Of a seed's points, at its maximum likelihood (over n).
+  """
+  count = n - len(log_x)
+  if count < 1:  # too few to tell how points go together
+    count, covariance = n, np.diag(np.diag(covariance))
+  steps = np.diff(np.eye(len(log_x)), axis=0)
+  # Below this residuals are rounding, and no model is better than another.
+  floor = (1e-9 * max(1.0, float(np.abs(mean).max()))) ** 2
+  noise = steps @ (covariance + floor * np.eye(len(log_x))) @ steps.T
+  white = np.linalg.solve(np.linalg.cholesky(noise), steps)
+  basis = white @ _basis(log_x, breaks)[:, :, 1:]
+  targets = np.broadcast_to(white @ mean, (len(breaks), len(white)))
+  squares = float(_solve(basis, targets)[0].min())
+  n_parameters = 1 + 2 * breaks.shape[1]
+  return count * math.log1p(squares) + n_parameters * math.log(n)
 
 
 def _on_x(place: Effect) -> Effect:
@@ -229,31 +253,42 @@ def _on_x(place: Effect) -> Effect:
 
 def _fit(
   log_x: Float[np.ndarray, " K"],
-  log_y: Float[np.ndarray, "S K"],
-  counts: Int[np.ndarray, "R S"],
+  curves: Float[np.ndarray, "R K"],
+  covariance: Float[np.ndarray, "K K"],
+  n: int,
   n_breaks: int,
 ) -> Segments:
-  """The fit with that many breaks; `counts` of each seed in each resample."""
-  n = len(log_y)
-  # A seed's own level is not in question, only the shape is.
-  shapes = log_y - log_y.mean(axis=1, keepdims=True)
-  mean = shapes.mean(axis=0, keepdims=True)
-  # The data themselves are row 0, the resamples the rows after it.
-  means = np.concatenate([mean, counts @ shapes / n])
-  breaks = _nearest_candidate(log_x, means, _candidates(log_x, n_breaks))
+  """The fit with that many breaks; the data's curve first, then resamples'."""
+  candidates = _candidates(log_x, n_breaks)
+  breaks = _nearest_candidate(log_x, curves, candidates)
   if n_breaks:
-    breaks = _refine(log_x, means, breaks)
-  residuals, coefficients = _solve(_basis(log_x, breaks), means)
+    breaks = _refine(log_x, curves, breaks)
+  coefficients = _solve(_basis(log_x, breaks), curves)[1]
   slopes = np.cumsum(coefficients[:, 1:], axis=1)
-  squares = float(((shapes - mean) ** 2).sum() + n * residuals[0])
+  tried = np.concatenate([candidates, breaks[:1]])
   return Segments(
     name=_NAMES[n_breaks],
-    bic=_bic(squares, log_y.size, n_breaks, log_y),
+    bic=_bic(log_x, curves[0], covariance, n, tried),
     breakpoints=tuple(
       _on_x(from_draws(draws[0], draws[1:], n)) for draws in breaks.T
     ),
     slopes=tuple(from_draws(draws[0], draws[1:], n) for draws in slopes.T),
   )
+
+
+def _compared(
+  log_x: Float[np.ndarray, " K"],
+  curves: Float[np.ndarray, "R K"],
+  covariance: Float[np.ndarray, "K K"],
+  n: int,
+) -> PiecewiseFit:
+  """All fits of curves without a level, as `_fit` has them."""
+  fits = tuple(
+    _fit(log_x, curves, covariance, n, n_breaks)
+    for n_breaks in range(3 if len(log_x) >= 7 else 2)
+  )
+  first, second = sorted(fits, key=lambda fit: fit.bic)[:2]
+  return PiecewiseFit(fits, first.name, second.bic - first.bic, n)
 
 
 def piecewise_slopes(
@@ -265,15 +300,17 @@ def piecewise_slopes(
 ) -> PiecewiseFit:
   """One power law against continuous ones with one and two breaks, by BIC.
 
-  Least squares on log y, each seed about its own level; breaks anywhere that
-  leaves two points to each piece. BIC (Schwarz 1978) counts each break as a
-  parameter beside its slope. The intervals resample seeds and search the
-  breaks anew each time, so they include the doubt about where a break is.
+  Least squares on the mean of log y, each seed about its own level; breaks
+  anywhere that leaves two points to each piece. BIC (Schwarz 1978) counts the
+  seeds, and each break as a parameter beside its slope. The intervals resample
+  seeds and search the breaks anew each time, so they include the doubt about
+  where a break is.
 
   Args:
     x: At least 5 points, rising, above 0. Two breaks have as many parameters
       as 6 points, so they are tried from 7 points on.
-    y: Above 0, of at least two seeds.
+    y: Above 0, of at least two seeds. Up to K of them cannot tell how the
+      points of a curve go together, and are taken for independent there.
 
   Raises:
     InputError: as `loglog_slope`, or fewer than 5 points.
@@ -282,9 +319,27 @@ def piecewise_slopes(
   n = len(log_y)
   rng = np.random.default_rng(seed)
   counts = rng.multinomial(n, np.full(n, 1.0 / n), size=n_resamples)
-  fits = tuple(
-    _fit(log_x, log_y, counts, n_breaks)
-    for n_breaks in range(3 if len(log_x) >= 7 else 2)
-  )
-  first, second = sorted(fits, key=lambda fit: fit.bic)[:2]
-  return PiecewiseFit(fits, first.name, second.bic - first.bic, n)
+  # A seed's own level is not in question, only the shape is.
+  shapes = log_y - log_y.mean(axis=1, keepdims=True)
+  curves = np.vstack([shapes.mean(axis=0), counts @ shapes / n])
+  return _compared(log_x, curves, np.cov(shapes.T, ddof=0), n)
+
+
+def draws_piecewise(
+  x: Real[np.ndarray, " K"],
+  y: Real[np.ndarray, " K"],
+  draws: Real[np.ndarray, "R K"],
+  n: int,
+) -> PiecewiseFit:
+  """`piecewise_slopes` where y is known with its resamples, as `draws_slope`.
+
+  Args:
+    x, y, draws, n: As there, at least 5 points; the draws' spread, times n, is
+      taken for that of a seed.
+
+  Raises:
+    InputError: as `piecewise_slopes`.
+  """
+  log_x, log_y = _logs(x, np.vstack([y, draws]), fewest=5)
+  curves = log_y - log_y.mean(axis=1, keepdims=True)
+  return _compared(log_x, curves, n * np.cov(curves[1:].T, ddof=0), n)

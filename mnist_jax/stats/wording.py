@@ -9,7 +9,7 @@ def _number(value: float, digits: int) -> str:
 
 
 def amount(
-  effect: Effect, unit: str = "", *, scale: float = 1.0, digits: int = 2
+  effect: Effect, unit: str = "", *, scale: float | int = 1, digits: int = 2
 ) -> str:
   """An effect with its unit and its interval.
 

@@ -204,7 +204,7 @@ def _measure(setup: _Setup, state: _State, splits: Sequence[str]) -> Measured:
   found = {}
   for name in splits:
     loss, accuracy = setup.programs.evaluate(
-      state.members.train.params, setup.splits[name]
+      state.members.train, setup.splits[name]
     )
     found[f"{name}_loss"] = np.asarray(loss)
     found[f"{name}_accuracy"] = np.asarray(accuracy)

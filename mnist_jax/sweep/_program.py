@@ -59,7 +59,7 @@ class Programs(NamedTuple):
     advance: (BlockState, Split, BlockPlan, HParams, stop [S, R], first, last)
       -> BlockState after updates first to last - 1 of the plan; a member that
       has made `stop` updates makes no more.
-    evaluate: (params [S, R], Split) -> (loss [S, R], accuracy [S, R]).
+    evaluate: (TrainState [S, R], Split) -> (loss [S, R], accuracy [S, R]).
   """
 
   init: Callable[..., tuple[BlockState, loop.HParams]]
@@ -134,15 +134,18 @@ def _advance_rows(
 
 
 def _evaluate_rows(
-  config: loop.TrainConfig, params: Any, split: data.Split
+  config: loop.TrainConfig, train: loop.TrainState, split: data.Split
 ) -> tuple[Float[Array, "S R"], Float[Array, "S R"]]:
-  def one(member: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  def one(
+    member: loop.TrainState,
+  ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    params = loop.evaluation_params(config, member)
     result = loop.evaluate_params(
-      config.activations, member, split, EVALUATION_CHUNK
+      config.activations, params, split, EVALUATION_CHUNK
     )
     return result.loss, result.accuracy
 
-  return jax.lax.map(jax.vmap(one), params)
+  return jax.lax.map(jax.vmap(one), train)
 
 
 def _init(

@@ -1,10 +1,10 @@
 """Searches of the best rate of each batch size, on half octaves.
 
-Place k of a grid is the rate 2^(k / 2). A column is the last rows
-(`tables.last_rows`) of one batch size's runs, each of its rates with the same
-seeds. `search` finds the best rates of a map in two stages by the loss, `tune`
-that of one batch size by any score; both go on past an end of a grid while the
-best rate is there, up to the limits stated here.
+Place k of a grid is the rate 2^(k / 2). A column is the rows of one batch
+size's runs at one point of training, each of its rates with the same seeds.
+`search` finds the best rates of a map of batch sizes and horizons, `tune` that
+of one batch size by any score; both go on past an end of a grid while the best
+rate is there, up to the limits stated here.
 """
 
 import functools
@@ -13,22 +13,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from mnist_jax.runtime import extras
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import grid_minimum
 from mnist_jax.sweep import plan, tables
-from mnist_jax.training.settings import Settings
+from mnist_jax.training.settings import Number, Settings
 
 with extras.needed("studies"):
   import pandas as pd
 
 LOWEST, HIGHEST = -20, 16  # the places that a coarse column may reach
-NEAR = (-2, -1, 0, 1, 2)  # where a fresh column begins, about the coarse best
-BEYOND = 3  # how far it may go on past these, at each end
 FURTHER = 8  # how far `tune` may move each end
-SHARE = 0.2  # of seeds with their best at an end, from which it goes on
+AT_END = 0.1  # the share of resamples with their best there, left to be
 
 
 def rate(place: int) -> float:
@@ -46,7 +44,7 @@ class Column(NamedTuple):
   """The runs of one batch size; S seeds, K rates, rising."""
 
   rates: Float[np.ndarray, " K"]
-  losses: Float[np.ndarray, "S K"]  # nats, as `tables.counted_loss` gives them
+  losses: Float[np.ndarray, "S K"]  # as `counted` gives them
   lost: Bool[np.ndarray, "S K"]  # whether each run diverged
 
   @property
@@ -55,14 +53,32 @@ class Column(NamedTuple):
     return float(self.rates[grid_minimum.least_column(self.losses)])
 
 
-def column(table: pd.DataFrame, batch_size: int) -> Column:
-  """The column of a batch size, of the last rows of more.
+def counted(table: pd.DataFrame, metric: str) -> pd.Series:
+  """A metric of each row, the lower the better, a lost run's as by guessing.
+
+  Args:
+    metric: "dev_loss" or "test_loss" (nats), "dev_error" or "test_error" (the
+      fraction that is wrong; of none, half of an example).
+  """
+  split, kind = metric.split("_")
+  if kind == "loss":
+    value, guessing = table[metric], tables.GUESSING
+  else:
+    value = (1 - table[f"{split}_accuracy"]).clip(lower=1e-4)
+    guessing = 0.9
+  return value.where(~tables.lost(table), np.fmax(value, guessing))
+
+
+def column(
+  table: pd.DataFrame, batch_size: int, metric: str = "dev_loss"
+) -> Column:
+  """The column of a batch size, of rows at one point of training.
 
   Raises:
     InputError: The rates have not the same seeds.
   """
   own = table[table["batch_size"] == batch_size]
-  own = own.assign(loss=tables.counted_loss(own), lost=tables.lost(own))
+  own = own.assign(loss=counted(own, metric), lost=tables.lost(own))
   losses, lost = (
     tables.curves(own, "batch_size", name, point="learning_rate")
     for name in ("loss", "lost")
@@ -74,30 +90,9 @@ def column(table: pd.DataFrame, batch_size: int) -> Column:
   return Column(losses.points, losses.values[0], lost.values[0] != 0)
 
 
-def more_coarse(table: pd.DataFrame, batch_size: int) -> list[int]:
-  """The places a coarse column lacks, a factor of 2 beyond its ends.
-
-  It goes on below while its best rate is its lowest, and above while that is
-  its highest or less than half of the runs there have diverged.
-  """
-  rates, losses, lost = column(table, batch_size)
-  low, high = grid_minimum.open_ends(losses)
-  high = high or bool(lost[:, -1].mean() < 0.5)
-  beyond = (place(rates[0]) - 2, low), (place(rates[-1]) + 2, high)
-  return [p for p, wanted in beyond if wanted and LOWEST <= p <= HIGHEST]
-
-
-def more_fresh(table: pd.DataFrame, batch_size: int, centre: int) -> list[int]:
-  """The places a fresh column lacks, a factor of sqrt 2 beyond its ends.
-
-  It goes on while the best rate of the mean, or of more than SHARE of the
-  seeds, is at that end. It began around the place `centre`.
-  """
-  rates, losses, _ = column(table, batch_size)
-  low, high = grid_minimum.open_ends(losses, SHARE)
-  beyond = (place(rates[0]) - 1, low), (place(rates[-1]) + 1, high)
-  reach = NEAR[-1] + BEYOND
-  return [p for p, wanted in beyond if wanted and abs(p - centre) <= reach]
+def at_horizon(table: pd.DataFrame, epoch: Number) -> pd.DataFrame:
+  """The rows of a sweep's table after that many epochs."""
+  return table[np.isclose(table["epoch"], epoch)]
 
 
 Run = Callable[[list[Settings]], pd.DataFrame]  # a sweep within one budget
@@ -132,9 +127,108 @@ def extended(
   return table
 
 
+RunFor = Callable[[list[Settings], Number], pd.DataFrame]  # cells, epochs
+Needs = dict[tuple[int, int], Number]  # by batch size and place: epochs
+
+
+class Target(NamedTuple):
+  """Where a best rate is looked for."""
+
+  epoch: Number  # a horizon
+  metric: str  # as in `counted`
+
+
+Targets = Mapping[int, Sequence[Target]]  # of each batch size
+
+
+def _longest(needs: Iterable[tuple[int, int, Number]]) -> Needs:
+  """Of each batch size and place the longest run that is needed."""
+  result: Needs = {}
+  for size, at, epoch in needs:
+    if LOWEST <= at <= HIGHEST:
+      result[size, at] = max(epoch, result.get((size, at), 0.0))
+  return result
+
+
+def _grown(
+  run: RunFor,
+  needs: Needs,
+  seeds: range,
+  lacking: Callable[[pd.DataFrame], Needs],
+) -> pd.DataFrame:
+  """The rows of all runs, each as long as needed, until nothing lacks."""
+  done: Needs = {}
+  found: list[pd.DataFrame] = []
+  while todo := {
+    key: epochs for key, epochs in needs.items() if epochs > done.get(key, 0.0)
+  }:
+    for epochs in sorted(set(todo.values()), reverse=True):
+      cells = [
+        cell
+        for (size, at), own in todo.items()
+        if own == epochs
+        for cell in plan.product(
+          batch_size=size, learning_rate=rate(at), seed=seeds, drop_last=True
+        )
+      ]
+      found.append(run(cells, epochs))
+    done |= todo
+    # A run that had to go on was made again, and has its first rows twice.
+    table = pd.concat(found, ignore_index=True).drop_duplicates(
+      ["batch_size", "learning_rate", "seed", "epoch"], keep="last"
+    )
+    needs = lacking(table)
+  return table
+
+
+def _columns(
+  table: pd.DataFrame, targets: Targets
+) -> Iterable[tuple[int, Target, Column]]:
+  for size, wanted in targets.items():
+    for target in wanted:
+      rows = at_horizon(table, target.epoch)
+      yield size, target, column(rows, size, target.metric)
+
+
+def _more_coarse(table: pd.DataFrame, targets: Targets) -> Needs:
+  """A factor of 2 beyond each end at which the mean log loss is least."""
+  return _longest(
+    (size, place(end) + away, target.epoch)
+    for size, target, (rates, losses, _) in _columns(table, targets)
+    for end, away, is_open in zip(
+      rates[[0, -1]], (-2, 2), grid_minimum.open_ends(losses), strict=True
+    )
+    if is_open
+  )
+
+
+def _centre(found: Column) -> int:
+  """The place of the best rate, or the nearest with room to both sides."""
+  return min(max(place(found.best), LOWEST + 2), HIGHEST - 2)
+
+
+def _step(found: Column) -> int:
+  """Half octaves beside rates that are lost, where the loss is steep."""
+  above = found.lost[:, found.rates > found.best]
+  return 1 if above.shape[1] and above[:, 0].mean() >= 0.5 else 2
+
+
+def _more_fresh(table: pd.DataFrame, targets: Targets) -> Needs:
+  """Beyond each end at which more than AT_END of the resamples are best."""
+  needs = []
+  for size, target, found in _columns(table, targets):
+    best = grid_minimum.mean_minima([found.rates], [found.losses], seed=0)
+    for end, away in ((found.rates[0], -1), (found.rates[-1], 1)):
+      at_end = max(best.at[0] == end, (best.draws[:, 0] == end).mean())
+      if at_end > AT_END:
+        beyond = place(end) + away * _step(found)
+        needs.append((size, beyond, target.epoch))
+  return _longest(needs)
+
+
 def search(
-  run: Run,
-  batch_sizes: Sequence[int],
+  run: RunFor,
+  targets: Targets,
   rates: Sequence[float],
   *,
   tuning_seeds: range,
@@ -142,46 +236,52 @@ def search(
 ) -> pd.DataFrame:
   """Coarse columns by factors of 2, then fresh ones around their best rates.
 
+  A fresh column begins with the coarse best rate and one to each side: a factor
+  of 2 away, or of sqrt 2 where half of the coarse runs next above are lost. It
+  goes on while more than AT_END of the resampled seeds have their best rate at
+  an end, at any of its targets. A rate is run to the last horizon at which it
+  is needed. Batches are whole (`drop_last`).
+
   Args:
+    run: The rows at every horizon up to so many epochs.
     rates: Where the coarse columns begin, each twice the one before.
     tuning_seeds: The seeds of the coarse columns; those of the fresh differ.
 
   Returns:
-    The last rows of all runs, with the column `stage`, "coarse" or "fresh".
+    The rows of all runs, with the column `stage`, "coarse" or "fresh".
   """
-  begin = [place(rate) for rate in rates]
-  coarse = extended(
-    run, dict.fromkeys(batch_sizes, begin), tuning_seeds, more_coarse
+  begin = _longest(
+    (size, place(rate), max(target.epoch for target in wanted))
+    for size, wanted in targets.items()
+    for rate in rates
   )
-  centres = {size: place(column(coarse, size).best) for size in batch_sizes}
-  fresh = extended(
-    run,
-    {size: [at + near for near in NEAR] for size, at in centres.items()},
-    seeds,
-    lambda table, size: more_fresh(table, size, centres[size]),
+  coarse = _grown(
+    run, begin, tuning_seeds, lambda table: _more_coarse(table, targets)
   )
+  around = _longest(
+    (size, _centre(found) + away * _step(found), target.epoch)
+    for size, target, found in _columns(coarse, targets)
+    for away in (-1, 0, 1)
+  )
+  fresh = _grown(run, around, seeds, lambda table: _more_fresh(table, targets))
   stages = [coarse.assign(stage="coarse"), fresh.assign(stage="fresh")]
   return pd.concat(stages, ignore_index=True)
 
 
 def best_rates(
-  table: pd.DataFrame, batch_sizes: Iterable[int]
-) -> tuple[Float[np.ndarray, "S K"], Int[np.ndarray, "S K"]]:
-  """Each seed's best rate (`grid_minimum.minimum`) at each batch size.
+  table: pd.DataFrame, batch_sizes: Iterable[int], target: Target
+) -> grid_minimum.MeanMinima:
+  """The rate of least mean log loss at each batch size, with resamples.
+
+  Those of two targets are of the same resamples of the seeds.
 
   Args:
-    table: The last rows, of S seeds at every rate; K batch sizes.
-
-  Returns:
-    The rates, and at which end of its grid each is censored: -1, 0 or 1.
+    table: The fresh rows of `search`.
   """
-  found = []
-  for size in batch_sizes:
-    rates, losses, _ = column(table, size)
-    found.append(grid_minimum.minimum(rates, losses))
-  return (
-    np.stack([best.at for best in found], axis=1),
-    np.stack([best.edge for best in found], axis=1),
+  rows = at_horizon(table, target.epoch)
+  found = [column(rows, size, target.metric) for size in batch_sizes]
+  return grid_minimum.mean_minima(
+    [each.rates for each in found], [each.losses for each in found], seed=0
   )
 
 

@@ -92,6 +92,18 @@ def last_rows(table: "pd.DataFrame") -> "pd.DataFrame":
   return table.loc[ends].reset_index(drop=True)
 
 
+def ends(
+  table: "pd.DataFrame", arm: str, arms: Sequence[Any], metric: str
+) -> Float[np.ndarray, "S A"]:
+  """A metric at the end of the runs of the arms asked for.
+
+  Seeds rise; NaN in the column of an arm that the table lacks.
+  """
+  last = last_rows(table[table[arm].isin(list(arms))])
+  wide = last.pivot(index="seed", columns=arm, values=metric)
+  return wide.reindex(columns=list(arms)).to_numpy(np.float64)
+
+
 def best_arm(
   table: "pd.DataFrame", arm: str | Sequence[str], metric: str
 ) -> Any:

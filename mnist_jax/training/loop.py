@@ -108,7 +108,17 @@ def init_state(
   key, scale = _keys(seed)[0], config.init_scale
   params = mlp.init(key, config.sizes, config.initializer, dtype, scale=scale)
   tx = optimizers.make(config.optimizer, 0.0)
-  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+  # Copied, as prodigy's state has the parameters in it, and both are consumed.
+  opt_state = jax.tree.map(jnp.copy, tx.init(params))
+  return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+
+def evaluation_params(config: TrainConfig, state: TrainState) -> mlp.Params:
+  """The parameters to evaluate and to keep, `optimizers.evaluation_params`."""
+  params: mlp.Params = optimizers.evaluation_params(
+    config.optimizer, state.params, state.opt_state
+  )
+  return params
 
 
 def step_masks(
@@ -295,7 +305,8 @@ def _row(
   row: dict[str, Any] = {"epoch": epoch, "step": int(state.step)}
   row["learning_rate"] = learning_rate
   for name, split in (("train", dataset.train), ("dev", dataset.dev)):
-    result = evaluate(config.activations, state.params, split)
+    params = evaluation_params(config, state)
+    result = evaluate(config.activations, params, split)
     row[f"{name}_loss"] = float(result.loss)
     row[f"{name}_accuracy"] = float(result.accuracy)
   return row
@@ -409,11 +420,11 @@ def params_at(
   rates = np.full(updates * last, learning_rate, np.float32)
   state, hparams = init_state(config, seed), make_hparams(seed, l2=l2)
   if 0 in epochs:
-    yield 0, state.params
+    yield 0, evaluation_params(config, state)
   run = _train(config, split, hparams, rates, state, seed, range(last))
   for epoch, (state, _, _) in enumerate(run, 1):
     if epoch in epochs:
-      yield epoch, state.params
+      yield epoch, evaluation_params(config, state)
 
 
 def to_device(dataset: data.Dataset) -> data.Dataset:

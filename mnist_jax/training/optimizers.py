@@ -19,6 +19,9 @@ _MAKERS: dict[str, Callable[[Scalar, Scalar], optax.GradientTransformation]] = {
   "adagrad": lambda rate, _: optax.adagrad(rate),
   "rmsprop": lambda rate, _: optax.rmsprop(rate),
   "adam": lambda rate, _: optax.adam(rate),
+  "schedule_free": lambda rate, _: optax.contrib.schedule_free_sgd(rate),
+  # Here the rate is a factor of the rate that it finds: 1 for none.
+  "prodigy": lambda rate, _: optax.contrib.prodigy(rate),
 }
 
 OPTIMIZERS = tuple(_MAKERS)
@@ -39,6 +42,17 @@ def make(
     KeyError: An unknown kind.
   """
   return _MAKERS[kind](learning_rate, momentum)
+
+
+def evaluation_params(kind: str, params: PyTree, opt_state: PyTree) -> PyTree:
+  """The parameters that are the result, which need not be those trained.
+
+  Those of "schedule_free" are an average of what was trained, which its state
+  tells (Defazio et al. 2024); else they are the trained ones.
+  """
+  if kind == "schedule_free":
+    return optax.contrib.schedule_free_eval_params(opt_state, params)
+  return params
 
 
 def clip(grads: PyTree, max_norm: Scalar) -> PyTree:

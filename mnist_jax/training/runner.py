@@ -86,8 +86,8 @@ class _Reached(NamedTuple):
     """What a checkpoint holds; None has no leaves in it."""
     return {"state": self.state, "best": self.best}
 
-  def outcome(self, ended: str) -> Outcome:
-    params, epoch = self.state.params, self.epoch
+  def outcome(self, config: loop.TrainConfig, ended: str) -> Outcome:
+    params, epoch = loop.evaluation_params(config, self.state), self.epoch
     if self.best is not None:
       params, epoch = self.best.params, int(self.best.epoch)
     return Outcome(params, epoch, self.epoch, ended, self.seconds)
@@ -245,8 +245,9 @@ def run(
     session = _Session(settings, learning_rates, options, directory, saver)
     restored = session.restore(on_resume)
     resumed, at = restored is not None, restored or session.new()
+    config = settings.train_config()
     if resumed and session.out_of_patience(at):
-      return at.outcome("patience")
+      return at.outcome(config, "patience")
     before, ended = at.seconds, "epochs"
     dataset = loop.to_device(dataset)
     first = int(at.state.step) + 1
@@ -257,7 +258,8 @@ def run(
         _record(row, directory, writer)
         epoch, best = row["epoch"], at.best
         if best is not None and row["dev_loss"] < float(best.dev_loss):
-          best = _best(epoch, row["dev_loss"], state.params)
+          params = loop.evaluation_params(config, state)
+          best = _best(epoch, row["dev_loss"], params)
         seconds = before + time.monotonic() - begun
         at = _Reached(state, best, epoch, seconds)
         if session.out_of_patience(at):
@@ -269,7 +271,7 @@ def run(
         if ended != "epochs":
           break
   seconds = before + time.monotonic() - begun
-  return at._replace(seconds=seconds).outcome(ended)
+  return at._replace(seconds=seconds).outcome(config, ended)
 
 
 def probabilities(
@@ -294,11 +296,16 @@ def load_model(
   values = run.config["flags"]
   config = from_values(values).train_config()
   part = "best" if values["patience"] else "state"
-  target = {part: {"params": loop.init_state(config, 0).params}}
+  state = loop.init_state(config, 0)
+  names = ("params",) if part == "best" else ("params", "opt_state")
+  target = {part: {name: getattr(state, name) for name in names}}
   directory = run.path / "checkpoints"
   with checkpoint.Checkpointer(directory) as saver:
     restored = saver.restore_newest(target, partial=True)
   if restored is None:
     raise InputError(f"{directory}: no checkpoint, expected one of the run")
-  params = restored.tree[part]["params"]
+  found = restored.tree[part]
+  params = found["params"]
+  if part == "state":
+    params = loop.evaluation_params(config, state._replace(**found))
   return functools.partial(probabilities, config, params)

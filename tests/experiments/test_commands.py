@@ -273,7 +273,7 @@ WRONG = (
   ("--optimizer=lion", "optimizer", "adam"),
   ("--grad=none", "grad", "autodiff"),
   ("--momentum=0.5", "--momentum", "--optimizer=sgd"),
-  ("--schedule=cosine", "schedule", "poly"),
+  ("--schedule=linear", "schedule", "poly"),
   ("--boundaries=100", "boundaries", "fixed"),
   ("--schedule=multistep --boundaries=4,x", "boundaries"),
   ("--data_source=idx", "--data_dir"),

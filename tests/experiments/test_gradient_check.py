@@ -116,6 +116,8 @@ def test_the_studies_in_small(run, tmp_path):
   parts = [p for claim in verdict["claims"] for p in claim["parts"]]
   # Two seeds decide nothing; what was tried out is settled.
   assert {p["verdict"] for p in parts if p["n"]} == {"undecided"}
+  planted = next(p for p in parts if p["name"] == "no mistake below the bar")
+  assert planted["n"] >= 6
   settled = {p["name"]: p["verdict"] for p in parts if p["n"] is None}
   assert len(settled) == 3
   assert set(settled.values()) == {"holds"}

@@ -9,7 +9,6 @@ from experiments.mutation_score import cases as mutation_score
 from experiments.mutation_score import check_grads, judge
 from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network.check import value_and_grad_of
-from mnist_jax.stats import verdicts
 
 NETWORK = mutation_score.Network((4, 3, 3), ("tanh",), 4, 0.3)
 
@@ -26,7 +25,7 @@ def some():
 def faults(some):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(catalogue, "catalogue", lambda activations: some)
-    return list(mutation_score.fault_records(NETWORK, 7))
+    return mutation_score.fault_records(NETWORK, 7)
 
 
 def test_every_fault_is_a_record(some, faults):
@@ -39,13 +38,13 @@ def test_every_fault_is_a_record(some, faults):
 
 def test_the_peer_tells_right_from_wrong():
   subject = mutation_score.draw(NETWORK, 1)
-  peer = check_grads.Peer(subject)
   seam = value_and_grad_of("hand", NETWORK.activations)
   setting = str(check_grads.Setting("float64", 1e-3))
   right = subject.gradient(seam)
   wrong = (right[0]._replace(w=-right[0].w), right[1])
-  assert peer.rejections(right)[setting] is False
-  assert peer.rejections(wrong)[setting] is True
+  rejected = check_grads.rejections(subject, [right, wrong])
+  assert [each[setting] for each in rejected] == [False, True]
+  assert list(rejected[0]) == list(map(str, check_grads.SETTINGS))
 
 
 def test_random_networks_are_correct_and_reproducible():
@@ -71,7 +70,7 @@ def with_outcomes(records, **outcomes):
 def test_rates_and_verdicts_follow_the_records(faults):
   correct = [
     {"seed": s, "verdict": "correct", "check_grads": faults[0]["check_grads"]}
-    for s in range(40)
+    for s in range(400)
   ]
   many = [r | {"seed": s} for s in range(30) for r in faults]
   summary = judge.summarise(many, correct)
@@ -83,9 +82,15 @@ def test_rates_and_verdicts_follow_the_records(faults):
   )
 
   def judged(faults, correct):
-    parts = verdicts.judge(judge.questions(faults, correct))
-    return {part.name: str(part.verdict) for part in parts}
+    (claim,) = judge.judged(faults, correct)
+    return {part.name: str(part.verdict) for part in claim.parts}
 
+  (claim,) = judge.judged(many, correct)
+  below = np.mean([r["distance"] < 1e-7 for r in many])
+  assert claim.found("mistakes above the bar").estimate == pytest.approx(
+    1 - below
+  )
+  assert f"{len(many):,} of {len(many):,} wrong, with 0 false" in claim.sentence
   assert judged(many, correct)["mistakes found"] == "holds"
   assert judged(many, correct)["false alarms"] == "holds"
   missed = with_outcomes(many[:-60], caught=True) + with_outcomes(

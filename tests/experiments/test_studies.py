@@ -1,24 +1,12 @@
 """Verdicts of studies on tables whose answer is known."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import (
-  adaptive_rates,
-  lr_comparison,
-  lr_decay,
-  lr_range_audit,
-  seeds,
-)
+from experiments import seeds
 from experiments._shared import study
-from mnist_jax import data, range_test, sweep
-from mnist_jax.data import sparse
-from mnist_jax.stats import verdicts
 from mnist_jax.stats.verdicts import Finding, Verdict
-from mnist_jax.sweep import store
 
 SEEDS = 40
 
@@ -52,49 +40,6 @@ def table(arms, epochs, accuracy, column="learning_rate", **more):
   return pd.DataFrame(rows)
 
 
-def verdict_of(parts):
-  assert len({(part.claim, part.name) for part in parts}) == len(parts)
-  return {part.name: part.verdict for part in parts}
-
-
-def as_claimed(rate, epoch):
-  """0.8 ahead until epoch 5, 0.5 from there on; the others behind."""
-  if rate == 0.8:
-    return 0.95 if epoch else 0.1
-  if rate == 0.5:
-    return (0.94 if epoch < 5 else 0.96) if epoch else 0.1
-  return 0.9
-
-
-def opposite(rate, epoch):
-  swapped = {0.8: 0.5, 0.5: 0.8}
-  return as_claimed(swapped.get(rate, rate), epoch)
-
-
-@pytest.mark.parametrize(
-  ("accuracy", "expected"),
-  [(as_claimed, Verdict.HOLDS), (opposite, Verdict.FAILS)],
-)
-def test_lr_comparison(accuracy, expected):
-  values = study.preset_values(lr_comparison.STUDY, "full")
-  values.epochs = 14
-  runs = table(values.rates, 14, accuracy)
-  found = verdict_of(lr_comparison.judge(runs, values))
-  assert len(found) == 12
-  for metric in ("accuracy", "loss"):
-    for name in ("first", "passed", "stays", "best of 0.5 and 0.8"):
-      assert found[f"{name}, {metric}"] is expected
-    assert found[f"best of 0.5 and 0.2, {metric}"] is Verdict.HOLDS
-
-
-def test_lr_comparison_of_equals_does_not_hold_by_its_margin():
-  values = study.preset_values(lr_comparison.STUDY, "full")
-  values.epochs = 14
-  runs = table(values.rates, 14, lambda rate, epoch: 0.95)
-  found = verdict_of(lr_comparison.judge(runs, values))
-  assert found["best of 0.5 and 0.8, accuracy"] is Verdict.FAILS
-
-
 def test_seeds():
   values = study.preset_values(seeds.STUDY, "full")
   arms = ("64,16", "256,16")
@@ -117,151 +62,3 @@ def test_seeds():
   assert n1.verdict is Verdict.FAILS
   assert n1["test accuracy"].finding is Finding.OUTSIDE
   assert n1["mean test accuracy"].margin == pytest.approx(0.0030, abs=1e-4)
-
-
-def test_lr_decay():
-  values = study.preset_values(lr_decay.STUDY, "full")
-  ends = {"decayed": 0.97, "best fixed": 0.96, "large alone": 0.97}
-
-  def accuracy(arm, epoch):
-    return ends.get(arm, 0.95)
-
-  choice = {
-    "fixed": 0.5,
-    "learning_rate": 0.8,
-    "gamma": 0.1,
-    "boundaries": (20.0,),
-  }
-  measured = {
-    "table": table(lr_decay.ARMS, 2, accuracy, "arm"),
-    "choice": choice,
-  }
-  parts = lr_decay.judge(measured, values)
-  found = verdict_of(parts)
-  assert found["against best fixed, accuracy"] is Verdict.HOLDS
-  assert found["against small alone, loss"] is Verdict.HOLDS
-  assert found["against large alone, accuracy"] is Verdict.FAILS
-  assert "from epoch 20 on 0.08; best fixed 0.5" in parts[0].note
-  assert verdicts.combine(parts) is Verdict.FAILS
-
-
-def test_adaptive_rates():
-  values = study.preset_values(adaptive_rates.STUDY, "full")
-  tables = []
-  for name, gain in (("sparse", 0.02), ("control", 0.01)):
-
-    def accuracy(kind, epoch, gain=gain):
-      return 0.9 if kind == "sgd" else 0.9 + gain
-
-    runs = table(adaptive_rates.GRIDS, 1, accuracy, "optimizer", data=name)
-    runs["learning_rate"] = 1.0
-    tables.append(runs)
-  parts = adaptive_rates.judge({"table": pd.concat(tables)}, values)
-  assert {p.verdict for p in parts} == {Verdict.HOLDS}
-  assert "adagrad 1 on sparse (edge of the grid)" in parts[0].note
-  tables[1].loc[tables[1]["optimizer"] == "sgd", "dev_accuracy"] -= 0.02
-  parts = adaptive_rates.judge({"table": pd.concat(tables)}, values)
-  found = verdict_of(parts)
-  assert found["adam, accuracy"] is Verdict.HOLDS
-  assert found["adam by sparseness, accuracy"] is Verdict.FAILS
-
-
-def test_adaptive_rates_says_how_its_data_are_made_again(
-  mnist, tmp_path, monkeypatch
-):
-  dataset = data.take(mnist, 50)
-  swept = []
-
-  def made(lab, cells, budget, *, dataset, data_flags, name):
-    swept.append((dataset, dict(flag[2:].split("=") for flag in data_flags)))
-    runs = [
-      dataclasses.asdict(cell)
-      | {"cell": sweep.cell_key(cell, budget), "step": 1, "dev_accuracy": 0.9}
-      for own in cells.values()
-      for cell in own
-    ]
-    return study.by_arm(pd.DataFrame(runs), cells, budget)
-
-  monkeypatch.setattr(study.Lab, "sweep", made)
-  values = study.preset_values(adaptive_rates.STUDY, "quick")
-  lab = study.Lab(dataset, tmp_path, overwrite=False)
-  measured = adaptive_rates.measure(lab, values)
-  assert set(measured["table"]["arm"]) == set(adaptive_rates.GRIDS)
-  assert len(swept) == 4
-  for used, flags in swept:
-    made_again = dataset
-    if flags:
-      made_again = sparse.sparsify(
-        dataset, float(flags["sparse_lowest"]), int(flags["sparse_seed"])
-      )
-    assert store.data_digest(used) == store.data_digest(made_again)
-  assert [bool(flags) for _, flags in swept] == [True, True, False, False]
-
-
-def audited(regret, size):
-  """Runs of every rule at its regret, beside a grid of which 0.5 is best."""
-  accuracy = {"grid 0.2": 0.95, "grid 0.5": 0.96, "grid 1": 0.95}
-  accuracy |= {rule: 0.96 - regret[rule] for rule in range_test.RULES}
-  runs = table(accuracy, 0, lambda arm, epoch: accuracy[arm], "arm")
-  rates = (
-    runs["arm"]
-    .str.removeprefix("grid ")
-    .replace(dict.fromkeys(range_test.RULES, "0.4"))
-  )
-  return runs.assign(
-    learning_rate=rates.astype(float),
-    batch_size=size,
-    refused=runs["arm"] == "valley",
-    grid_best=0.5,
-  )
-
-
-def one_epoch(ends):
-  """L1's runs; a rate's losses go up and down by a twentieth of its end."""
-  rows = []
-  for rate, end in ends.items():
-    for seed in range(SEEDS):
-      for step in range(0, 430, 20):
-        wave = (step // 20 % 2 - 0.5) / 10 + noise(seed, step, 0)
-        rows.append(
-          {
-            "cell": f"{rate}-{seed}",
-            "learning_rate": rate,
-            "seed": seed,
-            "step": step,
-            "dev_loss": end * (1 + wave),
-            "diverged_step": np.nan,
-          }
-        )
-  return pd.DataFrame(rows)
-
-
-def test_lr_range_audit():
-  values = study.preset_values(lr_range_audit.STUDY, "full")
-  values.batch_sizes = (32, 256)
-  regret = dict.fromkeys(range_test.RULES, 0.0005) | {"valley": 0.01}
-  runs = [audited(regret, 32), audited(regret | {"noise": 0.0035}, 256)]
-  losses = {0.03: 1.0, 0.1: 0.7, 0.3: 0.4, 1.0: 0.3, 3.0: 0.5, 10.0: 5.0}
-  measured = {"table": pd.concat(runs), "rates": one_epoch(losses)}
-  parts = lr_range_audit.judge(measured, values)
-  found = verdict_of(parts)
-  assert found["rule steepest"] is Verdict.HOLDS
-  assert found["rule valley"] is Verdict.FAILS
-  assert found["rule noise"] is Verdict.FAILS  # 0.2 point over both
-  assert found["rule noise, batch 32"] is Verdict.HOLDS
-  assert found["rule noise, batch 256"] is Verdict.FAILS
-  by_name = {part.name: part for part in parts}
-  assert "refused 80 of 80" in by_name["rule valley"].note
-  assert "median 0.19 point" in by_name["rule noise"].note
-  for name in ("too small", "too large", "worse than guessing", "fluctuates"):
-    assert found[name] is Verdict.HOLDS
-
-  few = {name: runs[runs["seed"] < 2] for name, runs in measured.items()}
-  parts = lr_range_audit.judge(few, values)
-  assert set(verdict_of(parts).values()) == {Verdict.UNDECIDED}
-  assert "median" in parts[0].note
-
-  tame = dict.fromkeys(losses, 0.3) | {0.1: 0.29}
-  measured["rates"] = one_epoch(tame)
-  found = verdict_of(lr_range_audit.judge(measured, values))
-  assert found["worse than guessing"] is Verdict.FAILS

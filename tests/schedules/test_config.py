@@ -38,6 +38,16 @@ SAME = [
     ScheduleConfig("poly", 0.5, power=2, decay_steps=99.0),
     schedules.poly(0.5, 2.0, 99),
   ),
+  (ScheduleConfig("cosine", 0.5), schedules.cosine(0.5, TOTAL)),
+  (ScheduleConfig("cosine", 0.5, decay_steps=99), schedules.cosine(0.5, 99)),
+  (
+    ScheduleConfig("wsd", 0.5, stable_steps=100),
+    schedules.wsd(0.5, 100, TOTAL - 100),
+  ),
+  (
+    ScheduleConfig("wsd", 0.5, stable_steps=20, decay_steps=30),
+    schedules.wsd(0.5, 20, 30),
+  ),
   (
     ScheduleConfig("exponential_decay", 0.5, decay_rate=0.9, decay_steps=50),
     schedules.exponential_decay(0.5, 0.9, 50),
@@ -69,8 +79,12 @@ def test_every_policy_is_among_those_cases():
 @pytest.mark.parametrize(("config", "schedule"), SAME)
 def test_warmup_goes_before_any_policy(config, schedule):
   warm = table(dataclasses.replace(config, warmup_steps=30))
-  if config.schedule == "poly" and config.decay_steps is None:
-    schedule = schedules.poly(0.5, 1.0, TOTAL - 30)  # what is left of the run
+  if config.constants().get("decay_steps", 1) is None:  # the rest of the run
+    schedule = {
+      "poly": schedules.poly(0.5, 1.0, TOTAL - 30),
+      "cosine": schedules.cosine(0.5, TOTAL - 30),
+      "wsd": schedules.wsd(0.5, 100, TOTAL - 130),
+    }[config.schedule]
   expected = schedules.with_warmup(schedule, 30)
   np.testing.assert_array_equal(warm, schedules.tabulate(expected, TOTAL))
 
@@ -155,6 +169,10 @@ def test_describe_gives_formula_and_numbers():
     ),
     (ScheduleConfig("poly"), "poly: 0.2 × (1 − t / T)^1"),
     (
+      ScheduleConfig("wsd", stable_steps=2, schedule_unit="epochs"),
+      "wsd: 0.2 × min(1, 1 − (e − 2) / T)",
+    ),
+    (
       ScheduleConfig("poly", power=2, warmup_steps=30).resolve(EPOCH, TOTAL),
       "poly: 0.2 × (1 − t / 400)^2 after 30 updates of warmup",
     ),
@@ -178,7 +196,7 @@ STEP = {"schedule": "step", "decay_steps": 50}
 DECAY = {"schedule": "exponential_decay", "decay_rate": 0.9, "decay_steps": 50}
 REFUSED = [
   # Unknown names.
-  ({"schedule": "cosine"}, "schedule=cosine: expected one of fixed, step"),
+  ({"schedule": "linear"}, "schedule=linear: expected one of fixed, step"),
   ({"schedule_unit": "days"}, "schedule_unit=days: expected one of updates"),
   # Not given.
   ({"schedule": "step"}, "decay_steps: not given"),
@@ -199,6 +217,8 @@ REFUSED = [
   ({**STEP, "staircase": False}, "staircase=False: schedule=step"),
   ({**DECAY, "power": 2}, "power=2: schedule=exponential_decay"),
   ({"schedule": "poly", "gamma": 0.5}, "gamma=0.5: schedule=poly"),
+  ({"schedule": "wsd"}, "stable_steps: not"),
+  ({"schedule": "cosine", "stable_steps": 5}, "stable_steps=5: schedule=cosin"),
   # Out of range.
   ({"learning_rate": 0}, "learning_rate=0"),
   ({"learning_rate": float("nan")}, "learning_rate=nan"),

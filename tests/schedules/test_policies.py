@@ -35,6 +35,9 @@ def part_of_period(i: int) -> Decimal:
   return (exact(0.96).ln() * i / 512).exp()
 
 
+PI = np.longdouble("3.14159265358979323846264338")
+LATE = np.longdouble(19_000)
+
 exact = Decimal.from_float  # a setting means the float that it is
 LR = exact(0.2)
 CASES: dict[str, tuple[policies.Schedule, Callable[[int], Decimal]]] = {
@@ -68,6 +71,14 @@ CASES: dict[str, tuple[policies.Schedule, Callable[[int], Decimal]]] = {
   "poly, past its end": (
     policies.poly(0.2, 0.5, 49 * 300),
     lambda t: LR * max(1 - Decimal(t) / (49 * 300), Decimal(0)).sqrt(),
+  ),
+  "cosine, past its end": (
+    policies.cosine(0.2, 19_000),
+    lambda t: float(LR) * (1 + np.cos(PI * min(t / LATE, 1))) / 2,
+  ),
+  "wsd": (
+    policies.wsd(0.2, 9000, 7000),
+    lambda t: LR * min(max(Decimal(16_000 - t) / 7000, Decimal(0)), Decimal(1)),
   ),
   "exponential_decay": (
     policies.exponential_decay(0.2, 0.96, 512),

@@ -266,3 +266,34 @@ def test_same_seed_same_effect():
   first = effects.mean_interval(x, seed=3)
   np.random.default_rng().normal()
   assert asdict(first) == asdict(effects.mean_interval(x, seed=3))
+
+
+def test_a_value_beyond_five_deviations_is_far_off():
+  x = np.sin(np.arange(40.0))
+  assert not effects.far_off(x).any()
+  x[5] = 9.0
+  assert effects.far_off(x).tolist() == [i == 5 for i in range(40)]
+  # Most are equal: the deviation is 0, and says nothing of the others.
+  assert not effects.far_off(np.array([1.0] * 30 + [2.0])).any()
+
+
+def test_the_typical_value_is_the_median_where_a_run_fails():
+  x = 1.0 + 0.1 * np.sin(np.arange(40.0))
+  assert effects.typical_interval(x, seed=0) == effects.mean_interval(x, seed=0)
+  x[5] = -100.0
+  mean, found = (
+    effects.mean_interval(x, seed=0),
+    effects.typical_interval(x, seed=0),
+  )
+  assert mean.low < 0.0
+  assert 0.9 < found.low <= found.estimate <= found.high < 1.1
+
+
+def test_the_exact_binomial_of_a_proportion():
+  none, all_of_them = effects.proportion(0, 30), effects.proportion(30, 30)
+  # The ends are where the tail is 2.5 %: 0.025^(1/30) (Clopper & Pearson).
+  assert all_of_them.low == pytest.approx(0.025 ** (1 / 30))
+  assert none.high == pytest.approx(1 - 0.025 ** (1 / 30))
+  assert effects.p_above(all_of_them, 0.9) == pytest.approx(0.9**30)
+  assert effects.p_below(none, 0.1) == pytest.approx(0.9**30)
+  assert effects.p_above(none, 0.0) == 1.0

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from mnist_jax import stats
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import grid_minimum
 
@@ -91,3 +92,52 @@ def test_largest_stable_rate_has_all_below_it_stable():
   )
   found = grid_minimum.largest_stable(np.array([1.0, 2.0, 4.0, 8.0]), stable)
   np.testing.assert_array_equal(found, [2, 1, 8, math.nan])
+
+
+def skewed_losses(rng, grid, seeds, best):
+  """Losses that rise faster above their minimum than below it."""
+  away = np.log(np.asarray(grid) / best)
+  mean = 0.1 * (np.exp(away) - 1.0 - away)
+  return np.exp(mean + 0.15 * rng.normal(size=(seeds, len(grid))))
+
+
+def test_the_minimum_of_the_mean_is_not_drawn_to_the_flat_side():
+  rng = np.random.default_rng(0)
+  grid, best = 2.0 ** np.arange(-4, 5), 1.0
+  losses = skewed_losses(rng, grid, 2_000, best)
+  own = stats.mean_interval(
+    np.log(grid_minimum.minimum(grid, losses).at), seed=0
+  )
+  assert own.high < -0.2  # the mean of each seed's own, with its interval
+  found = grid_minimum.mean_minima([grid], [losses], seed=0)
+  low, high = np.log(np.quantile(found.draws[:, 0], [0.025, 0.975]))
+  assert low < 0.0 < high
+  assert abs(np.log(found.at[0])) < 0.2
+  assert found.censored[0] == 0.0
+  assert found.n == 2_000
+
+
+def test_a_minimum_at_an_end_is_censored():
+  rng = np.random.default_rng(0)
+  grid = np.array([1.0, 2.0, 4.0])
+  inside = skewed_losses(rng, grid, 30, 2.0)
+  beyond = np.exp(-np.log(grid) + 0.01 * rng.normal(size=(30, 3)))
+  found = grid_minimum.mean_minima([grid, grid], [inside, beyond], seed=0)
+  assert found.censored[1] == 1.0
+  assert found.censored[0] < 1.0
+  assert found.at[1] == 4.0
+
+
+def test_a_lost_run_makes_its_mean_infinite():
+  grid = np.array([1.0, 2.0, 4.0, 8.0])
+  losses = np.tile([3.0, 2.0, 1.0, 0.5], (30, 1))
+  losses[0, 3] = np.inf
+  found = grid_minimum.mean_minima([grid], [losses], seed=0)
+  assert found.at[0] < 8.0
+  assert 0.0 < found.censored[0] < 1.0  # the resamples without that seed
+
+
+def test_grids_share_their_seeds():
+  losses = [np.ones((30, 3)), np.ones((29, 3))]
+  with pytest.raises(InputError, match=r"\[29, 30\] seeds"):
+    grid_minimum.mean_minima([RATES[:3]] * 2, losses, seed=0)

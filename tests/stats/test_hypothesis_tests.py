@@ -147,7 +147,7 @@ def test_power_counts_are_those_simulation_needs():
   assert n is not None
   x = rng.normal(0.1, 1.0, size=(4_000, n))
   error = x.std(axis=1, ddof=1) / math.sqrt(n)
-  reach = stats.t.isf(0.05, n - 1) * error
+  reach = stats.t.isf(0.025, n - 1) * error  # of the 95 % interval
   decided = (np.abs(x.mean(axis=1)) + reach < 0.6).mean()
   assert decided == pytest.approx(0.8, abs=0.03)
 
@@ -162,8 +162,8 @@ def test_an_effect_of_nothing_is_not_decided_by_any_number():
   assert hypothesis_tests.seeds_to_decide(nothing) is None
   # ... but a margin can be ruled out, and sameness shown.
   ruled_out = hypothesis_tests.seeds_to_decide(nothing, margin=0.5)
-  assert ruled_out == 27  # one-sided, d = 0.5: R gives 26.14
-  assert hypothesis_tests.seeds_to_decide(nothing, "same", margin=0.5) == 36
+  assert ruled_out == 34  # d = 0.5, as R has it
+  assert hypothesis_tests.seeds_to_decide(nothing, "same", margin=0.5) == 44
   at_margin = effect_of(0.5, 1.0, 40)
   assert hypothesis_tests.seeds_to_decide(at_margin, "same", margin=0.5) is None
 

@@ -329,6 +329,7 @@ def test_every_setting_and_the_budget_are_in_the_key():
     "power": ("poly", 2, 3),
     "decay_steps": ("poly", 5, 6),
     "boundaries": ("multistep", (5,), (6,)),
+    "stable_steps": ("wsd", 5, 6),
   }.items():
     kind = "optimizer" if name == "momentum" else "schedule"
     cells += [Settings(**{kind: values[0], name: v}) for v in values[1:]]

@@ -89,3 +89,23 @@ def test_lost_runs_count_as_guessing_at_least():
     tables.counted_loss(rows),
     [0.1, 2.3, 2.31, tables.GUESSING, np.inf, tables.GUESSING],
   )
+
+
+@pytest.mark.parametrize(
+  ("sizes", "drop_last", "refused"),
+  [
+    ((16, 32), (False, False), True),
+    ((16, 32), (True, False), True),
+    ((16, 32), (True, True), False),
+    ((32, 32), (False, False), False),
+  ],
+)
+def test_no_comparison_across_batch_sizes_has_short_batches(
+  sizes, drop_last, refused
+):
+  table = pd.DataFrame({"batch_size": sizes, "drop_last": drop_last})
+  if refused:
+    with pytest.raises(InputError, match=r"batch sizes \[16, 32\] with short"):
+      tables.require_whole_batches(table)
+  else:
+    tables.require_whole_batches(table)

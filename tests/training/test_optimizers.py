@@ -26,6 +26,8 @@ def closed_forms():
   velocity = 0.0
   squares, mean_square = 0.1, 0.0
   m = v = 0.0
+  y = z = x = 0.0  # of schedule_free, which trains y and evaluates x
+  w, d, mean, square, total, reach = 0.0, 1e-6, 0.0, 0.0, 0.0, 0.0
   for t, g in enumerate(GRADS, start=1):
     sgd -= RATE * g
     velocity = MOMENTUM * velocity + g
@@ -37,6 +39,17 @@ def closed_forms():
     rmsprop -= RATE * g / (mean_square + 1e-8) ** 0.5
     m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
     adam -= RATE * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)) ** 0.5 + 1e-8)
+    z -= RATE * g
+    x += (z - x) / t
+    y = 0.9 * x + 0.1 * z
+    # Prodigy's algorithm 4, its d the rate found, from 1e-6 on.
+    rate = RATE * d * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t)
+    mean = 0.9 * mean + 0.1 * d * g
+    square = 0.999 * square + 0.001 * (d * g) ** 2
+    total = 0.999**0.5 * total + d * rate * g / 1e-6
+    reach = 0.999**0.5 * reach - d * rate * g * w / 1e-6
+    d = max(d, reach / abs(total))
+    w -= rate * mean / (square**0.5 + 1e-8 * d)
   return {
     "sgd": sgd,
     "momentum": momentum,
@@ -44,12 +57,29 @@ def closed_forms():
     "adagrad": adagrad,
     "rmsprop": rmsprop,
     "adam": adam,
+    "schedule_free": y,
+    "prodigy": w,
   }
 
 
 @pytest.mark.parametrize("kind", optimizers.OPTIMIZERS)
 def test_follows_its_published_rule(kind):
   np.testing.assert_allclose(walk(kind), closed_forms()[kind], rtol=1e-5)
+
+
+def test_what_is_evaluated_is_the_average_of_schedule_free():
+  """The mean of the points z that plain steps from its gradients lead to."""
+  w = jnp.zeros(())
+  state = optimizers.make("schedule_free", 0.0).init(w)
+  for grad in GRADS:
+    tx = optimizers.make("schedule_free", jnp.float32(RATE))
+    updates, state = tx.update(jnp.float32(grad), state, w)
+    w = optax.apply_updates(w, updates)
+  found = optimizers.evaluation_params("schedule_free", w, state)
+  z = -RATE * np.cumsum(GRADS)
+  np.testing.assert_allclose(found, z.mean(), rtol=1e-5)
+  assert float(found) != pytest.approx(float(w), rel=1e-3)
+  assert optimizers.evaluation_params("sgd", w, ()) is w
 
 
 def test_momentum_is_read_only_where_said():

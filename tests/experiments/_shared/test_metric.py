@@ -30,16 +30,31 @@ def test_a_gain_is_above_0_where_the_first_is_better():
 
 def test_a_question_is_of_its_metric_and_margin():
   effects = np.array([0.01, 0.02, 0.03])
-  found = LOSS.question("X1", "gain", "it gains", effects, note="more")
-  assert (found.claim, found.name, found.text) == (
-    "X1",
-    "gain, loss",
-    "it gains",
-  )
+  found = LOSS.question("gain", "it gains", effects, note="more")
+  assert (found.name, found.text) == ("gain, loss", "it gains")
   assert (found.kind, found.margin, found.note) == ("greater", 0.005, "more")
   assert found.effect.estimate == pytest.approx(0.02)
   assert found.effect.n == 3
-  assert ACCURACY.question("X1", "a", "b", effects, "same").kind == "same"
+  assert ACCURACY.question("a", "b", effects, "same").kind == "same"
+  beside = ACCURACY.question("a", "b", effects, on_test=effects / 2)
+  assert beside.test_effect is not None
+  assert beside.test_effect.estimate == pytest.approx(0.01)
+  assert ACCURACY.on_test == "test_accuracy"
+
+
+def test_a_run_that_fails_badly_does_not_decide():
+  effects = np.linspace(0.01, 0.02, 30)
+  effects[3] = -0.9
+  found = ACCURACY.question("a", "b", effects).effect
+  assert found.test == "sign test"
+  assert found.low > 0.01
+
+
+def test_amounts_have_their_unit():
+  effects = np.full(30, 0.0123)
+  accuracy, loss = (own.question("a", "b", effects) for own in (ACCURACY, LOSS))
+  assert ACCURACY.amount(accuracy.effect) == "1.23 point (1.23 to 1.23)"
+  assert LOSS.amount(loss.effect) == "0.0123 nats (0.0123 to 0.0123)"
 
 
 def test_spread():

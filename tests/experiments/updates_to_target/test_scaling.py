@@ -40,6 +40,27 @@ def test_critical_batch_over_seeds():
   assert effect.high - effect.low < 0.1
 
 
+def test_rates_of_one_law_share_the_noise_of_tuning():
+  """A batch mistuned by sqrt 2 bends no local slope beyond perfect scaling."""
+  exact = 2 / (1 + 32 / BATCHES)
+  found = scaling.smooth_rates(BATCHES, exact)
+  np.testing.assert_allclose(found, exact, rtol=1e-3)
+  mistuned = exact * np.where(BATCHES == 2, 2**-0.5, 1)
+  found = scaling.smooth_rates(BATCHES, mistuned)
+  np.testing.assert_allclose(found, exact, rtol=0.08)
+
+
+def test_best_rate_is_the_vertex_of_the_mean_score():
+  rates = 2.0 ** np.arange(-2, 3)
+  rows = [
+    {"seed": seed, "learning_rate": rate, "score": score}
+    for seed in (1000, 1001)
+    for rate in rates
+    for score in [np.log2(rate / 1.3) ** 2 + 0.1 * (seed - 1000)]
+  ]
+  assert runs.best_rate(pd.DataFrame(rows)) == pytest.approx(1.3, rel=1e-6)
+
+
 @pytest.mark.parametrize(
   ("updates", "message"), [([3, 2], "2 numbers"), ([3, 0, 1], "above 0")]
 )

@@ -1,0 +1,1 @@
+"""Claims B1, B2, H1: rate, batch and horizon."""
