@@ -2,8 +2,9 @@
 
   python -m experiments.saddle --preset=full
 
-S2 (12.4, 问题并非源于局部最小值，而是来自鞍点，因为梯度在所有维度上接近于零): the trouble is not local minima but saddle points, where the
-gradient is near 0 in all directions and SGD hardly gets away.
+S2 (12.4, 问题并非源于局部最小值，而是来自鞍点，因为梯度在所有维度上接近于零):
+the trouble is not local minima but saddle points, where the gradient is near 0
+in all directions and SGD hardly gets away.
 H8 (no sentence of the chapter): what the network does near its own saddle. At
 weights of 0 units are equal and only the last bias has a gradient; the plateau
 is the network that gives each digit its frequency, a loss of 2.30.
@@ -276,8 +277,12 @@ def _draw_escapes(
     if count:
       last = _steps(escapes, f"{sd:g}").max()
       ax.plot(sd, last, "^", color="#B00020")
-      place = {"xytext": (0, 6), "textcoords": "offset points"}
-      ax.annotate(f"{count} held", (sd, last), **place)
+      ax.annotate(
+        f"{count} held",
+        (sd, last),
+        xytext=(0, 6),
+        textcoords="offset points",
+      )
   book = stats.geometric_mean(_steps(escapes, "xavier"))[0]
   ax.axhline(book, color="black", linestyle=":", label="Xavier's weights")
   plotting.log_axis(ax, "x")
@@ -295,7 +300,7 @@ def _draw_spectra(ax: plotting.Axes, spectra: pd.DataFrame) -> None:
   counts = spectra.groupby("sd")["negative"].min()
   shown = ", ".join(f"{n} at {sd:g}" for sd, n in counts.items())
   ax.set_title(f"negative eigenvalues at least: {shown}", fontsize=9)
-  plotting.log_axis(ax, "x")
+  plotting.log_axis(ax, "x", network.MEASURED)
   plotting.log_axis(ax, "y")
   ax.set(xlabel="sd of the weights", ylabel="eigenvalue on the plateau")
   ax.legend(fontsize=9)
