@@ -254,13 +254,11 @@ def regret_table(folder: Path) -> str:
     part = parts[f"rule {rule}"]
     low, high = (100 * limit for limit in part["interval"])
     medians = ", ".join(f"{value:.2f}" for value in own["regret_median"])
-    mean = f"{100 * part['effect']:.2f} ({low:.2f} to {high:.2f})"
-    rows.append([rule, medians, mean, part["note"].partition("median ")[2]])
+    cost = f"{100 * part['effect']:.2f} ({low:.2f} to {high:.2f})"
+    refused = part["note"][part["note"].find("refused") :]
+    rows.append([rule, medians, cost, refused])
   sizes = ", ".join(map(str, by_size["batch_size"].unique()))
-  columns = (
-    *("rule", f"median at batch {sizes}", "mean over all"),
-    "median over seeds of the mean over batches",
-  )
+  columns = ("rule", f"median at batch {sizes}", "over all batches", "runs")
   return _markdown(columns, rows)
 
 

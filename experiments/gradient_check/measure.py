@@ -192,7 +192,10 @@ def distances_in_training(
   run = loop.params_at(config, _RATE, dataset.train, seed, epochs, l2=_L2)
   for epoch, params in run:
     ends = epoch in (epochs[0], epochs[-1])
-    yield _moment(names, params, batch, l2, epoch, ends)
+    # One scope for all checks: what jax has traced in one is lost with it.
+    with precision.float64():
+      found = _moment(names, params, batch, l2, epoch, ends)
+    yield found
 
 
 def planted_distances(

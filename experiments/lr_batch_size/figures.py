@@ -9,6 +9,7 @@ import pandas as pd
 from experiments._shared import study
 from experiments.lr_batch_size.ridges import (
   Ridges,
+  after,
   effect_of,
   full_sizes,
   horizons,
@@ -75,11 +76,11 @@ def draw_map(
       label=f"best rate, 95 % (n = {ridge.n})",
     )
     ax.set(xlabel="batch size", ylabel="learning rate")
-    ax.set_title(f"after {epoch:g} epoch{'s' if epoch != 1 else ''}")
+    ax.set_title(f"after {after(epoch)}")
     ax.legend(fontsize=8, loc="lower right")
   figure.suptitle(
-    f"Development loss by rate and batch, {values.tuning_seeds} seeds that "
-    "tune; grey was not run; hatched diverged"
+    "Development loss by rate and batch (mean over tuning seeds: "
+    f"{values.tuning_seeds}); grey was not run"
   )
   return figure
 
@@ -101,7 +102,7 @@ def draw_horizons(found: Ridges, values: study.Values) -> plotting.Figure:
   for i, target in enumerate(found):
     ridge, by_error = found[target], target.metric == "dev_error"
     apart = 1.03 ** (i - len(found) / 2)
-    label = f"{target.epoch:g} epochs{', by error' if by_error else ''}"
+    label = f"{after(target.epoch)}{', by error' if by_error else ''}"
     look = {"index": i, "label": label, "linewidth": 1.4} | plotting.series(i)
     _bars(rates, ridge.sizes * apart, np.log2(ridge.rates), ridge.n, **look)
     middles, exponents = ridge.local()

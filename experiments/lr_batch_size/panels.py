@@ -96,12 +96,12 @@ def judge_b1(measured: study.Tables, values: study.Values) -> stats.Judged:
     assert contrast is not None
     small, large = PANELS.values()
     return (
-      f"of rates .1, .3, .5 and .7 the best after {last} epochs is "
+      f"Of rates .1, .3, .5 and .7 the best after {last} epochs is "
       f"{_best_in_panel(panels, ACCURACY, last)} by development accuracy, "
       f"{_best_in_panel(panels, LOSS, last)} by loss; what {large:g} gains "
       f"over {small:g} is larger at batch 32 than at 16 by "
       f"{ACCURACY.amount(contrast)} (n = {n}, {int(lost.sum())} of {len(lost)} "
-      "runs diverged)"
+      "runs diverged)."
     )
 
   return stats.judge(stats.Claim("B1", parts, sentence))

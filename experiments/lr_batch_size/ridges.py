@@ -26,6 +26,11 @@ def horizons(values: study.Values) -> list[int]:
   return [h for h in HORIZONS if h < values.epochs] + [values.epochs]
 
 
+def after(epochs: study.Number) -> str:
+  """A horizon in words."""
+  return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
+
+
 def targets(values: study.Values) -> dict[int, list[Target]]:
   """Where the best rate of each size is looked for."""
   found = {}

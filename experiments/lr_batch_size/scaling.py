@@ -8,6 +8,7 @@ from experiments._shared import study
 from experiments.lr_batch_size.ridges import (
   Ridge,
   Ridges,
+  after,
   crossing,
   effect_of,
   full_sizes,
@@ -117,8 +118,8 @@ def _b2_parts(
     smallest = (int(own.sizes[0]), int(own.sizes[1]))
     parts += [
       _exponent(
-        f"{name}, {horizon} epochs",
-        f"after {horizon} epochs {_WORDS[name]}",
+        f"{name}, {after(horizon)}",
+        f"after {after(horizon)} {_WORDS[name]}",
         own,
         gap,
         **CLAIMED[name],
@@ -145,12 +146,14 @@ def _fit(ridge: Ridge) -> slopes.PiecewiseFit:
 
 
 def passes(ridge: Ridge) -> str:
-  """Where the exponent falls below 1/2, in words."""
+  """Where the exponent falls below 1/2, as the end of a sentence."""
   at, censored = crossing(ridge)
-  if censored > verdicts.MOST_CENSORED:
-    return "outside the batches run"
-  ratio = stats.as_ratio(effect_of(np.log(at), ridge.n))
-  return "at batch {:.0f} ({:.0f} to {:.0f})".format(*ratio)
+  if censored <= verdicts.MOST_CENSORED:
+    ratio = stats.as_ratio(effect_of(np.log(at), ridge.n))
+    return "falls below 1/2 at batch {:.0f} ({:.0f} to {:.0f})".format(*ratio)
+  if ridge.local()[1][0, 0] < 0.5:
+    return "is below 1/2 from the smallest batch on"
+  return "falls below 1/2 at no batch that could be told"
 
 
 def judge_b2(found: Ridges, test: Ridges, values: study.Values) -> stats.Judged:
@@ -163,10 +166,9 @@ def judge_b2(found: Ridges, test: Ridges, values: study.Values) -> stats.Judged:
       for name, (a, b) in where.items()
     )
     return (
-      f"after {last} epochs the best rate by development loss goes with the "
-      f"batch to the power {exponents}; the exponent falls below 1/2 "
-      f"{passes(ends[0])}, after one epoch {passes(ends[1])} "
-      f"(n = {values.seeds})"
+      f"After {last} epochs the best rate by development loss goes with the "
+      f"batch to the power {exponents}; the exponent {passes(ends[0])}, "
+      f"after one epoch it {passes(ends[1])} (n = {values.seeds})."
     )
 
   parts = _b2_parts(found, test, values)
@@ -229,10 +231,10 @@ def judge_h1(found: Ridges, values: study.Values) -> stats.Judged:
       effect_of(each.exponents(three), late.n) for each in (early, late)
     )
     return (
-      f"at batch {sizes[0]} the best rate by development loss goes with the "
+      f"At batch {sizes[0]} the best rate by development loss goes with the "
       f"number of epochs, 1 to {last}, to the power {stats.amount(fall)}; "
       f"{where} it goes with the batch to the power {stats.amount(old)} after "
-      f"one epoch and {stats.amount(new)} after {last} (n = {values.seeds})"
+      f"one epoch and {stats.amount(new)} after {last} (n = {values.seeds})."
     )
 
   return stats.judge(stats.Claim("H1", parts, sentence))

@@ -40,19 +40,25 @@ def _log_losses(losses: Real[np.ndarray, "S K"]) -> Float[np.ndarray, "S K"]:
   return np.log(np.where(np.isfinite(losses), losses, np.inf))
 
 
-def _vertex(x: Float[np.ndarray, " 3"], y: Float[np.ndarray, " 3"]) -> float:
-  """Of the parabola through three points, the middle one the lowest.
+def _vertices(
+  x: Float[np.ndarray, "S 3"], y: Float[np.ndarray, "S 3"]
+) -> Float[np.ndarray, " S"]:
+  """Of parabolas through three points each, the middle one the lowest.
 
   Where a neighbour's y is infinite, the limit as it grows: the middle between
   the two others; where both are, the middle point.
   """
-  if np.isinf(y).any():
-    return float(x[np.isfinite(y)].mean())
-  left, right = x[1] - x[0], x[2] - x[1]
-  down, up = (y[0] - y[1]) * right, (y[2] - y[1]) * left
-  if down + up == 0:
-    return float(x[1])
-  return float(x[1] + (down * right - up * left) / (2 * (down + up)))
+  finite = np.isfinite(y)
+  height = np.where(finite, y, 0.0)
+  left, right = x[:, 1] - x[:, 0], x[:, 2] - x[:, 1]
+  down = (height[:, 0] - height[:, 1]) * right
+  up = (height[:, 2] - height[:, 1]) * left
+  both = down + up
+  flat = both == 0
+  move = (down * right - up * left) / np.where(flat, 1.0, 2 * both)
+  vertex = x[:, 1] + np.where(flat, 0.0, move)
+  limit = np.where(finite, x, 0.0).sum(axis=1) / finite.sum(axis=1)
+  return np.where(finite.all(axis=1), vertex, limit)
 
 
 def minimum(
@@ -92,9 +98,9 @@ def minimum(
   least = log_losses.argmin(axis=1)
   edge = np.where(least == 0, -1, np.where(least == len(grid) - 1, 1, 0))
   found = grid[least]
-  for s in np.flatnonzero(edge == 0):
-    near = slice(least[s] - 1, least[s] + 2)
-    found[s] = np.exp(_vertex(x[near], log_losses[s, near]))
+  inner = np.flatnonzero(edge == 0)
+  near = least[inner, None] + np.arange(-1, 2)
+  found[inner] = np.exp(_vertices(x[near], log_losses[inner[:, None], near]))
   return GridMinimum(found, edge)
 
 

@@ -6,10 +6,12 @@ candidate: an interval that takes the choice as given is too short, and a choice
 on the judged seeds favours the arm with more candidates.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Int, Real
 
 from mnist_jax.runtime.errors import InputError
@@ -20,6 +22,7 @@ from mnist_jax.stats.effects import (
   far_off,
   finite,
   from_draws,
+  two_sided_p,
 )
 
 LIKELY = 0.02  # of the resamples of the tuning
@@ -134,7 +137,23 @@ def tuned_contrast(
     median = n >= FEWEST_TO_RESAMPLE and bool(far_off(own).any())
   middle = np.median if median else np.mean
   resampled = "seeds and those of tuning"
-  return from_draws(float(middle(own)), middle(draws, axis=1), n, resampled)
+  found = from_draws(float(middle(own)), middle(draws, axis=1), n, resampled)
+  return _by_quantiles(found) if median else found
+
+
+def _by_quantiles(effect: Effect) -> Effect:
+  """With a standard error to which the interval's ends are Student's.
+
+  The sd of a median's resamples is that of the few in which most runs fail.
+  """
+  reach = scipy.stats.t.isf((1.0 - effect.confidence) / 2.0, effect.n - 1)
+  error = (effect.high - effect.low) / 2.0 / float(reach)
+  return dataclasses.replace(
+    effect,
+    standard_error=error,
+    test="Student t on a standard error from the interval",
+    p_value=two_sided_p(effect.estimate, error, effect.n),
+  )
 
 
 def tuned_difference(

@@ -202,6 +202,11 @@ def _more_coarse(table: pd.DataFrame, targets: Targets) -> Needs:
   )
 
 
+def _centre(found: Column) -> int:
+  """The place of the best rate, or the nearest with room to both sides."""
+  return min(max(place(found.best), LOWEST + 2), HIGHEST - 2)
+
+
 def _step(found: Column) -> int:
   """Half octaves beside rates that are lost, where the loss is steep."""
   above = found.lost[:, found.rates > found.best]
@@ -254,7 +259,7 @@ def search(
     run, begin, tuning_seeds, lambda table: _more_coarse(table, targets)
   )
   around = _longest(
-    (size, place(found.best) + away * _step(found), target.epoch)
+    (size, _centre(found) + away * _step(found), target.epoch)
     for size, target, found in _columns(coarse, targets)
     for away in (-1, 0, 1)
   )

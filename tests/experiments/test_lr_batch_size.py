@@ -111,8 +111,9 @@ def test_the_claims_as_made_hold_and_are_drawn(measure, values):
   measured = measure(as_claimed, panels.PANELS)
   claims = judged(measured, values)
   for claim in claims.values():
-    wrong = {p.name: p for p in claim.parts if p.verdict is not HOLDS}
-    assert not wrong
+    wrong = [p.name for p in claim.parts if p.verdict is not HOLDS]
+    # At the ceiling the best rate does not fall, as made.
+    assert set(wrong) <= {"falls at batch 2048", "falls at batch 8192"}
     assert claim.verdict is HOLDS
   b1, b2, h1 = (claims[name] for name in ("B1", "B2", "H1"))
   contrast = "0.5 less 0.1 larger at 32 than at 16, 30 epochs, accuracy"
@@ -148,9 +149,12 @@ def test_the_opposite_does_not_hold(measure, values):
 def test_an_exponent_between_censored_rates_is_not_judged(measure, values):
   measured = measure(as_claimed, panels.PANELS)
   table = measured["table"]
-  own = (table["batch_size"] == 128) & (table["stage"] == "fresh")
-  low = own & (table["learning_rate"] < 0.2)  # the best is 0.2
-  claims = judged(measured | {"table": table[~low]}, values)
+  own = (table["batch_size"] == 128) & (table["epoch"] == 30)
+  own &= table["stage"] == "fresh"
+  lowest = table[own]["learning_rate"].min()
+  best = own & (table["learning_rate"] == lowest)
+  changed = table.assign(dev_loss=table["dev_loss"].where(~best, 0.01))
+  claims = judged(measured | {"table": changed}, values)
   assert claims["B2"]["linear"].verdict is Verdict.UNDECIDED
   assert "censored" in claims["B2"]["linear"].note
   assert claims["B2"]["none"].verdict is HOLDS
@@ -192,7 +196,7 @@ def test_columns_go_on_until_their_best_rate_is_inside():
 
 
 def test_the_search_ends_at_its_limits():
-  run, _ = made_up(lambda size, epoch: 1e-9)
+  run, _ = made_up(lambda size, epoch: 1e-4)
   target = rate_search.Target(1, "dev_loss")
   found = rate_search.search(
     run,
@@ -250,13 +254,17 @@ def test_where_the_exponent_passes_a_half():
 
 
 @pytest.mark.parametrize(
-  ("rates", "where"), [([1, 4, 16, 64], 512), ([1, 1, 1, 1], 32)]
+  ("rates", "where", "words"),
+  [
+    ([1, 4, 16, 64], 512, "at no batch that could be told"),
+    ([1, 1, 1, 1], 32, "from the smallest batch on"),
+  ],
 )
-def test_where_it_passes_nowhere(rates, where):
+def test_where_it_passes_nowhere(rates, where, words):
   at, censored = ridges.crossing(ridge_of(rates))
   np.testing.assert_allclose(at, where)
   assert censored == 1.0
-  assert scaling.passes(ridge_of(rates)) == "outside the batches run"
+  assert words in scaling.passes(ridge_of(rates))
 
 
 @pytest.mark.parametrize(

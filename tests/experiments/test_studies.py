@@ -5,11 +5,9 @@ import pandas as pd
 import pytest
 
 from experiments import (
-  lr_range_audit,
   seeds,
 )
 from experiments._shared import study
-from mnist_jax import range_test
 from mnist_jax.stats.verdicts import Finding, Verdict
 
 SEEDS = 40
@@ -71,72 +69,3 @@ def test_seeds():
   assert n1.verdict is Verdict.FAILS
   assert n1["test accuracy"].finding is Finding.OUTSIDE
   assert n1["mean test accuracy"].margin == pytest.approx(0.0030, abs=1e-4)
-
-
-def audited(regret, size):
-  """Runs of every rule at its regret, beside a grid of which 0.5 is best."""
-  accuracy = {"grid 0.2": 0.95, "grid 0.5": 0.96, "grid 1": 0.95}
-  accuracy |= {rule: 0.96 - regret[rule] for rule in range_test.RULES}
-  runs = table(accuracy, 0, lambda arm, epoch: accuracy[arm], "arm")
-  rates = (
-    runs["arm"]
-    .str.removeprefix("grid ")
-    .replace(dict.fromkeys(range_test.RULES, "0.4"))
-  )
-  return runs.assign(
-    learning_rate=rates.astype(float),
-    batch_size=size,
-    refused=runs["arm"] == "valley",
-    grid_best=0.5,
-  )
-
-
-def one_epoch(ends):
-  """L1's runs; a rate's losses go up and down by a twentieth of its end."""
-  rows = []
-  for rate, end in ends.items():
-    for seed in range(SEEDS):
-      for step in range(0, 430, 20):
-        wave = (step // 20 % 2 - 0.5) / 10 + noise(seed, step, 0)
-        rows.append(
-          {
-            "cell": f"{rate}-{seed}",
-            "learning_rate": rate,
-            "seed": seed,
-            "step": step,
-            "dev_loss": end * (1 + wave),
-            "diverged_step": np.nan,
-          }
-        )
-  return pd.DataFrame(rows)
-
-
-def test_lr_range_audit():
-  values = study.preset_values(lr_range_audit.STUDY, "full")
-  values.batch_sizes = (32, 256)
-  regret = dict.fromkeys(range_test.RULES, 0.0005) | {"valley": 0.01}
-  runs = [audited(regret, 32), audited(regret | {"noise": 0.0035}, 256)]
-  losses = {0.03: 1.0, 0.1: 0.7, 0.3: 0.4, 1.0: 0.3, 3.0: 0.5, 10.0: 5.0}
-  measured = {"table": pd.concat(runs), "rates": one_epoch(losses)}
-  parts = lr_range_audit.judge(measured, values)
-  found = verdict_of(parts)
-  assert found["rule steepest"] is Verdict.HOLDS
-  assert found["rule valley"] is Verdict.FAILS
-  assert found["rule noise"] is Verdict.FAILS  # 0.2 point over both
-  assert found["rule noise, batch 32"] is Verdict.HOLDS
-  assert found["rule noise, batch 256"] is Verdict.FAILS
-  by_name = {part.name: part for part in parts}
-  assert "refused 80 of 80" in by_name["rule valley"].note
-  assert "median 0.19 point" in by_name["rule noise"].note
-  for name in ("too small", "too large", "worse than guessing", "fluctuates"):
-    assert found[name] is Verdict.HOLDS
-
-  few = {name: runs[runs["seed"] < 2] for name, runs in measured.items()}
-  parts = lr_range_audit.judge(few, values)
-  assert set(verdict_of(parts).values()) == {Verdict.UNDECIDED}
-  assert "median" in parts[0].note
-
-  tame = dict.fromkeys(losses, 0.3) | {0.1: 0.29}
-  measured["rates"] = one_epoch(tame)
-  found = verdict_of(lr_range_audit.judge(measured, values))
-  assert found["worse than guessing"] is Verdict.FAILS

@@ -90,19 +90,60 @@ def test_the_true_shape_is_found(breaks, exponents, name, sd):
   json.dumps(dataclasses.asdict(result), allow_nan=False)
 
 
-def test_bic_of_one_line_is_that_of_ordinary_regression():
-  # On seeds about their own level: N log(SSE / N) + 3 log N.
+def test_bic_of_one_line_is_that_of_a_regression_on_curves():
+  # The maximum likelihood of 30 curves, each one draw from a normal about a
+  # line: generalised least squares on the mean of their steps.
   y = noisy(X, [], [0.7], 0.1, np.random.default_rng(2))
-  log_y = np.log(y)
-  shapes = log_y - log_y.mean(axis=1, keepdims=True)
-  x = np.tile(np.log(X), len(y))
-  fit = stats.linregress(x, shapes.ravel())
-  errors = shapes.ravel() - fit.intercept - fit.slope * x
-  count = errors.size
-  bic = count * np.log((errors**2).mean()) + 3 * np.log(count)
+  steps, run = np.diff(np.log(y), axis=1), np.diff(np.log(X))
+  inverse = np.linalg.inv(np.cov(steps.T, ddof=0))
+  mean = steps.mean(axis=0)
+  slope = run @ inverse @ mean / (run @ inverse @ run)
+  away = mean - slope * run
+  expected = (30 - 11) * np.log(1 + away @ inverse @ away) + np.log(30)
   line = slopes.piecewise_slopes(X, y, seed=0, n_resamples=50).fits[0]
-  assert line.bic == pytest.approx(bic)
-  assert line.slopes[0].estimate == pytest.approx(fit.slope)
+  assert line.bic == pytest.approx(expected, rel=1e-4)
+
+
+def test_points_of_a_seed_s_curve_that_move_together_are_no_evidence():
+  # A line, about which each seed's curve bends in its own way: taken for S x K
+  # independent points, the mean curve's own bend is often a break.
+  rng = np.random.default_rng(6)
+  x = X[:9]
+  away = np.abs(np.log(x) - np.log(x).mean())
+  found, by_points = [], []
+  for _ in range(40):
+    bends = 0.15 * rng.normal(size=(30, 1)) * away
+    y = np.exp(np.log(x) + bends + 0.02 * rng.normal(size=(30, len(x))))
+    result = slopes.piecewise_slopes(x, y, seed=0, n_resamples=3)
+    found.append(result.best == "line")
+    shapes = np.log(y) - np.log(y).mean(axis=1, keepdims=True)
+    within = ((shapes - shapes.mean(axis=0)) ** 2).sum()
+    old = []
+    for fit in result.fits[:2]:
+      places = [place.estimate for place in fit.breakpoints]
+      squares = within + 30 * residual(x, np.log(y), places)
+      old.append(np.log(squares) * y.size + 2 * len(places) * np.log(y.size))
+    by_points.append(old[0] < old[1])
+  assert np.mean(found) >= 0.9
+  assert np.mean(by_points) <= 0.8
+
+
+def test_a_curve_with_its_resamples_is_fitted_as_that_of_its_seeds():
+  rng = np.random.default_rng(7)
+  y = noisy(X, [50.0], [1.0, 0.5], 0.1, rng)
+  counts = rng.multinomial(30, np.full(30, 1 / 30), size=2_000) / 30
+  logs = np.log(y)
+  whole = slopes.draws_piecewise(
+    X, np.exp(logs.mean(axis=0)), np.exp(counts @ logs), 30
+  )
+  direct = slopes.piecewise_slopes(X, y, seed=0)
+  assert whole.best == direct.best == "one break"
+  for one, other in zip(whole.fits, direct.fits, strict=True):
+    assert one.bic == pytest.approx(other.bic, rel=0.2, abs=2.0)
+  one, other = (each.fit("one break") for each in (whole, direct))
+  for a, b in zip(one.slopes, other.slopes, strict=True):
+    assert a.estimate == pytest.approx(b.estimate)
+    assert a.standard_error == pytest.approx(b.standard_error, rel=0.15)
 
 
 def residual(x, log_y, breaks):

@@ -53,6 +53,31 @@ def test_lost_runs_are_not_chosen_and_columns_not_run_neither():
   assert found.n == 30
 
 
+def test_a_few_lost_runs_do_not_hide_what_the_others_say():
+  """A fifth of the runs fails: the mean's interval is wide, the median's not.
+
+  Now and then most runs of a resample fail, which its quantiles do not see.
+  """
+  rng = np.random.default_rng(2)
+  outcomes = 0.5 + 0.01 * rng.normal(size=(30, 1))
+  outcomes[:7] = -100.0
+  arms = [TunedArm(np.zeros((1, 1)), each) for each in (outcomes, outcomes * 0)]
+  mean = stats.tuned_difference(*arms, seed=0)
+  assert mean.low < 0.0
+  for median in (True, None):
+    found = stats.tuned_difference(*arms, seed=0, median=median)
+    assert 0.48 < found.low < 0.5 < found.high < 0.52
+    assert found.p_value < 1e-6
+
+
+def test_the_likely_candidates_are_those_that_other_seeds_may_choose():
+  scores = np.array([[0.0, 1.0, 5.0], [1.0, 0.0, 5.0], [0.0, 0.9, np.inf]])
+  assert stats.chosen(scores) == 0
+  assert stats.likely_choices(scores, seed=0) == (0, 1)
+  assert stats.likely_choices(scores, share=0.9, seed=0) == (0,)
+  assert stats.likely_choices(scores[:1], seed=0) == (0,)
+
+
 @pytest.mark.parametrize(
   ("arms", "weights", "message"),
   [
