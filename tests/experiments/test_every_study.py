@@ -24,7 +24,7 @@ LEAST = {
   "lr_comparison": {"epochs": 2, "crossing": 1},
   "schedule_budget": {"epochs": 3, "trials": 2},
   "lr_range_audit": {"batch_sizes": (16, 32), "rates": (0.2, 0.5), "few": 2},
-  "lr_decay": {"epochs": 2, "rates": (0.2, 0.5), "few": 2},
+  "lr_decay": {"epochs": 2, "rates": (0.2, 0.5)},
   "lr_policies": {"convex_updates": 200, "convex_examples": 200},
   "adaptive_rates": {"epochs": 1, "examples": 500},
   "line_fit": {},
