@@ -408,7 +408,7 @@ def _draw_accuracy(
       ticks |= set(batches.tolist())
     plotting.log_axis(ax, "x", sorted(ticks))
     # What fails at the ends would flatten all the rest.
-    ax.set_ylim(max(0.0, lowest - 0.1), min(1.0, ax.get_ylim()[1] + 0.005))
+    ax.set_ylim(max(0.0, lowest - 0.03), min(1.0, ax.get_ylim()[1] + 0.005))
     figures.metric_axis(ax, "dev_accuracy")
     ax.set(xlabel="batch size", title=title)
     ax.legend(loc="lower center", fontsize=8)
