@@ -284,10 +284,10 @@ def _sentence(judged: stats.Judged) -> str:
   )
   shown = ", ".join(f"{ratio} {when}" for when, ratio in ratios.items())
   return (
-    f"the variance of the gradient of {few} samples over that of {many} is "
+    f"The variance of the gradient of {few} samples over that of {many} is "
     f"{shown} (rate {RATE:g}, batch {CONFIG.batch_size}, n = {judged.n}), "
     f"while the variance among {few} samples over that among {many} is {among} "
-    f"for their gradients and {pixels} for their pixels"
+    f"for their gradients and {pixels} for their pixels."
   )
 
 

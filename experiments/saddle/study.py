@@ -121,7 +121,7 @@ def _s2_sentence(judged: stats.Judged, epochs: float) -> str:
     f"within 1 point of their median accuracy; from weights of sd {NEAR} it "
     f"takes {stats.factor(waits)} the updates that Xavier's weights take to a "
     f"loss of {network.LEFT_BELOW:g} nats (batch {network.BATCH}, rate "
-    f"{network.RATE:g}, n = {waits.n})"
+    f"{network.RATE:g}, n = {waits.n})."
   )
 
 
@@ -165,7 +165,7 @@ def _h8_sentence(
   losses = measured["ends"].query("arm == 'near 0'")["dev_loss"]
   end = judged.found("one end")
   return (
-    f"from noise of sd {sds[-1]:g} a run leaves the plateau after {last:.0f} "
+    f"From noise of sd {sds[-1]:g} a run leaves the plateau after {last:.0f} "
     f"updates and from sd {sds[0]:g} after {first:.0f}, as sd to the power "
     f"{stats.amount(judged.found('longer'))} (n = {judged['longer'].n}); "
     f"{int(held.sum())} of {len(held)} at sd {network.HELD:g} or less are "
@@ -174,7 +174,7 @@ def _h8_sentence(
     f"{own['largest'].mean():.2g} and at least {own['negative'].min()} "
     f"negative ones (sd {network.PLATEAU:g}); {stats.share(end)} of {end.n} "
     f"runs from sd {NEAR} end within 1 point of the book's, at losses of "
-    f"{losses.median():.3f} (sd {losses.std():.3f} nats)"
+    f"{losses.median():.3f} (sd {losses.std():.3f} nats)."
   )
 
 
