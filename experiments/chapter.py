@@ -130,7 +130,8 @@ def run_study(study: str, digest: str) -> bool:
   folder = directory(study)
   line = [sys.executable, "-m", f"experiments.{study}"]
   line += [f"--preset={FLAGS.preset}", f"--workdir={folder}"]
-  line += [f"--{compile_cache.FLAG}={FLAGS[compile_cache.FLAG].value}"]
+  if not FLAGS[compile_cache.FLAG].value:
+    line.append(f"--no{compile_cache.FLAG}")
   with subprocess.Popen(line) as process:
     # No KeyboardInterrupt, which is lost where jax runs a callback.
     before = signal.signal(

@@ -352,7 +352,7 @@ def _write_verdict(
 ) -> None:
   # What this session did beside its sweeps, and all sessions' sweeps.
   beside = time.monotonic() - begun - lab.session_seconds
-  places = ("--workdir", "--overwrite")
+  places = ("--workdir", "--overwrite", "--nocompile_cache")
   given = [arg for arg in sys.argv[1:] if not arg.startswith(places)]
   record = {
     "study": name,
