@@ -2,36 +2,42 @@
 
   python -m experiments.gradient_noise --preset=full
 
-Claim (12.4): a single sample is noisy; since samples are independent, 16 and
-32 have about the same variance, and so have their gradients. (The variance of
-a mean of m independent samples is 1/m of one's, not the same.)
-Question: how does E|g - G|^2, the total variance of the mini-batch gradient g
-about the gradient G over all training examples, depend on the batch size?
+B4 (12.4, 16个样本的方差和32个样本的方差应该差不多，那它们产生的梯度的方差也
+应该相似): a single sample is noisy; samples are independent, so 16 and 32 have
+about the same variance, and so have their gradients.
+Two variances: that among m samples, which is the same at any m, and that of
+their mean, the gradient of the batch, which is 1/m of it. The first half of the
+sentence is of the one, the second half of the other.
+Metric: E|g - G|^2, the total variance of the mini-batch gradient g about the
+gradient G over all training examples; the unbiased variance among the samples
+of a batch, of their own gradients and of their pixels.
 Runs: the chapter's network, rate 0.2, batch 128; measured at the start and
 after each of --epochs. Grid: batches 1 to 1024, drawn without replacement,
 max(--draws, 2048 / batch) of each, fewer where --num_train is small.
-Parts, at each epoch, margins as given here:
-  single sample   its variance is above |G|^2: log of the ratio, from all
-                  per-example gradients, nothing drawn
-  16 and 32       the same variance: log of the ratio, margin log 1.1
-  slope           variance ~ batch^-1, margin 0.05 (the factor (N - B) /
-                  (N - 1) of drawing without replacement adds 0.003)
+Parts, margins as given here:
+  primary     all: at each epoch the gradient's variance at 16 and at 32 differs
+              by less than 10 %: log of the ratio, margin log 1.1
+  secondary   the same of the variance among the samples' gradients (the log
+              ratio's mean over the epochs) and among their pixels; a single
+              sample's variance is above |G|^2 (log of the ratio, any size)
+  diagnostic  slope: variance ~ batch^-1, margin 0.05 (the factor (N - B) /
+              (N - 1) of drawing without replacement adds 0.003)
 Beside them, in summary.csv and the figures: the simple noise scale tr(Sigma)
 / |G|^2 (McCandlish et al. 2018), exact, and from |g|^2 of --pairs batches of
 32 and of 1024, with Fieller's interval: in how many seeds it holds the exact
 value, and in how many it is undefined, as that of |G|^2 holds 0.
-Test: Student's t over seeds, Holm, 95 % bootstrap intervals.
-Cost on two cores: full (30 seeds, 20 epochs) about 5 minutes.
+Test: Student's t over seeds, Holm over the secondaries, 95 % bootstrap
+intervals. Cost on two cores: full (30 seeds, 20 epochs) about 3 minutes.
 """
 
-import functools
 import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from experiments._shared import progress, study
 from experiments._shared.metric import interval_columns
@@ -39,7 +45,7 @@ from mnist_jax import data, plotting, stats, training
 from mnist_jax.analysis import gradient_noise, two_batch
 from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.stats import slopes, verdicts
+from mnist_jax.stats import slopes
 from mnist_jax.sweep import figures, tables
 
 CONFIG = training.TrainConfig()
@@ -49,7 +55,7 @@ COMPARED = (16, 32)
 PAIR = (32, 1024)
 EXAMPLES = 2048  # drawn for a small batch size, however few each batch has
 SAME_MARGIN, SLOPE_MARGIN = math.log(1.1), 0.05
-_DRAWS, _PAIRS = range(2)  # what a generator is for
+_DRAWS, _PAIRS, _SAMPLES = range(3)  # what a generator is for
 
 OPTIONS = (
   study.Option("seeds", 2, 30, "runs"),
@@ -132,6 +138,43 @@ def _scale(
   }
 
 
+@jax.jit
+def _among(
+  params: mlp.Params, split: data.Split, indices: Int[Array, "R B"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  """Mean over batches of the unbiased total variance among their samples.
+
+  That of the samples' gradients, and of their pixels.
+  """
+  loss_fn = gradient_noise.network_loss(CONFIG.activations)
+
+  def one(row: Int[Array, " B"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    batch = data.Split(*(x[row][:, None] for x in split))
+    grads = jax.vmap(jax.grad(loss_fn), in_axes=(None, 0))(params, batch)
+    pixels = data.to_float(batch.images)
+    leaves = jax.tree.leaves(grads)
+    gradients = jnp.asarray(sum(x.var(axis=0, ddof=1).sum() for x in leaves))
+    return gradients, pixels.var(axis=0, ddof=1).sum()
+
+  gradients, pixels = jax.lax.map(one, indices)
+  return gradients.mean(), pixels.mean()
+
+
+def _samples(
+  params: mlp.Params, split: data.Split, rng: np.random.Generator
+) -> list[dict[str, float]]:
+  """The variance among the samples of a batch, at the sizes compared."""
+  rows = []
+  for size in COMPARED:
+    batches = gradient_noise.draw_batches(
+      rng, len(split.labels), size, EXAMPLES // size
+    )
+    gradients, pixels = _among(params, split, jnp.asarray(batches))
+    row = {"gradients": float(gradients), "pixels": float(pixels)}
+    rows.append({"batch_size": size} | row)
+  return rows
+
+
 def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
   count = len(lab.dataset.train.labels)
   if count <= BATCH_SIZES[-1]:
@@ -140,7 +183,7 @@ def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
       "largest batch"
     )
   split = jax.device_put(lab.dataset.train)
-  variances, scales = [], []
+  variances, scales, samples = [], [], []
   for seed in progress.each(range(values.seeds), "training"):
     run = training.params_at(CONFIG, RATE, split, seed, tuple(values.epochs))
     for epoch, params in run:
@@ -153,7 +196,13 @@ def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
       variances += [at | row for row in _variances(*what, rng, values.draws)]
       rng = np.random.default_rng([seed, epoch, _PAIRS])
       scales.append(at | _scale(*what, rng, values.pairs))
-  return {"table": pd.DataFrame(variances), "scales": pd.DataFrame(scales)}
+      rng = np.random.default_rng([seed, epoch, _SAMPLES])
+      samples += [at | row for row in _samples(params, split, rng)]
+  return {
+    "table": pd.DataFrame(variances),
+    "scales": pd.DataFrame(scales),
+    "samples": pd.DataFrame(samples),
+  }
 
 
 def _by_batch(table: pd.DataFrame, epoch: int) -> tables.Curves:
@@ -174,38 +223,91 @@ def _slope(table: pd.DataFrame, epoch: int) -> stats.Effect:
   return slopes.loglog_slope(curves.points, curves.values[0], seed=0)
 
 
-def judge(measured: study.Tables, values: study.Values) -> list[verdicts.Part]:
-  table, questions = measured["table"], []
-  ask = functools.partial(verdicts.Question, "B4")
+def _among_ratio(samples: pd.DataFrame, what: str) -> stats.Effect:
+  """Mean over epochs of the log ratio of the variances at 16 and at 32."""
+  logs = samples.assign(log=np.log(samples[what]))
+  means = logs.pivot_table(index="seed", columns="batch_size", values="log")
+  first, second = (means[size].to_numpy() for size in COMPARED)
+  return stats.paired_difference(first, second, seed=0)
+
+
+def _at_epoch(
+  table: pd.DataFrame, scales: pd.DataFrame, epoch: int
+) -> list[stats.Question]:
+  when = "at the start" if epoch == 0 else f"after epoch {epoch}"
+  trace, norm = (scales[c].to_numpy() for c in ("trace", "square_norm"))
+  few, many = COMPARED
+  return [
+    stats.Question(
+      f"{few} and {many}, {when}",
+      f"{when} the gradient's variances at {few} and {many} are the same (log "
+      "of the ratio)",
+      _log_ratio(table, epoch),
+      "same",
+      margin=SAME_MARGIN,
+    ),
+    stats.Question(
+      f"single sample, {when}",
+      f"{when} a single sample's variance is above |G|^2 (log of the ratio)",
+      stats.paired_log_ratio(trace, norm, seed=0),
+      role="secondary",
+    ),
+    stats.Question(
+      f"slope, {when}",
+      f"{when} variance ~ batch^-1, as independence implies",
+      _slope(table, epoch),
+      "same",
+      target=-1.0,
+      margin=SLOPE_MARGIN,
+      role="diagnostic",
+    ),
+  ]
+
+
+AMONG = {  # a column of what is measured among the samples, and its restriction
+  "pixels": "of the variance among the samples themselves",
+  "gradients": "of the variance among the samples' gradients, not of their "
+  "mean",
+}
+
+
+def _sentence(judged: stats.Judged) -> str:
+  few, many = COMPARED
+  ratios = {
+    part.name.split(", ")[1]: stats.factor(part.effect)
+    for part in judged.parts
+    if part.role == "primary" and part.effect
+  }
+  among, pixels = (
+    stats.factor(judged.found(f"among the samples' {what}"))
+    for what in ("gradients", "pixels")
+  )
+  shown = ", ".join(f"{ratio} {when}" for when, ratio in ratios.items())
+  return (
+    f"The variance of the gradient of {few} samples over that of {many} is "
+    f"{shown} (rate {RATE:g}, batch {CONFIG.batch_size}, n = {judged.n}), "
+    f"while the variance among {few} samples over that among {many} is {among} "
+    f"for their gradients and {pixels} for their pixels."
+  )
+
+
+def judge(measured: study.Tables, values: study.Values) -> list[stats.Judged]:
+  table, parts = measured["table"], []
   for epoch, scales in measured["scales"].groupby("epoch"):
-    when = "at the start" if epoch == 0 else f"after epoch {epoch}"
-    trace, norm = (scales[c].to_numpy() for c in ("trace", "square_norm"))
-    ratio = _log_ratio(table, epoch)
-    questions += [
-      ask(
-        f"single sample, {when}",
-        f"{when} a single sample's variance is above |G|^2 (log of the ratio)",
-        stats.paired_log_ratio(trace, norm, seed=0),
-      ),
-      ask(
-        f"{COMPARED[0]} and {COMPARED[1]}, {when}",
-        f"{when} the variances at {COMPARED[0]} and {COMPARED[1]} are the "
-        "same (log of the ratio)",
-        ratio,
-        "same",
-        margin=SAME_MARGIN,
-        note=f"a ratio of {math.exp(ratio.estimate):.3g}",
-      ),
-      ask(
-        f"slope, {when}",
-        f"{when} variance ~ batch^-1, as independence implies",
-        _slope(table, epoch),
-        "same",
-        target=-1.0,
-        margin=SLOPE_MARGIN,
-      ),
-    ]
-  return verdicts.judge(questions)
+    parts += _at_epoch(table, scales, epoch)
+  for what, restriction in AMONG.items():
+    part = stats.Question(
+      f"among the samples' {what}",
+      f"the variances among {COMPARED[0]} and among {COMPARED[1]} samples' "
+      f"{what} are the same (log of the ratio)",
+      _among_ratio(measured["samples"], what),
+      "same",
+      margin=SAME_MARGIN,
+      role="secondary",
+      restriction=restriction,
+    )
+    parts.append(part)
+  return [stats.judge(stats.Claim("B4", parts, _sentence))]
 
 
 def _agreement(scales: pd.DataFrame) -> tuple[int, int]:
@@ -233,10 +335,18 @@ def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
         "two_batch_undefined": undefined,
       }
     )
-  return pd.DataFrame(rows)
+  among = {
+    f"among_{what}_16_32": math.exp(
+      _among_ratio(measured["samples"], what).estimate
+    )
+    for what in AMONG
+  }
+  return pd.DataFrame(rows).assign(**among)
 
 
-def _draw_variance(ax: plotting.Axes, table: pd.DataFrame) -> None:
+def _draw_variance(
+  ax: plotting.Axes, table: pd.DataFrame, samples: pd.DataFrame
+) -> None:
   for i, (epoch, own) in enumerate(table.groupby("epoch")):
     curves = _by_batch(table, epoch)
     label = f"epoch {epoch}: slope {_slope(table, epoch).estimate:.3f}"
@@ -244,13 +354,20 @@ def _draw_variance(ax: plotting.Axes, table: pd.DataFrame) -> None:
     exact = own.groupby("batch_size")["exact"].mean()
     (line,) = ax.plot(exact.index, exact, "k", linewidth=0.8, zorder=3)
   line.set_label("exact, from tr(Σ)")
+  among = tables.curves(samples, "epoch", "gradients", point="batch_size")
+  for i, _ in enumerate(among.arms):
+    figures.draw_geometric(
+      ax, among.points, among.values[i], "among the samples", index=i
+    )
+    label = "_nolegend_" if i else "among 16 and 32 samples, by epoch"
+    ax.lines[-1].set_label(label)
   plotting.log_axis(ax, "x", [1, 4, 16, 32, 128, 1024])
   plotting.log_axis(ax, "y")
   for size in COMPARED:
     ax.axvline(size, color="black", linestyle=":", linewidth=1)
   ax.set_xlabel("batch size B (dotted: 16 and 32)")
-  ax.set_ylabel("variance of the gradient, E|g − G|²")
-  ax.legend(fontsize=9)
+  ax.set_ylabel("variance of the gradient, E|g − G|², and among samples")
+  ax.legend(loc="lower left", fontsize=9)
 
 
 def _draw_scales(ax: plotting.Axes, scales: pd.DataFrame) -> None:
@@ -293,7 +410,7 @@ def _draw_agreement(ax: plotting.Axes, scales: pd.DataFrame) -> None:
 
 def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   figure, axes = plotting.panels(1, 3, (16.5, 5))
-  _draw_variance(axes[0, 0], measured["table"])
+  _draw_variance(axes[0, 0], measured["table"], measured["samples"])
   _draw_scales(axes[0, 1], measured["scales"])
   _draw_agreement(axes[0, 2], measured["scales"])
   figure.suptitle(

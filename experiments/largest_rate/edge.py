@@ -213,11 +213,11 @@ def _sentence(judged: stats.Judged, examples: int, updates: int) -> str:
   small = judged.found(f"batch {SMALL_BATCHES[0]}, eigenvalue below")
   along = judged.found(f"batch {SMALL_BATCHES[0]}, batch sharpness")
   return (
-    f"after {updates} full-batch updates on {examples:,} examples the largest "
+    f"After {updates} full-batch updates on {examples:,} examples the largest "
     f"eigenvalue is, as a share of 2 / rate, {shares}, and "
     f"{stats.amount(below)} at rate {REACHED_FROM_BELOW:g}; at batch "
     f"{SMALL_BATCHES[0]} and rate {COMPARED:g} it is {stats.amount(small)} and "
-    f"the batch sharpness {stats.amount(along)} (n = {small.n})"
+    f"the batch sharpness {stats.amount(along)} (n = {small.n})."
   )
 
 

@@ -181,12 +181,12 @@ def _sentence(judged: stats.Judged, epochs: int) -> str:
     if part.name.startswith("limit at batch") and part.effect
   ]
   return (
-    f"after {epochs} epochs at batch {BATCH} {stats.share(fails)} of "
+    f"After {epochs} epochs at batch {BATCH} {stats.share(fails)} of "
     f"{fails.n} runs at rate {ABOVE:g} are below {100 * REACHED:g} % accuracy, "
     f"and {stats.share(higher)} at rate {HIGHER:g}; the accuracy at rate "
     f"{BELOW:g} less that at rate {ABOVE:g} is {ACCURACY.amount(lost)}; the "
     f"largest stable rate is {min(limits):.2g} to {max(limits):.2g}, by batch "
-    "size"
+    "size."
   )
 
 

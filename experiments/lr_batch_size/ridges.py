@@ -32,14 +32,12 @@ def after(epochs: study.Number) -> str:
 
 
 def targets(values: study.Values) -> dict[int, list[Target]]:
-  """Where the best rate of each size is looked for."""
+  """Where the best rate of each size is looked for, the last horizon last."""
   found = {}
   for size in values.batch_sizes:
     last = values.epochs if size >= SHORT[0] else SHORT[1]
-    own = [Target(h, "dev_loss") for h in horizons(values) if h <= last]
-    if last == values.epochs:
-      own.append(Target(last, "dev_error"))
-    found[size] = own
+    own = [h for h in horizons(values) if h <= last]
+    found[size] = [Target(h, "dev_loss") for h in own]
   return found
 
 
@@ -95,13 +93,18 @@ def effect_of(values: Float[np.ndarray, " R"], n: int) -> stats.Effect:
 def ridges(
   measured: study.Tables, values: study.Values, *, test: bool = False
 ) -> dict[Target, Ridge]:
-  """The best rates at every target, those of the end on the test set too."""
+  """The best rates at every horizon, and by error at the end.
+
+  Args:
+    test: On the test set instead, which was read at the end only.
+  """
   table = measured["table"]
   fresh = table[table["stage"] == "fresh"]
   wanted = targets(values)
+  by_loss = wanted[full_sizes(values)[0]]
   found = {}
-  for target in wanted[full_sizes(values)[0]]:
-    sizes = [size for size in wanted if target in wanted[size]]
+  for target in (*by_loss, Target(values.epochs, "dev_error")):
+    sizes = [size for size in wanted if target.epoch <= wanted[size][-1].epoch]
     asked = target
     if test:
       asked = target._replace(metric=target.metric.replace("dev", "test"))

@@ -1,1 +1,1 @@
-"""Claim S2: leaving a saddle."""
+"""Claims S2 and H8: leaving a saddle."""

@@ -1,311 +1,329 @@
-"""S2: do flat saddle points, not local minima, hold descent up?
+"""S2, H8: do saddle points, not local minima, hold descent up?
 
   python -m experiments.saddle --preset=full
 
-Claim (12.4): the trouble is not local minima but saddle points, where the
-gradient is near 0 in all directions and SGD hardly gets away.
-Surface: f(x, y) = x^2 / 2 + c (y^4 / 4 - y^2 / 2), c = 0.1 unless said: a
-saddle at 0, minima at y = -1 and 1 (mnist_jax.saddle). A picture of what the
-claim means; it says nothing of how often MNIST's network meets a saddle.
-Metric: steps from (1, y0) until |y| >= 0.5, halfway to a minimum.
-Arms: y0 normal with sd 1e-6: plain, momentum 0.9 (rate 0.1 both), Adam (rate
-0.01, about the length of its steps), the same y0 for a seed's three; y0 = 0,
-on the stable manifold: plain without noise, and with normal noise on the
-gradient of sd 1e-8 to 1e-1 (1e-2 for the arm "noisy").
-Parts, margins as given here:
-  other minima      none but the two, and they are equally low (derived)
-  stands still      plain from y0 = 0 does not leave within --most (computed)
-  waits             more than half the way's steps are spent at the saddle
-  noisy, momentum, adam   leave sooner than plain: log ratio, margin log 1.1
-  log of noise      steps fall with log(noise) by 1 / log(1 + rate c), as
-                    linear growth of y says; ratio 1, margin 0.05
-  flatter           steps ~ c^-1 over c = 0.02 to 0.5, noise 1e-3, margin 0.15
-Test: Student's t over seeds, Holm, 95 % bootstrap intervals.
-Cost on two cores: full (100 seeds) ten seconds.
+S2 (12.4, 问题并非源于局部最小值，而是来自鞍点，因为梯度在所有维度上接近于零):
+the trouble is not local minima but saddle points, where the gradient is near 0
+in all directions and SGD hardly gets away.
+H8 (no sentence of the chapter): what the network does near its own saddle. At
+weights of 0 units are equal and only the last bias has a gradient; the plateau
+is the network that gives each digit its frequency, a loss of 2.30.
+Runs: the chapter's network, batch 128, rate 0.2, from Xavier or from weights
+that are normal noise of an sd in --sds (biases 0). Left is a run at the first
+look with a development loss below 2.0 (looks 10 % of the updates apart, up to
+--epochs epochs; 10 seeds at 1e-4 and below). Ends: --book_runs from Xavier and
+--runs from sd 0.01, --epochs epochs. Hessian: on --examples training examples,
+weights at their start and the last bias at the log frequencies, sd 1e-4, 1e-3,
+0.01: both ends by Lanczos over all parameters, and the number of negative
+eigenvalues from the full spectrum of the block without the first layer (1,210
+parameters), at most that of all (the index).
+S2, primary, all:
+  no bad minimum  more than 0.9 of the book's runs end within 1 point of their
+                  median development accuracy (test beside)
+  waits           from sd 0.01 more than twice the updates to leave that Xavier
+                  takes: log ratio, margin log 2
+Illustrations, a surface with one saddle (experiments/saddle/toy.py).
+H8, primary, all:
+  longer          updates to leave ~ sd^p, p below 0, any size; sd 1e-3 to 0.1
+  saddle          at sd 1e-3 in more than 0.8 of seeds the lowest eigenvalue is
+                  below 0 by more than ten residuals
+  one end         more than 0.9 of --runs end within 1 point of the median
+                  development accuracy of the book's runs (test beside)
+Secondary: p is -1, margin 0.15 (as of a saddle whose curvature is ~ sd; of one
+with a fixed curvature the updates would go by log sd). Diagnostic: the lowest
+eigenvalue ~ sd^1, margin 0.15; one loss: in more than 0.9 of --runs the final
+development loss is within 10 % of their median.
+Test: Student's t, exact binomial for fractions; 95 % intervals. The sds were
+laid out on seed 1000. Cost on two cores: full about 12 minutes.
 """
 
 import functools
 import math
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float, Key
+from jaxtyping import Bool, Float
 
 from experiments._shared import study
-from experiments._shared.metric import spread
-from experiments.saddle import surface
+from experiments._shared.metric import interval_columns
+from experiments.saddle import network, toy
 from mnist_jax import plotting, stats
-from mnist_jax.stats import slopes, verdicts
-from mnist_jax.sweep import figures, tables
+from mnist_jax.sweep import figures
 
-RATE = 0.1
-RATES = {"sgd": RATE, "momentum": RATE, "adam": 0.01}
-CURVATURE = 0.1
-NEAR = 1e-6
-NOISE = 1e-2  # of the arm "noisy"
-FLAT_NOISE = 1e-3
-MARGIN = math.log(1.1)
-SLOPE_MARGIN, FLAT_MARGIN = 0.05, 0.15
-KINDS = {"plain": "sgd", "momentum": "momentum", "adam": "adam"}
-_NEAR, _ON_IT = range(2)  # what a seed's keys are for
+POINT = 0.01  # of accuracy, by which a bad end is below the median
+NEAR = f"{network.NEAR_ZERO:g}"
 
 OPTIONS = (
-  study.Option("seeds", 4, 100, "seeds of each arm"),
-  study.Option("most", 20_000, 20_000, "steps after which a run is given up"),
+  study.Option("seeds", 2, 30, "of the updates to leave, and of the Hessian"),
   study.Option(
-    "noises", (1e-8, 1e-4, 1e-1), tuple(10.0**k for k in range(-8, 0)), "sd"
+    "sds",
+    (0.01, 0.1),
+    (1e-8, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1),
+    "of noise",
+    rises=2,
   ),
-  study.Option(
-    "curvatures", (0.05, 0.1, 0.5), (0.02, 0.05, 0.1, 0.2, 0.5), "c"
-  ),
+  study.Option("book_runs", 2, 40, "whole runs from Xavier"),
+  study.Option("runs", 2, 100, "whole runs from noise of sd 0.01"),
+  study.Option("epochs", 2, 30, "of each run"),
+  study.Option("examples", 300, 1000, "of the Hessian"),
+  study.Option("toy_seeds", 4, 100, "of the surface"),
 )
 
 
-def _keys(seeds: int, purpose: int, number: int = 0) -> Key[Array, " S"]:
-  """A key for each seed, its own for each purpose and number."""
-
-  def one(seed: Array) -> Key[Array, ""]:
-    key = jax.random.fold_in(jax.random.key(seed), purpose)
-    return jax.random.fold_in(key, number)
-
-  return jax.vmap(one)(jnp.arange(seeds))
-
-
-def near_starts(seeds: int) -> Float[Array, "S 2"]:
-  """(1, y0), the same for every arm that starts beside the manifold."""
-  keys = _keys(seeds, _NEAR)
-  offsets = NEAR * jax.vmap(jax.random.normal)(keys)
-  return jnp.stack([jnp.ones(seeds), offsets], axis=1)
+def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
+  return {
+    "escapes": network.escapes(lab, values),
+    "ends": network.ends(lab, values),
+    "spectra": network.spectra(lab, values),
+    "toy": toy.measure(values.toy_seeds),
+  }
 
 
-def measure(lab: study.Lab, values: study.Values) -> pd.DataFrame:
-  near = near_starts(values.seeds)
-  on_it = near.at[:, 1].set(0)
-  arms = [(arm, kind, near, CURVATURE, 0.0) for arm, kind in KINDS.items()]
-  arms.append(("stands still", "sgd", on_it, CURVATURE, 0.0))
-  arms.append(("noisy", "sgd", on_it, CURVATURE, NOISE))
-  arms += [
-    ("by noise", "sgd", on_it, CURVATURE, noise) for noise in values.noises
-  ]
-  arms += [
-    ("by curvature", "sgd", on_it, curvature, FLAT_NOISE)
-    for curvature in values.curvatures
-  ]
-  parts = []
-  for number, (arm, kind, starts, curvature, noise) in enumerate(arms):
-    found = surface.escape(
-      kind,
-      RATES[kind],
-      starts,
-      jnp.full(values.seeds, curvature),
-      jnp.full(values.seeds, noise),
-      _keys(values.seeds, _ON_IT, number),
-      most=values.most,
-    )
-    settings = {"arm": arm, "curvature": curvature, "noise": noise}
-    steps = {name: each.tolist() for name, each in found._asdict().items()}
-    part = pd.DataFrame(settings | {"seed": range(values.seeds)} | steps)
-    parts.append(part)
-  return pd.concat(parts, ignore_index=True)
+def _steps(escapes: pd.DataFrame, arm: str) -> Float[np.ndarray, " S"]:
+  """Updates to leave; of a run that did not, all it made."""
+  own = escapes[escapes["arm"] == arm].sort_values("seed")
+  return own["step"].to_numpy(np.float64)
 
 
-def _steps(
-  table: pd.DataFrame, arm: str, metric: str = "left"
-) -> Float[np.ndarray, " S"]:
-  chosen = table[table["arm"] == arm].sort_values("seed")
-  return chosen[metric].to_numpy(np.float64)
+def _held(escapes: pd.DataFrame, *arms: str) -> Bool[np.ndarray, " R"]:
+  """Which runs did not leave."""
+  own = escapes[escapes["arm"].isin(arms)]
+  return ~own["reached"].to_numpy(bool)
 
 
-def _by(table: pd.DataFrame, name: str) -> tables.Curves:
-  """[1, S, K] steps to leave by noise or by curvature."""
-  return tables.curves(
-    table[table["arm"] == f"by {name}"], "arm", "left", point=name
+def _free(values: study.Values) -> list[float]:
+  return [sd for sd in values.sds if sd > network.HELD]
+
+
+def _within(ends: pd.DataFrame, arm: str, column: str) -> stats.Effect:
+  """The share of an arm's runs no more than POINT below the book's median."""
+  middle = ends[ends["arm"] == "xavier"][column].median()
+  good = ends[ends["arm"] == arm][column] >= middle - POINT
+  return stats.proportion(int(good.sum()), len(good))
+
+
+def _no_bad_end(ends: pd.DataFrame, arm: str, name: str) -> stats.Question:
+  return stats.Question(
+    name,
+    f"more than 0.9 of the runs from {arm} end within 1 point of the median "
+    "accuracy of the book's runs",
+    _within(ends, arm, "dev_accuracy"),
+    target=0.9,
+    test_effect=_within(ends, arm, "test_accuracy"),
   )
 
 
-def log_noise_slopes(table: pd.DataFrame) -> Float[np.ndarray, " S"]:
-  """Each seed's steps for one factor of e less noise, over what growth says."""
-  curves = _by(table, "noise")
-  x = -np.log(curves.points)
-  x = x - x.mean()
-  slope = curves.values[0] @ x / (x @ x)
-  return slope * math.log(surface.growth(CURVATURE, RATE))
+def _s2_sentence(judged: stats.Judged, epochs: float) -> str:
+  ends, waits = judged.found("no bad minimum"), judged.found("waits")
+  return (
+    f"{stats.share(ends)} of {ends.n} runs of the book end {epochs:g} epochs "
+    f"within 1 point of their median accuracy; from weights of sd {NEAR} it "
+    f"takes {stats.factor(waits)} the updates that Xavier's weights take to a "
+    f"loss of {network.LEFT_BELOW:g} nats (batch {network.BATCH}, rate "
+    f"{network.RATE:g}, n = {waits.n})."
+  )
 
 
-def _derived(table: pd.DataFrame, most: int) -> list[verdicts.Part]:
-  points = surface.stationary_points(CURVATURE)
-  minima = [(y, f) for y, f, values in points if min(values) > 0]
-  names = ", ".join(f"y = {y:g}" for y, _ in minima)
-  still = _steps(table, "stands still")
-  return [
-    verdicts.derived(
+def _s2(measured: study.Tables, values: study.Values) -> stats.Judged:
+  escapes = measured["escapes"]
+  waits = stats.Question(
+    "waits",
+    f"from sd {NEAR} a run takes more than twice the updates to leave that "
+    "Xavier takes (log of the ratio)",
+    stats.paired_log_ratio(
+      _steps(escapes, NEAR), _steps(escapes, "xavier"), seed=0
+    ),
+    margin=math.log(2),
+    censored=float(_held(escapes, NEAR, "xavier").mean()),
+  )
+  ends = _no_bad_end(measured["ends"], "xavier", "no bad minimum")
+  return stats.judge(
+    stats.Claim(
       "S2",
-      "other minima",
-      "the surface has no minimum but two equally low ones",
-      len(minima) == 2 and len({f for _, f in minima}) == 1,
-      f"of {len(points)} stationary points the minima are {names}",
-    ),
-    verdicts.derived(
-      "S2",
-      "stands still",
-      f"from y = 0 plain descent is at the saddle after {most} steps",
-      bool((still == most).all()),
-      "the gradient in y is exactly 0 there",
-    ),
-  ]
+      [ends, waits, *toy.parts(measured["toy"])],
+      functools.partial(_s2_sentence, epochs=values.epochs),
+    )
+  )
 
 
-def judge(table: pd.DataFrame, values: study.Values) -> list[verdicts.Part]:
-  plain = _steps(table, "plain")
-  lost = table.query(f"arm != 'stands still' and left == {values.most}")
-  note = f"{len(lost)} runs did not leave" if len(lost) else ""
-  flat = _by(table, "curvature")
-  ask = functools.partial(verdicts.Question, "S2", note=note)
-  questions = [
-    ask(
-      "waits",
-      "plain spends more than half of its way to a minimum at the saddle",
-      stats.mean_interval(plain / _steps(table, "plain", "arrived"), seed=0),
-      target=0.5,
+def _slope(escapes: pd.DataFrame, sds: list[float]) -> stats.Effect:
+  steps = np.stack([_steps(escapes, f"{sd:g}") for sd in sds], axis=1)
+  return stats.loglog_slope(np.array(sds), steps, seed=0)
+
+
+def _h8_sentence(
+  judged: stats.Judged, measured: study.Tables, values: study.Values
+) -> str:
+  escapes, sds = measured["escapes"], _free(values)
+  first, last = (
+    np.exp(np.log(_steps(escapes, f"{sd:g}")).mean())
+    for sd in (sds[0], sds[-1])
+  )
+  held = _held(escapes, *(f"{s:g}" for s in values.sds if s <= network.HELD))
+  own = measured["spectra"].query(f"sd == {network.PLATEAU}")
+  losses = measured["ends"].query("arm == 'near 0'")["dev_loss"]
+  end = judged.found("one end")
+  return (
+    f"From noise of sd {sds[-1]:g} a run leaves the plateau after {last:.0f} "
+    f"updates and from sd {sds[0]:g} after {first:.0f}, as sd to the power "
+    f"{stats.amount(judged.found('longer'))} (n = {judged['longer'].n}); "
+    f"{int(held.sum())} of {len(held)} at sd {network.HELD:g} or less are "
+    f"still on it after {values.epochs:g} epochs; there the Hessian has an "
+    f"eigenvalue of {own['lowest'].mean():.2g} beside the largest of "
+    f"{own['largest'].mean():.2g} and at least {own['negative'].min()} "
+    f"negative ones (sd {network.PLATEAU:g}); {stats.share(end)} of {end.n} "
+    f"runs from sd {NEAR} end within 1 point of the book's, at losses of "
+    f"{losses.median():.3f} (sd {losses.std():.3f} nats)."
+  )
+
+
+def _h8(measured: study.Tables, values: study.Values) -> stats.Judged:
+  escapes, spectra, ends = (
+    measured[name] for name in ("escapes", "spectra", "ends")
+  )
+  sds = _free(values)
+  slope = _slope(escapes, sds)
+  ask = functools.partial(
+    stats.Question,
+    censored=float(_held(escapes, *(f"{sd:g}" for sd in sds)).mean()),
+  )
+  own = spectra[spectra["sd"] == network.PLATEAU]
+  below = own["lowest"] < -10 * own["residual"]
+  lowest = -spectra.pivot(index="seed", columns="sd", values="lowest")
+  losses = ends[ends["arm"] == "near 0"]["dev_loss"]
+  alike = (losses / losses.median()).between(0.9, 1.1)
+  parts = [
+    ask("longer", "updates to leave ~ sd^p, p below 0", slope, "less"),
+    stats.Question(
+      "saddle",
+      f"at sd {network.PLATEAU:g} the Hessian on the plateau has a negative "
+      "eigenvalue",
+      stats.proportion(int(below.sum()), len(below)),
+      target=0.8,
     ),
-    *(
-      ask(
-        arm,
-        f"{arm} leaves sooner than plain: log of the ratio of steps",
-        stats.paired_log_ratio(plain, _steps(table, arm), seed=0),
-        margin=MARGIN,
-      )
-      for arm in ("noisy", "momentum", "adam")
-    ),
+    _no_bad_end(ends, "near 0", "one end"),
     ask(
-      "log of noise",
-      "steps to leave ~ log(1 / noise) / log(1 + rate c)",
-      stats.mean_interval(log_noise_slopes(table), seed=0),
-      "same",
-      target=1.0,
-      margin=SLOPE_MARGIN,
-    ),
-    ask(
-      "flatter",
-      "steps to leave ~ 1 / c, the curvature: flatter saddles hold longer",
-      slopes.loglog_slope(flat.points, flat.values[0], seed=0),
+      "as 1 / sd",
+      "updates to leave ~ sd^-1",
+      slope,
       "same",
       target=-1.0,
-      margin=FLAT_MARGIN,
+      margin=0.15,
+      role="secondary",
+    ),
+    stats.Question(
+      "curvature by sd",
+      "the lowest eigenvalue on the plateau ~ sd",
+      stats.loglog_slope(
+        np.array(network.MEASURED), lowest.to_numpy().clip(1e-12), seed=0
+      ),
+      "same",
+      target=1.0,
+      margin=0.15,
+      role="diagnostic",
+    ),
+    stats.Question(
+      "one loss",
+      "more than 0.9 of the runs end within 10 % of their median loss",
+      stats.proportion(int(alike.sum()), len(alike)),
+      target=0.9,
+      role="diagnostic",
     ),
   ]
-  return _derived(table, values.most) + verdicts.judge(questions)
+  sentence = functools.partial(_h8_sentence, measured=measured, values=values)
+  return stats.judge(stats.Claim("H8", parts, sentence))
 
 
-def summarise(table: pd.DataFrame, values: study.Values) -> pd.DataFrame:
-  """Mean and sd of the steps by arm, and how many never left."""
-  by = ["arm", "curvature", "noise"]
-  never = table.assign(never_left=table["left"] == values.most)
-  return spread(table, by, ["left", "arrived"]).assign(
-    never_left=never.groupby(by, sort=False)["never_left"].sum().to_numpy()
-  )
+def judge(measured: study.Tables, values: study.Values) -> list[stats.Judged]:
+  return [_s2(measured, values), _h8(measured, values)]
 
 
-PATHS = (  # label, kind, y0, noise, steps
-  ("plain, y0 = 0", "sgd", 0.0, 0.0, 2000),
-  (f"plain, y0 = {NEAR:g}", "sgd", NEAR, 0.0, 2000),
-  (f"noisy (sd {NOISE:g}), y0 = 0", "sgd", 0.0, NOISE, 700),
-  (f"momentum 0.9, y0 = {NEAR:g}", "momentum", NEAR, 0.0, 400),
-  (f"Adam, y0 = {NEAR:g}", "adam", NEAR, 0.0, 300),
-)
+def summarise(measured: study.Tables, values: study.Values) -> pd.DataFrame:
+  """Updates to leave, the Hessian, the ends, and the steps on the surface."""
+  rows: list[dict[str, Any]] = []
+  for arm, own in measured["escapes"].groupby("arm", sort=False):
+    place = {"what": "updates to leave", "arm": arm, "seeds": len(own)}
+    place["held"] = int((~own["reached"].astype(bool)).sum())
+    middle = stats.geometric_mean(own["step"].to_numpy())
+    rows.append(place | interval_columns("value", middle))
+  for sd, own in measured["spectra"].groupby("sd"):
+    for name in ("lowest", "largest", "gradient", "negative"):
+      place = {"what": f"{name} of the Hessian", "sd": sd, "seeds": len(own)}
+      if name == "gradient":
+        place["what"] = "length of the gradient"
+      mean = stats.mean_interval(own[name].to_numpy(np.float64), seed=0)
+      rows.append(place | interval_columns("value", mean))
+  for arm, own in measured["ends"].groupby("arm", sort=False):
+    for name in ("dev_loss", "dev_accuracy", "test_accuracy"):
+      x = own[name].to_numpy()
+      place = {"what": name, "arm": arm, "seeds": len(own)}
+      place |= {"sd_of_runs": x.std(ddof=1), "least": x.min(), "most": x.max()}
+      mean = stats.mean_interval(x, seed=0)
+      rows.append(place | interval_columns("value", mean))
+  surface = toy.summarise(measured["toy"]).assign(what="steps on the surface")
+  return pd.concat([pd.DataFrame(rows), surface], ignore_index=True)
 
 
-def _draw_surface(ax: plotting.Axes) -> None:
-  x, y = np.meshgrid(np.linspace(-0.6, 1.1, 120), np.linspace(-1.5, 1.5, 160))
-  points = np.stack([x, y], axis=-1).astype(np.float32)
-  levels = 0.6 * np.linspace(0, 1, 21)[1:] ** 2 - CURVATURE / 4
-  ax.grid(False)
-  ax.contour(
-    x,
-    y,
-    np.asarray(surface.value(jnp.asarray(points), CURVATURE)),
-    levels,
-    colors="#b0b0b0",
-    linewidths=0.8,
-  )
-  ax.plot([0, 0], [-1, 1], "k*", markersize=13, label="minima")
-  ax.plot(0, 0, "X", color="#B00020", label="saddle")
-
-
-def draw_paths() -> plotting.Figure:
-  """The surface with a path of each kind, and |y| along it."""
-  figure, axes = plotting.panels(1, 2, (12, 5))
-  left, right = axes[0]
-  _draw_surface(left)
-  for i, (label, kind, y0, noise, steps) in enumerate(PATHS):
-    start, key = jnp.array([1.0, y0]), jax.random.key(i)
-    points = np.asarray(
-      surface.path(kind, RATES[kind], start, CURVATURE, noise, key, steps=steps)
-    )
-    look = plotting.series(i) | {"marker": None}
-    left.plot(*points.T, **look)
-    out = np.abs(points[:, 1])
-    if not out.any():
-      label += " (stays 0)"
-    right.plot(np.where(out > 0, out, np.nan), **look, label=label)
-  right.axhline(
-    surface.LEFT_AT, color="black", linewidth=1, linestyle=":", label="left"
-  )
-  left.set_xlabel("x (rises from the saddle)")
-  left.set_ylabel("y (falls from it)")
-  left.set_title(f"f = x²/2 + {CURVATURE:g} (y⁴/4 − y²/2)")
-  left.legend(loc="lower right")
-  right.set_xlabel("step")
-  right.set_ylabel("|y|, distance from the saddle's ridge")
-  right.set_title("near the saddle |y| grows by a factor a step")
-  plotting.log_axis(right, "y")
-  right.legend(loc="lower right", title="both pictures", fontsize=9)
-  return figure
-
-
-def _draw_trend(
-  ax: plotting.Axes,
-  curves: tables.Curves,
-  label: str,
-  expected: Float[np.ndarray, " K"],
-  expected_label: str,
+def _draw_escapes(
+  ax: plotting.Axes, escapes: pd.DataFrame, values: study.Values
 ) -> None:
-  """Steps to leave at each point, and the line that is expected of them."""
-  plotting.bands(ax, curves.points, curves.values[0], label)
-  ax.plot(curves.points, expected, "k-", linewidth=1, label=expected_label)
-  ax.legend()
+  sds = _free(values)
+  steps = np.stack([_steps(escapes, f"{sd:g}") for sd in sds], axis=1)
+  figures.draw_geometric(ax, np.array(sds), steps, "geometric mean, 95 %")
+  figures.draw_seeds(ax, np.array(sds), steps, octaves=0.3)
+  for sd in values.sds:
+    count = int(_held(escapes, f"{sd:g}").sum())
+    if count:
+      last = _steps(escapes, f"{sd:g}").max()
+      ax.plot(sd, last, "^", color="#B00020")
+      ax.annotate(
+        f"{count} held",
+        (sd, last),
+        xytext=(0, 6),
+        textcoords="offset points",
+      )
+  book = stats.geometric_mean(_steps(escapes, "xavier"))[0]
+  ax.axhline(book, color="black", linestyle=":", label="Xavier's weights")
+  plotting.log_axis(ax, "x")
+  plotting.log_axis(ax, "y")
+  ax.set(xlabel="sd of the weights", ylabel="updates to leave the plateau")
+  ax.legend(loc="lower left", fontsize=9)
 
 
-def draw(table: pd.DataFrame, values: study.Values) -> study.Figures:
-  figure, axes = plotting.panels(1, 3, (15, 4.4))
-  by_noise, by_curvature, arms = axes[0]
-  noisy, flat = _by(table, "noise"), _by(table, "curvature")
-  gone = np.log(noisy.points).mean() - np.log(noisy.points)
-  line = noisy.values.mean() + gone / math.log(surface.growth(CURVATURE, RATE))
-  label = "slope 1 / log(1 + rate c)"
-  _draw_trend(by_noise, noisy, "plain with noise", line, label)
-  by_noise.set_xlabel("sd of the gradient's noise")
-  plotting.log_axis(by_noise, "x")
-  scale = np.exp(np.log(flat.values[0].mean(axis=0) * flat.points).mean())
-  line, label = scale / flat.points, f"noise {FLAT_NOISE:g}"
-  _draw_trend(by_curvature, flat, label, line, "slope −1")
-  by_curvature.set_xlabel("curvature c of the saddle (flat to the left)")
-  plotting.log_axis(by_curvature, "x", flat.points)
-  names = ("plain", "noisy", "momentum", "adam")
-  figures.draw_arms(arms, {name: _steps(table, name) for name in names})
-  arms.set_xlabel("each point a seed")
-  for ax in axes[0]:
-    ax.set_ylabel("steps to leave")
-  for ax in (by_curvature, arms):
-    plotting.log_axis(ax, "y")
+def _draw_spectra(ax: plotting.Axes, spectra: pd.DataFrame) -> None:
+  for i, (name, sign) in enumerate((("lowest", -1), ("largest", 1))):
+    wide = spectra.pivot(index="seed", columns="sd", values=name)
+    label = "largest" if sign > 0 else "lowest, its sign turned"
+    sds = wide.columns.to_numpy(np.float64)
+    plotting.bands(ax, sds, sign * wide.to_numpy(), label, index=i)
+  counts = spectra.groupby("sd")["negative"].min()
+  shown = ", ".join(f"{n} at {sd:g}" for sd, n in counts.items())
+  ax.set_title(f"negative eigenvalues at least: {shown}", fontsize=9)
+  plotting.log_axis(ax, "x", network.MEASURED)
+  plotting.log_axis(ax, "y")
+  ax.set(xlabel="sd of the weights", ylabel="eigenvalue on the plateau")
+  ax.legend(fontsize=9)
+
+
+def draw(measured: study.Tables, values: study.Values) -> study.Figures:
+  figure, axes = plotting.panels(1, 3, (16, 4.8))
+  left, middle, right = axes[0]
+  _draw_escapes(left, measured["escapes"], values)
+  _draw_spectra(middle, measured["spectra"])
+  ends = measured["ends"]
+  arms = {
+    f"{name} (n = {len(own)})": own["dev_loss"].to_numpy()
+    for name, own in ends.groupby("arm", sort=False)
+  }
+  figures.draw_arms(right, arms)
+  figures.metric_axis(right, "dev_loss")
+  right.set_xlabel(f"each point a run, after {values.epochs:g} epochs")
   figure.suptitle(
-    f"Steps to leave the saddle, {values.seeds} seeds, mean and 95 % band"
+    f"The network near weights of 0, batch {network.BATCH}, rate "
+    f"{network.RATE:g}, {values.seeds} seeds"
   )
-  return {"saddle": draw_paths(), "steps": figure}
+  return {"network": figure, **toy.draw(measured["toy"], values.toy_seeds)}
 
 
-STUDY = study.Study(
-  "saddle", OPTIONS, measure, judge, draw, summarise, reads_data=False
-)
+STUDY = study.Study("saddle", OPTIONS, measure, judge, draw, summarise)

@@ -68,7 +68,7 @@ OPTIONS = (
   study.Option(
     "few_batches",
     (16, 64, 256),
-    (1, 4, 16, 64, 256, 1024),
+    (1, 8, 64, 512),
     "to the other targets",
     rises=3,
   ),
@@ -87,7 +87,7 @@ OPTIONS = (
   ),
   study.Option("gap_epochs", 1, 30, "equal epochs of B8"),
   study.Option("gap_tuning_seeds", 1, 5, "seeds of each rate of B8"),
-  study.Option("few_seeds", 2, 8, "seeds of sharpness and noise scale"),
+  study.Option("few_seeds", 2, 6, "seeds of sharpness and noise scale"),
 )
 
 

@@ -74,6 +74,8 @@ def init(
   sizes: Sequence[int],
   initializer: Initializer = "xavier",
   dtype: DTypeLike = jnp.float32,
+  *,
+  scale: float = 1.0,
 ) -> Params:
   """Draws weights for the widths (D, H1, ..., C); biases start at zero.
 
@@ -83,6 +85,7 @@ def init(
       Glorot & Bengio 2010, eq. 16), "he" (normal, variance 2 / fan_in, He et
       al. 2015, eq. 10), "normal" (standard normal) or "zeros", under which all
       units of a layer stay equal for ever.
+    scale: The factor of the weights drawn.
 
   Raises:
     KeyError: unknown initializer.
@@ -90,7 +93,7 @@ def init(
   draw = INITIALIZERS[initializer]
   keys = jax.random.split(key, len(sizes) - 1)
   return tuple(
-    Layer(draw(k, shape, dtype), jnp.zeros(shape[1], dtype))
+    Layer(scale * draw(k, shape, dtype), jnp.zeros(shape[1], dtype))
     for k, shape in zip(keys, itertools.pairwise(sizes), strict=True)
   )
 

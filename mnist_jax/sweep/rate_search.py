@@ -25,8 +25,9 @@ with extras.needed("studies"):
   import pandas as pd
 
 LOWEST, HIGHEST = -20, 16  # the places that a coarse column may reach
+_RESAMPLES = 300  # of the seeds, to know it by
 FURTHER = 8  # how far `tune` may move each end
-AT_END = 0.1  # the share of resamples with their best there, left to be
+AT_END = 0.05  # the share of resamples whose best may be at an end
 
 
 def rate(place: int) -> float:
@@ -214,15 +215,22 @@ def _step(found: Column) -> int:
 
 
 def _more_fresh(table: pd.DataFrame, targets: Targets) -> Needs:
-  """Beyond each end at which more than AT_END of the resamples are best."""
+  """Beyond each end at which more than AT_END of the resamples are best.
+
+  And half an octave to both sides of a best rate below rates that are lost.
+  """
   needs = []
   for size, target, found in _columns(table, targets):
-    best = grid_minimum.mean_minima([found.rates], [found.losses], seed=0)
-    for end, away in ((found.rates[0], -1), (found.rates[-1], 1)):
+    centre, step = _centre(found), _step(found)
+    if step == 1:
+      needs += [(size, centre + away, target.epoch) for away in (-1, 1)]
+    best = grid_minimum.mean_minima(
+      [found.rates], [found.losses], seed=0, resamples=_RESAMPLES
+    )
+    for end, away in ((found.rates[0], -2), (found.rates[-1], step)):
       at_end = max(best.at[0] == end, (best.draws[:, 0] == end).mean())
       if at_end > AT_END:
-        beyond = place(end) + away * _step(found)
-        needs.append((size, beyond, target.epoch))
+        needs.append((size, place(end) + away, target.epoch))
   return _longest(needs)
 
 
@@ -236,31 +244,34 @@ def search(
 ) -> pd.DataFrame:
   """Coarse columns by factors of 2, then fresh ones around their best rates.
 
-  A fresh column begins with the coarse best rate and one to each side: a factor
-  of 2 away, or of sqrt 2 where half of the coarse runs next above are lost. It
-  goes on while more than AT_END of the resampled seeds have their best rate at
-  an end, at any of its targets. A rate is run to the last horizon at which it
-  is needed. Batches are whole (`drop_last`).
+  Coarse columns look for the best rate of each batch size at its last target. A
+  fresh one begins with that rate and one to each side: a factor of 2 away, or
+  of sqrt 2 where half of the runs next above are lost. It goes on while more
+  than AT_END of the resampled seeds have their best rate at an end, at any of
+  its targets; each rate only to the last horizon at which it is needed.
+  Batches are whole (`drop_last`).
 
   Args:
     run: The rows at every horizon up to so many epochs.
+    targets: Of each batch size, the longest horizon last.
     rates: Where the coarse columns begin, each twice the one before.
     tuning_seeds: The seeds of the coarse columns; those of the fresh differ.
 
   Returns:
     The rows of all runs, with the column `stage`, "coarse" or "fresh".
   """
+  last = {size: wanted[-1:] for size, wanted in targets.items()}
   begin = _longest(
-    (size, place(rate), max(target.epoch for target in wanted))
-    for size, wanted in targets.items()
+    (size, place(rate), target.epoch)
+    for size, (target,) in last.items()
     for rate in rates
   )
   coarse = _grown(
-    run, begin, tuning_seeds, lambda table: _more_coarse(table, targets)
+    run, begin, tuning_seeds, lambda table: _more_coarse(table, last)
   )
   around = _longest(
     (size, _centre(found) + away * _step(found), target.epoch)
-    for size, target, found in _columns(coarse, targets)
+    for size, target, found in _columns(coarse, last)
     for away in (-1, 0, 1)
   )
   fresh = _grown(run, around, seeds, lambda table: _more_fresh(table, targets))

@@ -34,6 +34,7 @@ class TrainConfig:
   sizes: tuple[int, ...] = (784, 64, 16, 10)
   activations: tuple[mlp.Activation, ...] = ("sigmoid", "tanh")
   initializer: mlp.Initializer = "xavier"
+  init_scale: float = 1.0
   optimizer: str = "sgd"
   grad: str = "hand"
   dropout_rate: float = 0.0
@@ -104,7 +105,8 @@ def init_state(
   config: TrainConfig, seed: Seed, dtype: DTypeLike = jnp.float32
 ) -> TrainState:
   """The state before the first update, a function of (config, seed)."""
-  params = mlp.init(_keys(seed)[0], config.sizes, config.initializer, dtype)
+  key, scale = _keys(seed)[0], config.init_scale
+  params = mlp.init(key, config.sizes, config.initializer, dtype, scale=scale)
   tx = optimizers.make(config.optimizer, 0.0)
   # Copied, as prodigy's state has the parameters in it, and both are consumed.
   opt_state = jax.tree.map(jnp.copy, tx.init(params))

@@ -94,6 +94,9 @@ class Settings(schedules.ScheduleConfig):
   clip_norm: Number | None = fields.setting(
     None, "largest norm of a gradient (default: any)", above=0, newer=True
   )
+  init_scale: Number = fields.setting(
+    1.0, "factor of the initial weights", above=0, newer=True
+  )
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -135,6 +138,7 @@ class Settings(schedules.ScheduleConfig):
       sizes=(784, *self.hidden_sizes, 10),
       activations=self.activations,
       initializer=self.initializer,
+      init_scale=self.init_scale,
       optimizer=self.optimizer,
       grad=self.grad,
       dropout_rate=self.dropout,

@@ -18,16 +18,21 @@ from mnist_jax.stats.verdicts import Verdict
 SEEDS = 30
 
 
-def made(power=-1.0, signal=0.01, spread=0.02):
+def made(power=-1.0, signal=0.01, spread=0.02, among=0.0):
   """Variances ~ batch^power and noise scales 1 / signal."""
   rng = np.random.default_rng(0)
-  table, scales = [], []
+  table, scales, samples = [], [], []
   for seed in range(SEEDS):
     for size in gradient_noise.BATCH_SIZES:
       exact = 3.0 * size**power
       drawn = exact * math.exp(spread * rng.normal())
       row = {"seed": seed, "epoch": 0, "batch_size": size}
       table.append(row | {"variance": drawn, "exact": exact})
+    for size in gradient_noise.COMPARED:
+      row = {"seed": seed, "epoch": 0, "batch_size": size}
+      own = 3.0 * size**among
+      drawn = own * math.exp(spread * rng.normal())
+      samples.append(row | {"gradients": drawn, "pixels": own})
     scale = math.exp(spread * rng.normal()) / signal
     exact = math.exp(0.02 * (seed - (SEEDS - 1) / 2)) / signal
     found = {"estimate": scale, "low": 0.6 * scale, "high": 1.5 * scale}
@@ -38,33 +43,46 @@ def made(power=-1.0, signal=0.01, spread=0.02):
       | {"square_norm": 3.0 * signal, "undefined": ""}
       | found
     )
-  return {"table": pd.DataFrame(table), "scales": pd.DataFrame(scales)}
+  return {
+    "table": pd.DataFrame(table),
+    "scales": pd.DataFrame(scales),
+    "samples": pd.DataFrame(samples),
+  }
 
 
 VALUES = SimpleNamespace(seeds=SEEDS, epochs=(0,), draws=8, pairs=4)
 
 
-def verdict_of(measured):
-  parts = gradient_noise.judge(measured, VALUES)
-  return {part.name.split(",")[0]: part for part in parts}
+def judged(measured):
+  (claim,) = gradient_noise.judge(measured, VALUES)
+  return claim, {part.name.split(",")[0]: part for part in claim.parts}
 
 
 def test_variance_by_one_over_the_batch_is_not_the_same():
-  parts = verdict_of(made())
+  claim, parts = judged(made())
   assert parts["16 and 32"].verdict is Verdict.FAILS
   assert parts["16 and 32"].effect.estimate == pytest.approx(
     math.log(2), abs=0.03
   )
-  assert "a ratio of 1.99" in parts["16 and 32"].note
   assert parts["slope"].verdict is Verdict.HOLDS
   assert parts["single sample"].verdict is Verdict.HOLDS
+  assert claim.verdict is Verdict.MOSTLY_NOT
+  assert claim.restriction == "; ".join(gradient_noise.AMONG.values())
+  assert "that of 32 is 2.00 times" in claim.sentence
+
+
+def test_no_restriction_holds_where_the_samples_differ_too():
+  claim, parts = judged(made(among=-1.0))
+  assert parts["among the samples' pixels"].verdict is Verdict.FAILS
+  assert claim.verdict is Verdict.FAILS
 
 
 def test_variance_that_does_not_depend_on_the_batch_is_the_same():
-  parts = verdict_of(made(power=0.0, signal=30.0))
+  claim, parts = judged(made(power=0.0, signal=30.0))
   assert parts["16 and 32"].verdict is Verdict.HOLDS
   assert parts["slope"].verdict is Verdict.FAILS
   assert parts["single sample"].verdict is Verdict.FAILS
+  assert claim.verdict is Verdict.LIMITS
 
 
 def test_summary_counts_what_agrees_and_what_is_undefined():
@@ -105,6 +123,12 @@ def test_measured_variance_is_the_exact_one(small, monkeypatch):
     [scale["trace"] * noise.variance_share(b, 1100) for b in (16, 32)],
     rtol=1e-6,
   )
+  samples = found["samples"].set_index("batch_size")
+  # Among samples drawn without replacement it is that of all, by N / (N - 1).
+  np.testing.assert_allclose(samples["gradients"], scale["trace"], rtol=0.05)
+  pixels = small.train.images.reshape(1100, -1) / 255
+  total = pixels.var(axis=0, ddof=1).sum()
+  np.testing.assert_allclose(samples["pixels"], total, rtol=0.02)
   assert scale["low"] < scale["noise_scale"] < scale["high"]
   again = gradient_noise.measure(lab, values)
   pd.testing.assert_frame_equal(table, again["table"])

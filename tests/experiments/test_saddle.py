@@ -1,17 +1,22 @@
-"""The saddle's formulas, its escapes against linear theory, its verdicts."""
+"""The surface's escapes against theory, the network's plateau, verdicts."""
 
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
 
 from experiments._shared import study
+from experiments.saddle import network, surface, toy
 from experiments.saddle import study as experiment
-from experiments.saddle import surface
+from mnist_jax import data, stats
+from mnist_jax.analysis import curvature, gradient_noise
 from mnist_jax.stats.verdicts import Verdict
 
 MOST = 5000
@@ -97,55 +102,198 @@ def test_path_goes_where_escape_went():
 
 
 @pytest.fixture(scope="module")
-def measured():
-  values = study.preset_values(experiment.STUDY, "full")
-  values.seeds = 100
-  values.noises = (1e-8, 1e-1)
-  values.curvatures = (0.1, 0.5)
-  return experiment.measure(None, values), values
+def steps():
+  return toy.measure(100)
 
 
-def verdict_of(table, values):
-  return {p.name: p.verdict for p in experiment.judge(table, values)}
+SEEDS = 30
+VALUES = study.preset_values(experiment.STUDY, "full")
 
 
-def test_the_claim_holds_in_the_picture(measured):
-  assert set(verdict_of(*measured).values()) == {Verdict.HOLDS}
+def made(steps, power=-1.0, bad=0, lowest=-0.002, wait=40.0):
+  """Runs that leave at wait (sd / 0.01)^power times Xavier's 18 updates."""
+  rng = np.random.default_rng(0)
+  rows, spectra = [], []
+  for arm in ("xavier", *VALUES.sds):
+    held = arm != "xavier" and arm <= network.HELD
+    for seed in range(network.HELD_SEEDS if held else SEEDS):
+      own = 18.0 * math.exp(0.05 * rng.normal())
+      if arm != "xavier":
+        own *= wait * (arm / 0.01) ** power
+      name = arm if arm == "xavier" else f"{arm:g}"
+      rows.append(
+        {"arm": name, "seed": seed, "reached": not held}
+        | {"step": 12_900 if held else max(1, round(own))}
+      )
+  for sd in network.MEASURED:
+    for seed in range(SEEDS):
+      own = lowest * sd / network.PLATEAU
+      row = {"sd": sd, "seed": seed, "lowest": own, "residual": abs(own) / 50}
+      row |= {"largest": 0.11, "gradient": sd, "negative": 144}
+      spectra.append(row | {"block": 1210})
+  ends = [
+    {"arm": arm, "seed": seed, "dev_loss": 0.1 + 0.001 * rng.normal()}
+    | dict.fromkeys(
+      ("dev_accuracy", "test_accuracy"),
+      0.5 if seed < (bad if arm == "near 0" else min(bad, 15)) else 0.97,
+    )
+    for arm, count in (("xavier", 40), ("near 0", 100))
+    for seed in range(count)
+  ]
+  return {
+    "escapes": pd.DataFrame(rows),
+    "ends": pd.DataFrame(ends),
+    "spectra": pd.DataFrame(spectra),
+    "toy": steps,
+  }
+
+
+def words(measured):
+  return {c.claim: c for c in experiment.judge(measured, VALUES)}
+
+
+def test_waiting_at_a_saddle_and_ending_alike_holds(steps):
+  found = words(made(steps))
+  assert found["S2"].verdict is Verdict.HOLDS
+  assert found["H8"].verdict is Verdict.HOLDS
+  assert "20 of 20 at sd 0.0001 or less" in found["H8"].sentence
+  assert found["H8"].found("longer").estimate == pytest.approx(-1, abs=0.05)
+  assert {p.role for p in found["S2"].parts} == {"primary", "illustration"}
+
+
+@pytest.mark.parametrize(
+  ("claim", "part", "wrong"),
+  [
+    ("S2", "no bad minimum", {"bad": 15}),
+    ("S2", "waits", {"wait": 1.0}),
+    ("H8", "one end", {"bad": 30}),
+    ("H8", "longer", {"power": 0.5}),
+    ("H8", "saddle", {"lowest": 1e-5}),
+  ],
+)
+def test_each_primary_part_can_fail(steps, claim, part, wrong):
+  found = words(made(steps, **wrong))[claim]
+  assert found[part].verdict is Verdict.FAILS
+  assert found.verdict is Verdict.FAILS
+
+
+def test_waiting_by_the_log_of_the_noise_is_a_limit(steps):
+  found = words(made(steps, power=-0.2))["H8"]
+  assert found["as 1 / sd"].verdict is Verdict.FAILS
+  assert found.verdict is Verdict.LIMITS
+
+
+def test_runs_that_did_not_leave_leave_the_slope_open(steps):
+  measured = made(steps)
+  escapes = measured["escapes"]
+  late = (escapes["arm"] == "0.001") & (escapes["seed"] < 28)
+  escapes.loc[late, "reached"] = False
+  assert words(measured)["H8"]["longer"].verdict is Verdict.UNDECIDED
+
+
+def judged_parts(table):
+  """The illustrations as they would be judged, for each to be seen to fail."""
+  parts = [
+    dataclasses.replace(part, role="secondary")
+    if isinstance(part, stats.Question)
+    else part
+    for part in toy.parts(table)
+  ]
+  first = stats.derived("first", "so that there is a primary one", True)
+  claim = stats.Claim("S2", [first, *parts], lambda judged: "")
+  return {
+    part.name.removeprefix("surface: "): part
+    for part in stats.judge(claim).parts
+  }
+
+
+def test_the_picture_is_as_the_claim_says(steps):
+  found = judged_parts(steps)
+  drawn = {"other minima", "stands still"}  # computed, so no question
+  assert all(
+    part.verdict is (Verdict.ILLUSTRATED if name in drawn else Verdict.HOLDS)
+    for name, part in found.items()
+  )
 
 
 @pytest.mark.parametrize(
   ("part", "broken"),
   [
-    ("stands still", lambda t: (t["arm"] == "stands still", 100)),
     ("waits", lambda t: (t["arm"] == "plain", t["arrived"] // 4)),
     ("momentum", lambda t: (t["arm"] == "momentum", 20_000)),
     ("log of noise", lambda t: (t["arm"] == "by noise", 300 + t["seed"])),
     ("flatter", lambda t: (t["arm"] == "by curvature", 300 + t["seed"])),
   ],
 )
-def test_each_part_can_fail(measured, part, broken):
-  table, values = measured[0].copy(), measured[1]
-  rows, steps = broken(table)
-  table.loc[rows, "left"] = steps if np.isscalar(steps) else steps[rows]
-  assert verdict_of(table, values)[part] is Verdict.FAILS
+def test_each_part_of_the_picture_can_fail(steps, part, broken):
+  table = steps.copy()
+  rows, new = broken(table)
+  table.loc[rows, "left"] = new if np.isscalar(new) else new[rows]
+  assert judged_parts(table)[part].verdict is Verdict.FAILS
 
 
-def test_runs_that_never_left_are_said(measured):
-  table, values = measured[0].copy(), measured[1]
-  table.loc[table["arm"] == "noisy", "left"] = values.most
-  parts = {p.name: p for p in experiment.judge(table, values)}
-  assert "100 runs did not leave" in parts["noisy"].note
-  summary = experiment.summarise(table, values).set_index("arm")
+def test_runs_that_never_left_are_said(steps):
+  table = steps.copy()
+  table.loc[table["arm"] == "noisy", "left"] = toy.MOST
+  assert "100 runs did not leave" in judged_parts(table)["noisy"].note
+  summary = toy.summarise(table).set_index("arm")
   assert summary["never_left"]["noisy"] == 100
 
 
-def test_arms_of_a_seed_share_their_start(measured):
-  starts = experiment.near_starts(100)
+def test_arms_of_a_seed_share_their_start():
+  starts = toy.near_starts(100)
   assert len(np.unique(np.asarray(starts)[:, 1])) == 100
-  assert np.abs(np.asarray(starts)[:, 1]).max() < 5 * experiment.NEAR
-  np.testing.assert_array_equal(starts[:4], experiment.near_starts(4))
+  assert np.abs(np.asarray(starts)[:, 1]).max() < 5 * toy.NEAR
+  np.testing.assert_array_equal(starts[:4], toy.near_starts(4))
 
 
-def test_figures(measured):
-  figures = experiment.draw(*measured)
-  assert set(figures) == {"saddle", "steps"}
+def test_figures(steps):
+  figures = experiment.STUDY.figures(made(steps), VALUES)
+  assert set(figures) == {"network", "saddle", "steps"}
+
+
+def test_looks_are_a_tenth_apart_and_before_the_end():
+  points = np.array(network.points(12_900))
+  assert points[0] == network.FIRST_POINT
+  assert 11_700 < points[-1] < 12_900
+  assert (np.diff(np.log(points[points > 100])) < 0.1).all()
+  assert network.points(5) == ()
+
+
+@pytest.fixture(scope="module")
+def split(mnist):
+  return data.Split(*map(jnp.asarray, data.take(mnist, 200).train))
+
+
+def test_the_plateau_is_stationary_and_gives_the_classes_their_shares(split):
+  params = network.on_plateau(split, 1e-4, 3)
+  loss_fn = gradient_noise.network_loss(("sigmoid", "tanh"))
+  shares = np.bincount(np.asarray(split.labels)) / 200
+  entropy = -(shares * np.log(shares)).sum()
+  assert float(loss_fn(params, split)) == pytest.approx(entropy, rel=1e-4)
+  slope = gradient_noise.square_norm(jax.grad(loss_fn)(params, split))
+  assert slope**0.5 < 1e-4
+  assert np.std(params[0].w) == pytest.approx(1e-4, rel=0.02)
+
+
+def test_the_block_is_part_of_the_hessian(split):
+  params = network.on_plateau(split, 0.1, 3)
+  found = network.block(params, split)
+  rng = np.random.default_rng(0)
+  vector = rng.normal(size=len(found)).astype(np.float32)
+  flat, unravel = ravel_pytree(params[1:])
+  assert flat.size == len(found)
+  first = jax.tree.map(jnp.zeros_like, params[0])
+  loss_fn = gradient_noise.network_loss(("sigmoid", "tanh"))
+  whole = curvature.hessian_vector_product(
+    loss_fn, params, (first, *unravel(jnp.asarray(vector))), split
+  )
+  expected = ravel_pytree(whole[1:])[0]
+  np.testing.assert_allclose(found @ vector, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_curvature_falls_with_the_noise_and_index_does_not(split):
+  less, more = (network.spectrum(split, sd, 3) for sd in (1e-3, 1e-2))
+  assert more["lowest"] == pytest.approx(10 * less["lowest"], rel=0.05)
+  assert less["lowest"] < -10 * less["residual"] < 0
+  assert less["negative"] >= 100

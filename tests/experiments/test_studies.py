@@ -4,9 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import (
-  seeds,
-)
+from experiments import seeds
 from experiments._shared import study
 from mnist_jax.stats.verdicts import Finding, Verdict
 
@@ -40,11 +38,6 @@ def table(arms, epochs, accuracy, column="learning_rate", **more):
           }
         )
   return pd.DataFrame(rows)
-
-
-def verdict_of(parts):
-  assert len({(part.claim, part.name) for part in parts}) == len(parts)
-  return {part.name: part.verdict for part in parts}
 
 
 def test_seeds():

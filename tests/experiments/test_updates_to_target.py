@@ -169,7 +169,7 @@ def test_short_batches_are_refused():
 def test_summary():
   found = updates_to_target.summarise(made(), VALUES)
   own = found[found["what"] == "updates to target"]
-  assert len(own) == 13 + 2 * 6
+  assert len(own) == 13 + 2 * 4
   own = own[own["target"] == 0.25].set_index("batch_size")
   assert own["reached"].tolist() == [29] * 13
   assert own.loc[128, "updates"] == pytest.approx(

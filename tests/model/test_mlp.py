@@ -29,6 +29,15 @@ def test_initializers_have_their_published_variance(name, variance):
   assert not layer.b.any()
 
 
+def test_scale_is_a_factor_of_the_weights():
+  key, sizes = jax.random.key(1), (6, 4, 3)
+  whole = mlp.init(key, sizes, "normal")
+  tenth = mlp.init(key, sizes, "normal", scale=0.1)
+  for one, other in zip(whole, tenth, strict=True):
+    np.testing.assert_allclose(0.1 * one.w, other.w, rtol=1e-6)
+    assert not other.b.any()
+
+
 def test_xavier_is_bounded_and_differs_between_layers():
   first, second = mlp.init(jax.random.key(2), (50, 50, 50))
   assert np.abs(first.w).max() <= (6 / 100) ** 0.5

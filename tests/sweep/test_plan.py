@@ -317,6 +317,7 @@ OTHER_VALUES = {
   "schedule_unit": "epochs",
   "batch_schedule": "0:64,1:128",
   "clip_norm": 1.0,
+  "init_scale": 0.1,
 }
 
 
@@ -369,8 +370,9 @@ def test_what_shares_a_program():
     Settings(hidden_sizes=(32, 16)),
     Settings(optimizer="adam"),
     Settings(clip_norm=1.0),
+    Settings(init_scale=0.1),
   ]
-  assert len({plan.group_of(cell) for cell in [*same, *apart]}) == 7
+  assert len({plan.group_of(cell) for cell in [*same, *apart]}) == 8
   for name in ("l2", "clip_norm"):
     shared = product(**{name: [0.1, 0.2]}, seed=[0, 2])
     assert len(set(map(plan.group_of, shared))) == 1
