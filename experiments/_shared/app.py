@@ -8,6 +8,7 @@ a full disk;
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -42,7 +43,9 @@ def _help_line(name: str) -> str:
   text = flag.help
   if choices:  # absl begins the help of a choice with <first|second|...>:
     text = f"{text.partition('>: ')[2]}: {', '.join(choices)}"
-  return f"  {shown:<27} {text}"
+  return textwrap.fill(
+    text, 100, initial_indent=f"  {shown:<27} ", subsequent_indent=" " * 30
+  )
 
 
 def _print_help(doc: str) -> NoReturn:

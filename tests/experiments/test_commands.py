@@ -189,10 +189,12 @@ def test_a_study_writes_its_verdict_table_and_figures(experiment, tmp_path):
   assert verdict["study"] == "seeds"
   assert verdict["preset"] == "quick"
   assert verdict["command"].startswith("python -m experiments.seeds --")
+  for claim in verdict["claims"]:
+    assert f"{claim['claim']}  UNDECIDED\n  {claim['sentence']}" in done.printed
   parts = [part for claim in verdict["claims"] for part in claim["parts"]]
   assert {part["verdict"] for part in parts} == {"undecided"}
   for part in parts:
-    assert f"{part['claim']}  {part['name']}" in done.printed
+    assert f"  {part['name']}" in done.printed
     assert part["n"] == 2
     assert part["interval"][0] <= part["effect"] <= part["interval"][1]
     assert part["test"]

@@ -70,7 +70,7 @@ def with_outcomes(records, **outcomes):
 def test_rates_and_verdicts_follow_the_records(faults):
   correct = [
     {"seed": s, "verdict": "correct", "check_grads": faults[0]["check_grads"]}
-    for s in range(400)
+    for s in range(1_000)
   ]
   many = [r | {"seed": s} for s in range(30) for r in faults]
   summary = judge.summarise(many, correct)

@@ -49,7 +49,8 @@ def test_runs_from_top_to_bottom(kernel, tmp_path):
   assert len(pictures) == 5
   assert "epoch 5: dev accuracy 0.9" in text
   assert "noise, geometric mean over 4 of 4 seeds" in text
-  assert "L4  first, accuracy" in text
+  assert "L4  UNDECIDED" in text
+  assert "first, accuracy" in text
   assert "pip" not in text
   shutil.rmtree(work / "runs")
 
