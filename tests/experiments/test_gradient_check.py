@@ -107,6 +107,7 @@ def test_a_fault_that_changes_nothing_is_refused(run, tmp_path):
   assert said.count("\n") == 1
 
 
+@pytest.mark.once
 def test_the_studies_in_small(run, tmp_path):
   code, printed, said = run(*TINY, "--num_train=600", f"--workdir={tmp_path}")
   assert code == 0, said
