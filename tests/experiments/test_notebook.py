@@ -28,6 +28,7 @@ def kernel(tmp_path, monkeypatch):
   return "here"
 
 
+@pytest.mark.once
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_runs_from_top_to_bottom(kernel, tmp_path):
   """As in Colab: the notebook lies in a directory without the package."""
