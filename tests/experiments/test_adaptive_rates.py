@@ -14,6 +14,8 @@ from mnist_jax.data import sparse
 from mnist_jax.stats.verdicts import Verdict
 from mnist_jax.sweep import store
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS = 40
 VALUES = study.preset_values(adaptive_rates.STUDY, "full")
 FAMILIES = {

@@ -12,6 +12,8 @@ from experiments.best_batch import Curve
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 ALL = 55_000
 VALUES = study.preset_values(best_batch.STUDY, "full")
 HOLDS, FAILS = Verdict.HOLDS, Verdict.FAILS

@@ -6,6 +6,8 @@ import pytest
 from experiments.gradient_check import judge as gradient_check
 from mnist_jax.stats.verdicts import Verdict
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS = 40
 HOLDS, FAILS = Verdict.HOLDS, Verdict.FAILS
 

@@ -15,6 +15,8 @@ from mnist_jax.analysis import gradient_noise as noise
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS = 30
 
 

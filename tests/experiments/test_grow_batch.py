@@ -11,6 +11,8 @@ from experiments._shared import study
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Finding, Verdict
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS = 30
 VALUES = study.preset_values(grow_batch.STUDY, "full")
 VALUES.epochs, VALUES.change = 15, 10

@@ -13,6 +13,8 @@ from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
 from mnist_jax.sweep import rate_search
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS = 30
 
 

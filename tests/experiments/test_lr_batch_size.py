@@ -14,6 +14,8 @@ from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
 from mnist_jax.sweep import rate_search
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS = 30
 HOLDS, FAILS = Verdict.HOLDS, Verdict.FAILS
 CLIFF = 4.0  # the rate from which all runs diverge

@@ -8,6 +8,8 @@ from experiments import lr_decay
 from experiments._shared import study
 from mnist_jax.stats.verdicts import Verdict
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS = 40
 
 

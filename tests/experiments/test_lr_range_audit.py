@@ -10,6 +10,8 @@ from mnist_jax import range_test, sweep
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS, FEW = 30, 10
 SIZES = (32, 256)
 RATES = (0.2, 0.4, 0.8)

@@ -10,6 +10,8 @@ from experiments.mutation_score import check_grads, judge
 from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.gradcheck.network.check import value_and_grad_of
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 NETWORK = mutation_score.Network((4, 3, 3), ("tanh",), 4, 0.3)
 
 

@@ -19,6 +19,8 @@ from mnist_jax import data, stats
 from mnist_jax.analysis import curvature, gradient_noise
 from mnist_jax.stats.verdicts import Verdict
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 MOST = 5000
 
 

@@ -12,6 +12,8 @@ from mnist_jax import stats, sweep
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS = 40
 
 

@@ -8,6 +8,8 @@ from experiments import seeds
 from experiments._shared import study
 from mnist_jax.stats.verdicts import Finding, Verdict
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS = 40
 
 

@@ -17,6 +17,8 @@ from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
 from mnist_jax.training.settings import Settings
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS = 30
 VALUES = study.preset_values(updates_to_target.STUDY, "full")
 

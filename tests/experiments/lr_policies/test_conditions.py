@@ -10,6 +10,8 @@ from mnist_jax import schedules
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.schedules.config import ScheduleConfig
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 LONG = 1 << 17
 
 

@@ -10,6 +10,8 @@ from mnist_jax import data
 from mnist_jax.runtime import precision
 from mnist_jax.runtime.errors import InputError
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 
 @pytest.fixture(scope="module")
 def problem(mnist):

@@ -5,6 +5,8 @@ from experiments.lr_policies import parity, study
 from mnist_jax import plotting, schedules
 from mnist_jax.runtime.errors import InputError
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 
 def test_each_policy_is_a_line_with_its_formula():
   configs = parity.studied_policies(0.2, 400)

@@ -14,6 +14,8 @@ from mnist_jax.runtime.errors import InputError
 from mnist_jax.schedules import policies
 from mnist_jax.schedules.config import ScheduleConfig
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 
 @pytest.fixture(scope="module")
 def certificate():

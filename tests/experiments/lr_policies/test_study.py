@@ -9,6 +9,8 @@ from experiments.lr_policies import parity
 from experiments.lr_policies.study import STUDY
 from mnist_jax.stats.verdicts import Verdict
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 SEEDS = 40
 HOLDS, FAILS = Verdict.HOLDS, Verdict.FAILS
 

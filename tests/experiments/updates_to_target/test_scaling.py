@@ -12,6 +12,8 @@ from mnist_jax import stats
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.sweep import rate_search
 
+pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
+
 BATCHES = 2.0 ** np.arange(14)
 
 
