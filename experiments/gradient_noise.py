@@ -282,7 +282,9 @@ def _sentence(judged: stats.Judged) -> str:
     stats.factor(judged.found(f"among the samples' {what}"))
     for what in ("gradients", "pixels")
   )
-  shown = ", ".join(f"{ratio} {when}" for when, ratio in ratios.items())
+  names = list(ratios)
+  ends = dict.fromkeys((names[0], names[-1]))
+  shown = " and ".join(f"{ratios[when]} {when}" for when in ends)
   return (
     f"The variance of the gradient of {few} samples over that of {many} is "
     f"{shown} (rate {RATE:g}, batch {CONFIG.batch_size}, n = {judged.n}), "
