@@ -23,7 +23,6 @@ is never wrong. Ten minutes on two cores at 1,000 draws.
 import concurrent.futures
 import dataclasses
 import itertools
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -35,9 +34,9 @@ import pandas as pd
 import scipy
 from absl import flags
 
+from benchmarks import publishing
 from experiments._shared import app
 from mnist_jax import stats
-from mnist_jax.runtime import environment, files
 from mnist_jax.stats import effects, verdicts
 from mnist_jax.stats.verdicts import Finding, Verdict
 
@@ -198,7 +197,7 @@ def failures(rate: float, n: int, draws: int, seed: int) -> Row:
 
 
 def _jobs(draws: int) -> dict[str, list[tuple[Any, ...]]]:
-  few = max(1, draws // 5)
+  few = max(1, draws // 5)  # whose intervals are bootstrapped one by one
   return {
     "words": [
       (words, "normal", effect, n, draws)
@@ -211,7 +210,7 @@ def _jobs(draws: int) -> dict[str, list[tuple[Any, ...]]]:
       )
     ],
     "claims": [
-      (claim_words, name, n, few)
+      (claim_words, name, n, draws)
       for name, n in itertools.product(CLAIMS, (30, 100, 300))
     ],
     "failures": [
@@ -280,16 +279,7 @@ def main(_: list[str]) -> None:
   text = page(tables, command)
   print(text)
   if FLAGS.publish:
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    files.write_text(RESULTS / "README.md", text)
-    for name, table in tables.items():
-      files.write_text(RESULTS / f"{name}.csv", table.to_csv(index=False))
-    how = {
-      "command": command,
-      "wall_seconds": round(time.monotonic() - begun, 1),
-      **environment.describe(),
-    }
-    files.write_text(RESULTS / "run.json", json.dumps(how, indent=2) + "\n")
+    publishing.publish(RESULTS, text, tables, command, begun)
 
 
 if __name__ == "__main__":

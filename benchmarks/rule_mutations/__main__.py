@@ -14,7 +14,6 @@ is "wrong"), just the wrong arguments named, missed, false alarms, with Wilson's
 """
 
 import functools
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,11 +25,12 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
+from benchmarks import publishing
 from benchmarks.rule_mutations import catalogue
 from benchmarks.rule_mutations.catalogue import CUT, Handed, Rule
 from experiments._shared import app
 from mnist_jax import gradcheck, stats
-from mnist_jax.runtime import environment, files, precision
+from mnist_jax.runtime import precision
 
 FLAGS = flags.FLAGS
 RESULTS = Path(__file__).parents[2] / "results" / "rule_mutations"
@@ -240,16 +240,8 @@ def main(_: list[str]) -> None:
   text = page(*tables, command)
   print(text)
   if FLAGS.publish:
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    files.write_text(RESULTS / "README.md", text)
-    for name, table in zip(("mistakes", "right"), tables, strict=True):
-      files.write_text(RESULTS / f"{name}.csv", table.to_csv(index=False))
-    how = {
-      "command": command,
-      "wall_seconds": round(time.monotonic() - begun, 1),
-      **environment.describe(),
-    }
-    files.write_text(RESULTS / "run.json", json.dumps(how, indent=2) + "\n")
+    named = dict(zip(("mistakes", "right"), tables, strict=True))
+    publishing.publish(RESULTS, text, named, command, begun)
 
 
 if __name__ == "__main__":

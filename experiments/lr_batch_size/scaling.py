@@ -19,9 +19,10 @@ from mnist_jax.stats import slopes, verdicts
 from mnist_jax.sweep.rate_search import Target
 
 MARGIN = 0.15  # of exponents
+Gaps = dict[str, tuple[int, int]]  # neighbouring batch sizes
 
 
-def gaps(sizes: list[int]) -> dict[str, tuple[int, int]]:
+def gaps(sizes: list[int]) -> Gaps:
   """The neighbours between which each part of B2 is looked for."""
   return {
     "linear": (sizes[0], sizes[1]),
@@ -65,54 +66,41 @@ def _exponent(
   )
 
 
-def _b2_parts(
-  found: Ridges, test: Ridges, values: study.Values
-) -> list[stats.Question | stats.Part]:
-  last, sizes = values.epochs, full_sizes(values)
-  end, error = Target(last, "dev_loss"), Target(last, "dev_error")
-  ridge, where = found[end], gaps(sizes)
-  parts: list[stats.Question | stats.Part] = [
-    _exponent(name, _WORDS[name], ridge, gap, test=test[end], **CLAIMED[name])
-    for name, gap in where.items()
-  ]
+_BESIDE: dict[str, Any] = {"role": "secondary"}
+
+
+def _b2_shape(ridge: Ridge, test: Ridge, where: Gaps) -> list[stats.Question]:
+  """How the exponent goes on the way: it falls, and by the root between."""
   first, none = where["linear"], where["none"]
-  parts.append(
+  return [
     stats.Question(
       "falls",
       f"the exponent is larger from batch {first[0]} to {first[1]} than from "
       f"{none[0]} to {none[1]}",
       effect_of(ridge.exponents(first) - ridge.exponents(none), ridge.n),
-      role="secondary",
       restriction="the exponent falls as the batch grows",
       censored=max(ridge.censored(first), ridge.censored(none)),
-    )
-  )
-  beside: dict[str, Any] = {"role": "secondary"}
-  parts.append(
+      **_BESIDE,
+    ),
     _exponent(
       "square root",
       "the best rate grows like the root of the batch",
       ridge,
       where["less"],
-      test=test[end],
+      test=test,
       kind="same",
       target=0.5,
       margin=MARGIN,
-      **beside,
-    )
-  )
-  parts += [
-    _exponent(
-      f"{name}, by error",
-      f"by the error instead of the loss {_WORDS[name]}",
-      found[error],
-      gap,
-      test=test[error],
-      **CLAIMED[name],
-      **beside,
-    )
-    for name, gap in where.items()
+      **_BESIDE,
+    ),
   ]
+
+
+def _b2_earlier(
+  found: Ridges, values: study.Values, where: Gaps
+) -> list[stats.Question]:
+  """The first and the last stretch at each horizon before the end."""
+  parts = []
   for horizon in horizons(values)[:-1]:
     own = found[Target(horizon, "dev_loss")]
     smallest = (int(own.sizes[0]), int(own.sizes[1]))
@@ -123,21 +111,51 @@ def _b2_parts(
         own,
         gap,
         **CLAIMED[name],
-        **beside,
+        **_BESIDE,
       )
-      for name, gap in (("linear", smallest), ("none", none))
+      for name, gap in (("linear", smallest), ("none", where["none"]))
     ]
-  fit = _fit(ridge)
-  parts.append(
-    stats.derived(
-      "bends",
-      "one or two breaks fit the best rates better than one line",
-      fit.best != "line",
-      f"BIC prefers {fit.best}, by {fit.bic_difference:.3g}",
-      role="diagnostic",
-    )
-  )
   return parts
+
+
+def _bends(ridge: Ridge) -> stats.Part:
+  fit = _fit(ridge)
+  return stats.derived(
+    "bends",
+    "one or two breaks fit the best rates better than one line",
+    fit.best != "line",
+    f"BIC prefers {fit.best}, by {fit.bic_difference:.3g}",
+    role="diagnostic",
+  )
+
+
+def _b2_parts(
+  found: Ridges, test: Ridges, values: study.Values
+) -> list[stats.Question | stats.Part]:
+  last, where = values.epochs, gaps(full_sizes(values))
+  end, error = Target(last, "dev_loss"), Target(last, "dev_error")
+  ridge = found[end]
+  return [
+    *(
+      _exponent(name, _WORDS[name], ridge, gap, test=test[end], **CLAIMED[name])
+      for name, gap in where.items()
+    ),
+    *_b2_shape(ridge, test[end], where),
+    *(
+      _exponent(
+        f"{name}, by error",
+        f"by the error instead of the loss {_WORDS[name]}",
+        found[error],
+        gap,
+        test=test[error],
+        **CLAIMED[name],
+        **_BESIDE,
+      )
+      for name, gap in where.items()
+    ),
+    *_b2_earlier(found, values, where),
+    _bends(ridge),
+  ]
 
 
 def _fit(ridge: Ridge) -> slopes.PiecewiseFit:

@@ -1,5 +1,6 @@
 """From the cases of `mutation_score` to rates, verdicts and a picture (G4)."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,46 +106,54 @@ def by_fault(faults: Sequence[Record]) -> list[Record]:
   return rows.reset_index().to_dict("records")
 
 
-def judged(
-  faults: Sequence[Record], correct: Sequence[Record]
-) -> list[stats.Judged]:
-  """G4; a seed's value is its fraction of the faults."""
-  table, right = _table(faults), _table(correct)
-  summary = summarise(faults, correct)
-  peer = _PEER + summary["check_grads_best"]
-  told = table[~table["nameless"]]
+def _share(
+  name: str, text: str, values: np.ndarray, target: float, **more: Any
+) -> stats.Question:
+  """That the mean of the seeds' fractions is above a target."""
+  effect = stats.mean_interval(values, seed=0)
+  return stats.Question(name, text, effect, target=target, **more)
 
-  def fractions(some: pd.DataFrame, mark: str) -> np.ndarray:
-    return some.groupby("seed", sort=False)[mark].mean().to_numpy(float)
 
-  def above(name: str, text: str, values: np.ndarray, target: float) -> Any:
-    effect = stats.mean_interval(values, seed=0)
-    return stats.Question(name, text, effect, target=target, role="secondary")
+def _fractions(table: pd.DataFrame, mark: str) -> np.ndarray:
+  return table.groupby("seed", sort=False)[mark].mean().to_numpy(float)
 
-  caught = fractions(table, "caught")
-  by_ratio = fractions(
-    table.assign(ratio=table["distance"] > SATISFYING), "ratio"
-  )
-  parts = [
-    stats.Question(
+
+def _parts(
+  table: pd.DataFrame, right: pd.DataFrame, peer: str
+) -> list[stats.Question]:
+  """The parts of G4; `peer` is a column of check_grads."""
+  caught = _fractions(table, "caught")
+  above = table.assign(above=table["distance"] > SATISFYING)
+  by_ratio = _fractions(above, "above")
+  beside: dict[str, Any] = {"role": "secondary"}
+  return [
+    _share(
       "mistakes above the bar",
       f"fraction of faults whose one ratio over all parameters is above "
       f"{SATISFYING:g}",
-      stats.mean_interval(by_ratio, seed=0),
-      target=BY_RATIO,
+      by_ratio,
+      BY_RATIO,
     ),
-    above("mistakes found", "fraction of faults called wrong", caught, FOUND),
-    above(
+    _share(
+      "mistakes found",
+      "fraction of faults called wrong",
+      caught,
+      FOUND,
+      **beside,
+    ),
+    _share(
       "tensors named",
       "fraction of faults with just the wrong tensors named",
-      fractions(table, "placed"),
+      _fractions(table, "placed"),
       FOUND,
+      **beside,
     ),
-    above(
+    _share(
       "cause named",
       "fraction of faults that can be told with the right cause named",
-      fractions(told, "named"),
+      _fractions(table[~table["nameless"]], "named"),
       NAMED,
+      **beside,
     ),
     stats.Question(
       "false alarms",
@@ -152,36 +161,50 @@ def judged(
       stats.proportion(int(right["alarm"].sum()), len(right)),
       "less",
       FALSE_ALARMS,
-      role="secondary",
+      **beside,
     ),
-    stats.Question(
-      "more found than by check_grads",
-      "found by ours less found by check_grads with its best step",
-      stats.paired_difference(caught, fractions(table, peer), seed=0),
-      role="secondary",
-    ),
-    stats.Question(
-      "more found than by the ratio",
-      "found by ours less found by the one ratio",
-      stats.paired_difference(caught, by_ratio, seed=0),
-      role="secondary",
+    *(
+      stats.Question(
+        f"more found than by {name}",
+        f"found by ours less found by {words}",
+        stats.paired_difference(caught, theirs, seed=0),
+        **beside,
+      )
+      for name, words, theirs in (
+        (
+          "check_grads",
+          "check_grads with its best step",
+          _fractions(table, peer),
+        ),
+        ("the ratio", "the one ratio", by_ratio),
+      )
     ),
   ]
 
-  def sentence(found: stats.Judged) -> str:
-    ratio = stats.share(found.found("mistakes above the bar"), digits=1)
-    ours, alarms = summary["caught"], summary["false_alarms"]
-    theirs = summary["check_grads"][summary["check_grads_best"]]
-    return (
-      f"The chapter's one ratio is above 1e-7 for {ratio} of the planted "
-      f"mistakes; our check calls {ours['count']:,} of {ours['of']:,} wrong, "
-      f"with {alarms['count']} false alarms on {alarms['of']:,} correct "
-      "networks, and jax's check_grads at its best step finds "
-      f"{100 * theirs['caught']['rate']:.1f} % with "
-      f"{100 * theirs['false_alarms']['rate']:.1f} % false alarms "
-      f"({summary['faults']} different mistakes, {found.n} seeds)."
-    )
 
+def _sentence(found: stats.Judged, summary: Record) -> str:
+  ratio = stats.share(found.found("mistakes above the bar"), digits=1)
+  ours, alarms = summary["caught"], summary["false_alarms"]
+  theirs = summary["check_grads"][summary["check_grads_best"]]
+  return (
+    f"The chapter's one ratio is above 1e-7 for {ratio} of the planted "
+    f"mistakes; our check calls {ours['count']:,} of {ours['of']:,} wrong, "
+    f"with {alarms['count']} false alarms on {alarms['of']:,} correct "
+    "networks, and jax's check_grads at its best step finds "
+    f"{100 * theirs['caught']['rate']:.1f} % with "
+    f"{100 * theirs['false_alarms']['rate']:.1f} % false alarms "
+    f"({summary['faults']} different mistakes, {found.n} seeds)."
+  )
+
+
+def judged(
+  faults: Sequence[Record], correct: Sequence[Record]
+) -> list[stats.Judged]:
+  """G4; a seed's value is its fraction of the faults."""
+  summary = summarise(faults, correct)
+  peer = _PEER + summary["check_grads_best"]
+  parts = _parts(_table(faults), _table(correct), peer)
+  sentence = functools.partial(_sentence, summary=summary)
   return [stats.judge(stats.Claim("G4", parts, sentence))]
 
 
