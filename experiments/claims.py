@@ -113,17 +113,20 @@ def _word(claim: dict[str, Any]) -> str:
   return f"**{claim['verdict']}**" + (f" ({within})" if within else "")
 
 
+def _told(name: str, claim: dict[str, Any]) -> str:
+  """Its sentence, which a verdict by the rule of before has not."""
+  return claim.get("sentence") or f"{CLAIMS[name]} (by the rule of before)"
+
+
 def _line(name: str, found: Found) -> dict[str, str]:
   """A claim's cells, by column."""
   if name not in found:
     return {"claim": name, "verdict": "not judged yet"}
   claim, study = found[name]
-  # A verdict of before has no sentence, and is of the rule of before.
-  told = claim.get("sentence") or f"{CLAIMS[name]} (by the rule of before)"
   return {
     "claim": name,
     "verdict": _word(claim),
-    "what was found": told,
+    "what was found": _told(name, claim),
     "n": str(claim["n"] or "derived"),
     "time": in_words(study["wall_seconds"]),
     "command": f"`{study['command']}`",
@@ -214,7 +217,7 @@ def details(found: Found) -> str:
     logic = f" (primary parts: {claim['logic']})" if "logic" in claim else ""
     text += [
       *("", f"## {name}", "", f"{summary}: {_word(claim)}{logic}", ""),
-      *([claim["sentence"], ""] if "sentence" in claim else []),
+      *(_told(name, claim), ""),
       *(_facts(study), ""),
       _markdown((*_PART, "in words", "note"), rows),
     ]
@@ -230,7 +233,7 @@ def block(name: str, found: Found) -> str:
   parts = f"[All parts of {name}](../results/README.md#{name.lower()})"
   return "\n".join(
     [
-      f"{_word(claim)}: {claim.get('sentence') or CLAIMS[name]}",
+      f"{_word(claim)}: {_told(name, claim)}",
       "",
       f"{_facts(study)}. {parts}.",
       "",

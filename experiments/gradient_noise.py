@@ -27,7 +27,7 @@ Beside them, in summary.csv and the figures: the simple noise scale tr(Sigma)
 32 and of 1024, with Fieller's interval: in how many seeds it holds the exact
 value, and in how many it is undefined, as that of |G|^2 holds 0.
 Test: Student's t over seeds, Holm over the secondaries, 95 % bootstrap
-intervals. Cost on two cores: full (30 seeds, 20 epochs) about 3 minutes.
+intervals. Cost on two cores: full (30 seeds) an estimated 8 minutes.
 """
 
 import math

@@ -18,8 +18,8 @@ large rate alone and its small rate alone, in loss and in accuracy.
 Margin: 0.005 nats, 0.1 point of accuracy. Test: Student's t on the bootstrap's
 standard error for tuned arms, else over seeds; Holm over the secondary parts;
 95 % intervals. A run that diverged counts by its last finite weights.
-Cost on two cores: full (30 seeds and 5 to tune with, 30 epochs) about 10
-minutes.
+Cost on two cores: full (30 seeds and 5 to tune with, 30 epochs) an
+estimated 10 minutes.
 """
 
 from collections.abc import Sequence

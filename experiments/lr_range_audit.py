@@ -29,7 +29,7 @@ always), else means; the bootstrap resamples tuning and fresh seeds where rates
 were tuned; Student's t or the sign test, exact binomials. Holm over the two
 primary parts of L3 and over its secondary ones.
 Cost on two cores: full (30 seeds, 5 to tune with, 30 epochs, three batch sizes)
-about 25 minutes.
+an estimated 25 minutes.
 """
 
 import dataclasses

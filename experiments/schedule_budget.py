@@ -26,7 +26,7 @@ that rank r is the best of k of N is C(N - r, k - 1) / C(N, k), exactly; bands
 resample trials and seeds. The best of each method on 4 fresh seeds.
 Margin: 0.005 nats, 0.1 point. Test: Student's t over seeds, that of tuned arms
 on the bootstrap's standard error; Holm over the secondary; 95 % intervals.
-Cost on two cores: full about 25 minutes.
+Cost on two cores: full an estimated 25 minutes.
 """
 
 import dataclasses

@@ -27,7 +27,7 @@ Test: differences paired by seed; the bootstrap resamples the tuning seeds,
 chooses anew, and the fresh ones; their median where one is beyond 5 median
 absolute deviations, else their mean. Holm over the primary, and over the
 secondary parts. A run that diverged counts with its last finite weights.
-Cost on two cores: full (30 seeds and 6 to tune with) about 9 minutes.
+Cost on two cores: full (30 seeds and 6 to tune with) an estimated 9 minutes.
 """
 
 import functools

@@ -22,7 +22,7 @@ weights alone is caught by checking again, in more than 85 % of runs each
 leave training bit for bit (tried out). Secondary: the distance grows.
 Seeds: from 0; nothing is tuned. Test: Student's t over seeds, 95 % bootstrap
 intervals, Holm over the secondaries of a claim.
-Cost on two cores: full (30 seeds) about 8 minutes; stopped, it goes on.
+Cost on two cores: full (30 seeds) an estimated 8 minutes; stopped, it goes on.
 """
 
 import functools

@@ -32,7 +32,7 @@ all of them: the eigenvalue by Lanczos to a residual of 1 %, batch sharpness on
 Whole batches everywhere (the short last one is left out), the same seeds.
 Test: Student's t (median: sign test; fractions: exact binomial), 95 % bootstrap
 intervals; Holm over the secondaries. The grid of H4 was laid out on seed 1000.
-Cost on two cores: full (30 seeds) about 17 minutes.
+Cost on two cores: full (30 seeds) an estimated 17 minutes.
 """
 
 from typing import Any

@@ -28,7 +28,7 @@ Map: seeds from 1000 find by factors of 2 where rates are best; those from 0
   on the horizon (any amount); over the first three sizes the exponent is more
   than 0.15 larger at the end than after one epoch. Secondary: the slope at the
   other sizes. Diagnostic: the exponent falls below 1/2 at a larger batch.
-Cost on two cores: full (30 seeds, 2 that tune) about 50 minutes.
+Cost on two cores: full (30 seeds, 2 that tune) an estimated 50 minutes.
 """
 
 import math

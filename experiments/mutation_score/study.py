@@ -12,8 +12,8 @@ Secondary, of our check: found > 99 %, just the wrong tensors named > 99 %,
 cause named > 90 %, false alarms < 1 % (exact binomial), and more found than by
 check_grads at its best step, and than by the ratio.
 Test: Student's t over seeds, of their fractions; Holm over the secondaries;
-95 % bootstrap intervals. Cost on two cores: full about 15 minutes; the same
-command goes on where it was stopped.
+95 % bootstrap intervals. Cost on two cores: full an estimated 15 minutes; the
+same command goes on where it was stopped.
 """
 
 import functools

@@ -34,7 +34,7 @@ with a fixed curvature the updates would go by log sd). Diagnostic: the lowest
 eigenvalue ~ sd^1, margin 0.15; one loss: in more than 0.9 of --runs the final
 development loss is within 10 % of their median.
 Test: Student's t, exact binomial for fractions; 95 % intervals. The sds were
-laid out on seed 1000. Cost on two cores: full about 12 minutes.
+laid out on seed 1000. Cost on two cores: full an estimated 12 minutes.
 """
 
 import functools

@@ -32,7 +32,7 @@ Diagnostic, why: training loss is higher too; development less training loss is
   training examples, to 1 %) is larger at 2048.
 Short last batches are dropped. A diverged run counts with its last finite
 weights. Test: Student's t over seeds, the median where a run is beyond 5 MAD,
-Holm over secondary parts. Cost on two cores: full (30 seeds) 25 minutes.
+Holm over secondary parts. Cost on two cores: full an estimated 27 minutes.
 """
 
 import dataclasses
