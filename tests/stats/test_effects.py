@@ -297,3 +297,13 @@ def test_the_exact_binomial_of_a_proportion():
   assert effects.p_above(all_of_them, 0.9) == pytest.approx(0.9**30)
   assert effects.p_below(none, 0.1) == pytest.approx(0.9**30)
   assert effects.p_above(none, 0.0) == 1.0
+
+
+def test_the_signs_of_a_median_at_any_threshold():
+  found = effects.median_interval(np.arange(40.0))
+  assert effects.p_above(found, 9.5) == pytest.approx(
+    stats.binom.sf(29, 40, 0.5)
+  )
+  assert effects.p_below(found, 9.5) == pytest.approx(
+    stats.binom.sf(9, 40, 0.5)
+  )

@@ -50,6 +50,9 @@ def test_lost_runs_are_not_chosen_and_columns_not_run_neither():
   )
   found = stats.tuned_contrast([TunedArm(scores, outcomes)], [2.0], seed=0)
   assert found.estimate == pytest.approx(2 * 14.5)
+  # Resamples without the lost run choose the first, the others the second.
+  assert found.low == pytest.approx(18.0)
+  assert found.high > 30.0
   assert found.n == 30
 
 
