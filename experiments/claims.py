@@ -53,6 +53,7 @@ CLAIMS = {
   "H2": "a rate cut by c is worth a batch grown by c (SGD) or c squared (Adam)",
   "H4": "training brings the curvature to 2 / rate, which bounds the rate",
   "H6": "linear to zero beats a constant rate, untuned and tuned",
+  "H7": "the best rate moves with the width, and with muP it stays",
   "H8": "near 0 the network waits at a saddle, and leaves it for one loss",
 }
 _SHORT = ("claim", "verdict", "what was found")
