@@ -335,13 +335,15 @@ def draw(measured: pd.DataFrame, values: study.Values) -> study.Figures:
   right = axes[0, 2]
   for i, (kind, found) in enumerate(best.items()):
     ends = np.quantile(found.draws, (0.025, 0.975), axis=0)
-    plotting.bands(
+    power = _exponent(found, values).estimate
+    plotting.error_bars(
       right,
-      np.array(values.widths),
-      found.at[None],
-      f"{kind}: width^{_exponent(found, values).estimate:.2f}",
+      np.array(values.widths) * 1.03**i,
+      found.at,
+      *ends,
       index=i,
-      interval=(ends[0], ends[1]),
+      label=f"{kind}: width^{power:.2f} (n = {found.n})",
+      **plotting.series(i),
     )
   plotting.log_axis(right, "x")
   plotting.log_axis(right, "y")
