@@ -52,6 +52,7 @@ STUDIES = {
   "grow_batch": ("B5", "H2"),
   "best_batch": ("B6",),
   "updates_to_target": ("B7", "B8"),
+  "critical_batch": ("H3",),
   "width_transfer": ("H7",),
 }
 _STAMP = "chapter.json"

@@ -51,6 +51,7 @@ CLAIMS = {
   "S2": "saddles, not local minima, hold SGD up",
   "H1": "longer training wants smaller rates, more so at small batches",
   "H2": "a rate cut by c is worth a batch grown by c (SGD) or c squared (Adam)",
+  "H3": "the critical batch grows as the loss falls, by three measures",
   "H4": "training brings the curvature to 2 / rate, which bounds the rate",
   "H6": "linear to zero beats a constant rate, untuned and tuned",
   "H7": "the best rate moves with the width, and with muP it stays",

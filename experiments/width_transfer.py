@@ -149,7 +149,9 @@ def _records(
   ]
 
 
-def _scaled(params: mlp.Params, factors: tuple[float, ...]) -> mlp.Params:
+def _scaled(
+  _: int, params: mlp.Params, factors: tuple[float, ...]
+) -> mlp.Params:
   return tuple(
     layer._replace(w=s * layer.w)
     for layer, s in zip(params, factors, strict=True)

@@ -124,7 +124,7 @@ def train(
   factors: Factors,
   epochs: int,
   every: int,
-  begin: Callable[[mlp.Params], mlp.Params] = lambda params: params,
+  begin: Callable[[int, mlp.Params], mlp.Params] = lambda _, params: params,
 ) -> dict[str, Float[np.ndarray, "K S R"]]:
   """Trains all seeds at all members.
 
@@ -132,7 +132,7 @@ def train(
     factors: Of each member, the first axis R; each such that it broadcasts to
       its parameter.
     every: Epochs between evaluations; the start and the end have one each.
-    begin: What the training begins with, of the initial parameters of a seed.
+    begin: (seed, its initial parameters) -> what its training begins with.
 
   Returns:
     "epoch" [K], and by column of a sweep's table the values; those of the test
@@ -146,7 +146,10 @@ def train(
     for name in ("train", "dev", "test")
   }
   starts = [loop.init_state(config, seed) for seed in padded]
-  starts = [each._replace(params=begin(each.params)) for each in starts]
+  starts = [
+    start._replace(params=begin(seed, start.params))
+    for seed, start in zip(padded, starts, strict=True)
+  ]
   states = jax.tree.map(
     lambda *leaves: jnp.repeat(jnp.stack(leaves)[:, None], len(rates), 1),
     *starts,

@@ -47,6 +47,7 @@ LEAST = {
     "targets": (1.8, 1.5, 1.2),
     "smooth_epochs": 3,
   },
+  "critical_batch": {"factors": (1, 2, 4), "target_factors": (1, 2, 4)},
   "width_transfer": {"widths": (4, 16, 64)},
 }
 # Training examples, where the study's largest batch asks for more.
