@@ -158,7 +158,7 @@ def lead(effect: stats.Effect, arm: str, other: str) -> str:
     effect = dataclasses.replace(
       effect, estimate=-effect.estimate, low=-effect.high, high=-effect.low
     )
-  return f"{arm} is {ACCURACY.amount(effect)} ahead of {other}"
+  return f"{arm} is {ACCURACY.amount(effect)} above {other}"
 
 
 def _sentence(judged: verdicts.Judged, values: study.Values) -> str:
@@ -168,11 +168,8 @@ def _sentence(judged: verdicts.Judged, values: study.Values) -> str:
   def crossed(metric: Metric) -> str:
     at = judged.found(f"crossing, {metric.name}")
     if at.estimate >= values.epochs:
-      return f"the means of {metric.name} do not cross for good"
-    return (
-      f"those of {metric.name} cross for good at epoch "
-      f"{stats.amount(at, digits=1)}"
-    )
+      return f"in {metric.name} they do not cross for good"
+    return f"in {metric.name} they do at epoch {stats.amount(at, digits=1)}"
 
   ends = [
     lead(of(f"best of {BOOK} and {rate:g}"), f"{BOOK:g}", f"{rate:g}")
@@ -180,10 +177,10 @@ def _sentence(judged: verdicts.Judged, values: study.Values) -> str:
     if rate != BOOK
   ]
   return (
-    "In development accuracy at batch 128, rate "
-    f"{lead(of('first'), f'{FAST:g}', f'{BOOK:g}')} after epoch 1, and "
+    "In development accuracy at batch 128 rate "
+    f"{lead(of('first'), f'{FAST:g}', f'{BOOK:g}')} after epoch 1, "
     f"{lead(of('passed'), f'{BOOK:g}', f'{FAST:g}')} after epoch "
-    f"{values.crossing}; over the last {LAST} of {values.epochs} epochs "
+    f"{values.crossing}, and over the last {LAST} of {values.epochs} "
     f"{', '.join(ends)}; {crossed(ACCURACY)}, {crossed(LOSS)}; n = {judged.n}."
   )
 

@@ -210,14 +210,14 @@ def _l3_sentence(
     lost = _is_lost(measured, rule)
     cost = stats.amount(judged.found(f"rule {rule}"), "point", scale=100.0)
     texts.append(
-      f"by {what} costs {cost} of development accuracy, with "
-      f"{int(lost.sum())} of {lost.size} runs lost"
+      f"by {what} costs {cost} of accuracy ({int(lost.sum())} of {lost.size} "
+      "runs lost)"
     )
   sizes = ", ".join(map(str, values.batch_sizes))
   return (
-    f"Against the best rate of a grid that other seeds tuned, a rate read off "
-    f"the range test {' and '.join(texts)} (median over seeds of the mean over "
-    f"batch sizes {sizes}, {values.epochs} epochs, n = {judged.n})."
+    f"Against the best rate of a grid that other seeds tuned, the rate read "
+    f"{', that '.join(texts)}: medians over seeds of the mean development "
+    f"accuracy over batches {sizes}, {values.epochs} epochs, n = {judged.n}."
   )
 
 

@@ -346,12 +346,7 @@ def _parts(
 
 def _sentence(judged: stats.Judged, values: study.Values) -> str:
   def side(name: str, metric: Metric) -> str:
-    part = judged[f"{name}, {metric.name}"]
-    assert part.effect is not None
-    assert part.test_effect is not None
-    return (
-      f"{metric.amount(part.effect)} (test {metric.amount(part.test_effect)})"
-    )
+    return metric.amount(judged.found(f"{name}, {metric.name}"))
 
   return (
     f"After {values.epochs} epochs at batch 128 a rate that falls linearly to "

@@ -20,7 +20,7 @@ PAGES = [
 ]
 READERS = ("student", "researcher", "engineer")
 MOST_LINES = 200  # of the README
-LONGEST_CELL = 280  # a claim's sentence
+LONGEST_CELL = 400  # a claim's sentence
 SHORTER = {"range(10)": "range(2)", "seconds=30": "seconds=3"}
 # Measures, judges and draws the study that is shown, at a tiny size.
 STUDY_TINY = """

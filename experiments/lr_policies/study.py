@@ -233,7 +233,7 @@ def _l2_sentence(judged: stats.Judged, values: study.Values) -> str:
   other: list[str] = []
   for policy in BREAKING:
     effect = judged.found(f"{policy}: above inv")
-    text = f"{policy} {stats.factor(effect)}"
+    text = f"{policy} {stats.as_ratio(effect)[0]:.2f}"
     (lower if effect.high < 0 else other).append(text)
   words = [f"end lower than inv: {', '.join(lower)}"] * bool(lower)
   words += [f"do not: {', '.join(other)}"] * bool(other)

@@ -162,19 +162,17 @@ def _h8_sentence(
   )
   held = _held(escapes, *(f"{s:g}" for s in values.sds if s <= network.HELD))
   own = measured["spectra"].query(f"sd == {network.PLATEAU}")
-  losses = measured["ends"].query("arm == 'near 0'")["dev_loss"]
   end = judged.found("one end")
   return (
     f"From noise of sd {sds[-1]:g} a run leaves the plateau after {last:.0f} "
     f"updates and from sd {sds[0]:g} after {first:.0f}, as sd to the power "
     f"{stats.amount(judged.found('longer'))} (n = {judged['longer'].n}); "
     f"{int(held.sum())} of {len(held)} at sd {network.HELD:g} or less are "
-    f"still on it after {values.epochs:g} epochs; there the Hessian has an "
-    f"eigenvalue of {own['lowest'].mean():.2g} beside the largest of "
-    f"{own['largest'].mean():.2g} and at least {own['negative'].min()} "
-    f"negative ones (sd {network.PLATEAU:g}); {stats.share(end)} of {end.n} "
-    f"runs from sd {NEAR} end within 1 point of the book's, at losses of "
-    f"{losses.median():.3f} (sd {losses.std():.3f} nats)."
+    f"still on it after {values.epochs:g} epochs; there the Hessian has "
+    f"eigenvalues from {own['lowest'].mean():.2g} to "
+    f"{own['largest'].mean():.2g}, at least {own['negative'].min()} of them "
+    f"negative; {stats.share(end)} of {end.n} runs from sd {NEAR} end within "
+    "1 point of the book's."
   )
 
 

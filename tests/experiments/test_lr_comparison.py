@@ -83,10 +83,10 @@ def test_the_sentence_names_who_is_ahead(accuracy):
   (judged,) = lr_comparison.judge(runs(accuracy), values())
   at_first, later = ("0.8", "0.5")[:: 1 if accuracy is as_claimed else -1]
   assert f"rate {at_first} is 1.00 point" in judged.sentence
-  assert f"and {later} is 1.00 point" in judged.sentence
-  crosses = "those of accuracy" if accuracy is as_claimed else "do not cross"
+  assert f", {later} is 1.00 point" in judged.sentence
+  crosses = "do at epoch" if accuracy is as_claimed else "do not cross"
   assert "-1.00" not in judged.sentence
-  assert crosses in judged.sentence.replace("the means", "those")
+  assert f"in accuracy they {crosses}" in judged.sentence
 
 
 def test_crossing_is_where_the_means_cross_for_good():
