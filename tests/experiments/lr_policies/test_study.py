@@ -76,5 +76,5 @@ def test_the_sentence_says_which_end_lower_though_they_break_a_condition():
   table.loc[table["policy"] == "step", "excess"] /= 10
   l2, _ = STUDY.judge(measured, values)
   lower, _, other = l2.sentence.partition("do not:")
-  assert "step 0.20 times" in lower
+  assert "step 0.20" in lower
   assert "multistep 2.0" in other
