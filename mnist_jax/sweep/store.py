@@ -162,7 +162,7 @@ class Store(contextlib.ExitStack):
       raise InputError(
         f"workdir={workdir}: is being written by another process"
       )
-    self.callback(os.close, lock)
+    self.callback(lock.release)
     try:
       self._open(identity, about, overwrite)
     except BaseException:
@@ -203,8 +203,7 @@ class Store(contextlib.ExitStack):
     self, identity: dict[str, str], about: Mapping[str, Any], overwrite: bool
   ) -> None:
     for folder in (self.path, self.path / _CELLS, self.path / _BLOCKS):
-      for left in folder.glob(f"{files.TEMPORARY}*"):
-        left.unlink()
+      files.remove_stale(folder)
     manifest = self.path / _MANIFEST
     if overwrite:
       notes = _own(self.path / _BLOCKS, "*.json")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,7 @@ def test_overwrite_begins_afresh(filed):
 def test_what_a_kill_left_is_removed(filed):
   for folder in (filed, filed / "cells", filed / "blocks"):
     (folder / ".tmp-x.parquet").write_bytes(b"half")
+    os.utime(folder / ".tmp-x.parquet", (0, 0))
   assert len(pd.read_parquet(filed / "cells")) == 6
   with opened(filed) as results:
     assert len(results.table()) == 6
