@@ -196,6 +196,11 @@ class Store(contextlib.ExitStack):
         "unknown of which data they are; overwrite=True begins afresh"
       )
 
+  @property
+  def kind(self) -> str | None:
+    """Of the machine on which the results began, where it was recorded."""
+    return json.loads((self.path / _MANIFEST).read_text("utf-8")).get("kind")
+
   def _parts(self) -> list[Path]:
     return _own(self.path / _CELLS, "*.parquet")
 
