@@ -264,8 +264,12 @@ class Store(contextlib.ExitStack):
 
 
 def _own(folder: Path, pattern: str) -> list[Path]:
-  paths = sorted(folder.glob(pattern))
-  return [path for path in paths if not files.is_litter(path.name)]
+  """The whole files of a sweep, and none of other writers at work."""
+  return [
+    path
+    for path in sorted(folder.glob(pattern))
+    if not (path.name.startswith(files.TEMPORARY) or files.is_litter(path.name))
+  ]
 
 
 def read_blocks(folder: Path) -> list[dict[str, Any]]:

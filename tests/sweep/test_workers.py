@@ -146,7 +146,7 @@ def test_a_block_that_kills_every_worker_is_given_up():
 
   with (
     Altered(losing) as executor,
-    pytest.raises(InputError, match="10 times and never .* ValueError: gone"),
+    pytest.raises(InputError, match=r"10 times and never .* ValueError: gone"),
   ):
     _workers.ask(executor)
 
@@ -164,7 +164,7 @@ def test_an_executor_that_is_gone_is_one_line_and_what_is_filed_stays(
 
   with (
     Altered(ending) as executor,
-    pytest.raises(InputError, match="is gone .* the same command goes on"),
+    pytest.raises(InputError, match=r"is gone .* the same command goes on"),
   ):
     run(workdir=tmp_path, executor=executor)
   with ThreadPoolExecutor(1) as executor:
@@ -175,7 +175,7 @@ def test_an_executor_that_is_gone_is_one_line_and_what_is_filed_stays(
 def test_a_mistake_in_a_worker_comes_with_its_traceback():
   with (
     ThreadPoolExecutor(1) as executor,
-    pytest.raises(RuntimeError, match="in a worker:(.|\n)*ZeroDivisionError"),
+    pytest.raises(RuntimeError, match=r"in a worker:(.|\n)*ZeroDivisionError"),
   ):
     list(_workers.answers(executor, [functools.partial(divmod, 1, 0)], None))
 
