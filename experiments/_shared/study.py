@@ -425,7 +425,7 @@ def _write(
   return claims
 
 
-def _stop(number: int, _: object) -> NoReturn:
+def stop(number: int, _: object) -> NoReturn:
   """Ends at once: what is filed is whole, as after a SIGKILL.
 
   A KeyboardInterrupt would be lost where jax runs a callback.
@@ -436,7 +436,7 @@ def _stop(number: int, _: object) -> NoReturn:
 
 def _main(study: Study) -> None:
   begun = time.monotonic()
-  signal.signal(signal.SIGINT, _stop)
+  signal.signal(signal.SIGINT, stop)
   runtime.use_all_cores()
   values = Values(**{s.name: s.value(FLAGS.preset) for s in study.options})
   study.check(values)

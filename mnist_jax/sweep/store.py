@@ -85,7 +85,13 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
   with extras.needed("studies"):
     import pandas as pd
 
-  return pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(_DTYPES)
+  found = list(rows)
+  # `astype` of a frame of so many columns takes ten times as long.
+  columns = {
+    name: pd.array([row.get(name) for row in found], dtype=dtype)
+    for name, dtype in _DTYPES.items()
+  }
+  return pd.DataFrame(columns, copy=False)
 
 
 def setting_columns(cell: Settings) -> dict[str, Any]:
@@ -237,20 +243,28 @@ class Store(contextlib.ExitStack):
     """
     with extras.needed("studies"):
       import pandas as pd
+      import pyarrow
+      from pyarrow import parquet
 
-    parts = []
+    # One conversion for all files of the same columns takes a tenth as long.
+    found: dict[tuple[str, ...], list[pyarrow.Table]] = {}
     for path in self._parts():
       try:
-        part = pd.read_parquet(path, page_checksum_verification=True)
-        # Filed before the setting was: its cells have it at its default.
-        lacking = {n: v for n, v in _NEWER.items() if n not in part}
-        parts.append(part.assign(**lacking)[list(COLUMNS)].astype(_DTYPES))
+        part = parquet.read_table(path, page_checksum_verification=True)
+        found.setdefault(_known(part.column_names), []).append(part)
       except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
           f"{path}: cannot be read ({reason}); remove it to run its cells again"
         ) from None
-    return pd.concat(parts, ignore_index=True) if parts else frame([])
+    tables = [frame([])]
+    for names, parts in found.items():
+      whole = pyarrow.concat_tables(parts, promote_options="permissive")
+      # Filed before a setting was: its cells have it at its default.
+      lacking = {n: v for n, v in _NEWER.items() if n not in names}
+      table = whole.to_pandas().assign(**lacking)[list(COLUMNS)]
+      tables.append(table.astype(_DTYPES))
+    return pd.concat(tables, ignore_index=True)
 
   def add(
     self, keys: Sequence[str], rows: "pd.DataFrame", about: Mapping[str, Any]
@@ -261,6 +275,14 @@ class Store(contextlib.ExitStack):
     with files.replacing(self.path / _CELLS / f"{name}.parquet") as temporary:
       # Without checksums a flipped bit is read as another number.
       rows.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def _known(names: Sequence[str]) -> tuple[str, ...]:
+  """The names of a file's columns; KeyError where one is missing."""
+  for name in COLUMNS:
+    if name not in names and name not in _NEWER:
+      raise KeyError(name)
+  return tuple(names)
 
 
 def _own(folder: Path, pattern: str) -> list[Path]:
