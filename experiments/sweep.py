@@ -138,6 +138,7 @@ def draw_curves(
     plotting.bands(ax, points, values, arm, index=i)
   figures.metric_axis(ax, metric)
   ax.set_xlabel("epoch")
+  plotting.integer_ticks(ax.xaxis)
   ax.legend(fontsize="small")
   return figure
 
@@ -159,7 +160,7 @@ def draw_ends(
       names = values.astype("string").fillna("none")
       places, labels = pd.factorize(names)
       ax.set_xticks(range(len(labels)), list(labels))
-    _draw_axis(ax, places, last["end"].to_numpy(float))
+    _draw_axis(ax, places.astype(float), last)
     ax.set_xlabel(axis.name)
     figures.metric_axis(ax, metric)
   figure.suptitle(
@@ -169,14 +170,15 @@ def draw_ends(
 
 
 def _draw_axis(
-  ax: plotting.Axes, places: Float[np.ndarray, " N"], ends: np.ndarray
+  ax: plotting.Axes, places: Float[np.ndarray, " N"], last: pd.DataFrame
 ) -> None:
-  ax.plot(places, ends, ".", color="#777777", alpha=0.6)
-  for place in np.unique(places):
-    own = ends[places == place]
-    if len(own) > 1:
-      effect = stats.mean_interval(own, seed=0)
-      plotting.error_bars(ax, place, own.mean(), effect.low, effect.high)
+  """Every run, and the mean over all else at each place, over its seeds."""
+  ax.plot(places, last["end"], ".", color="#777777", alpha=0.6)
+  for place, own in last.groupby(places):
+    values = own.groupby("seed")["end"].mean().to_numpy(float)
+    if len(values) > 1:
+      mean = stats.mean_interval(values, seed=0)
+      plotting.error_bars(ax, float(place), mean.estimate, mean.low, mean.high)
 
 
 def printed(best: pd.DataFrame, metric: str) -> list[str]:
