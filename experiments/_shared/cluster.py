@@ -27,8 +27,10 @@ def executor() -> Iterator[futures.Executor | None]:
   with extras.needed("dask"):
     import distributed
 
-  # What is lost is said once, by the sweep.
-  logging.getLogger("distributed").setLevel(logging.CRITICAL)
+  # What is lost is said once, by the sweep. Some of them have own levels.
+  for name in ("distributed", *logging.root.manager.loggerDict):
+    if name.partition(".")[0] == "distributed":
+      logging.getLogger(name).setLevel(logging.CRITICAL)
   try:
     client = distributed.Client(FLAGS.scheduler, timeout=_SECONDS)
   except (OSError, ValueError) as error:

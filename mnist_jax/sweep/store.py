@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,12 +139,14 @@ class Store(contextlib.ExitStack):
     data_digest: str,
     about: Mapping[str, Any],
     overwrite: bool = False,
+    version: str | None = None,
   ):
     """Opens a directory for results of this data and code, or makes it.
 
     Args:
       about: What else a new manifest says, for the reader.
       overwrite: Whether to remove the results there, whatever they are of.
+      version: Of the code that decides the numbers; by default of this one.
 
     Raises:
       InputError: The directory is of something else, has results of other
@@ -154,7 +156,8 @@ class Store(contextlib.ExitStack):
     with extras.needed("studies"):
       import pyarrow  # noqa: F401 (pandas asks for it only at the first block)
     self.path = workdir
-    identity = {"data_digest": data_digest, "code_version": code_version()}
+    version = version or code_version()
+    identity = {"data_digest": data_digest, "code_version": version}
     try:
       self._check_kind(overwrite)
       (workdir / _CELLS).mkdir(parents=True, exist_ok=True)
@@ -243,6 +246,26 @@ class Store(contextlib.ExitStack):
     """
     with extras.needed("studies"):
       import pandas as pd
+
+    tables = [frame([])]
+    for part in self.parts(_check_columns):
+      # Filed before a setting was: its cells have it at its default.
+      lacking = {n: v for n, v in _NEWER.items() if n not in part}
+      tables.append(part.assign(**lacking)[list(COLUMNS)].astype(_DTYPES))
+    return pd.concat(tables, ignore_index=True)
+
+  def parts(
+    self, check: Callable[[Sequence[str]], None] = lambda names: None
+  ) -> "list[pd.DataFrame]":
+    """All rows there are, those of the same columns together.
+
+    Args:
+      check: Raises KeyError for columns that are not a result's.
+
+    Raises:
+      InputError: A file cannot be read.
+    """
+    with extras.needed("studies"):
       import pyarrow
       from pyarrow import parquet
 
@@ -251,20 +274,18 @@ class Store(contextlib.ExitStack):
     for path in self._parts():
       try:
         part = parquet.read_table(path, page_checksum_verification=True)
-        found.setdefault(_known(part.column_names), []).append(part)
+        check(part.column_names)
+        found.setdefault(tuple(part.column_names), []).append(part)
       except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
           f"{path}: cannot be read ({reason}); remove it to run its cells again"
         ) from None
-    tables = [frame([])]
-    for names, parts in found.items():
-      whole = pyarrow.concat_tables(parts, promote_options="permissive")
-      # Filed before a setting was: its cells have it at its default.
-      lacking = {n: v for n, v in _NEWER.items() if n not in names}
-      table = whole.to_pandas().assign(**lacking)[list(COLUMNS)]
-      tables.append(table.astype(_DTYPES))
-    return pd.concat(tables, ignore_index=True)
+    wholes = (
+      pyarrow.concat_tables(same, promote_options="permissive")
+      for same in found.values()
+    )
+    return [whole.to_pandas() for whole in wholes]
 
   def add(
     self, keys: Sequence[str], rows: "pd.DataFrame", about: Mapping[str, Any]
@@ -277,12 +298,10 @@ class Store(contextlib.ExitStack):
       rows.to_parquet(temporary, index=False, write_page_checksum=True)
 
 
-def _known(names: Sequence[str]) -> tuple[str, ...]:
-  """The names of a file's columns; KeyError where one is missing."""
+def _check_columns(names: Sequence[str]) -> None:
   for name in COLUMNS:
     if name not in names and name not in _NEWER:
       raise KeyError(name)
-  return tuple(names)
 
 
 def _own(folder: Path, pattern: str) -> list[Path]:
