@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 SMALL = (
   "--over=learning_rate=0.1,0.5",
   "--over=seed=0:2",
-  "--over=hidden_sizes=8/4,6/4",
+  "--hidden_sizes=8",
+  "--activations=sigmoid",
   "--num_train=256",
   "--dev_size=64",
   "--batch_size=64",
@@ -36,7 +37,7 @@ def run(*flags):
     env=os.environ | {"JAX_PLATFORMS": "cpu"},
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=300,
   )
 
 
@@ -122,14 +123,11 @@ def test_workers_of_a_scheduler_file_what_one_process_does(tmp_path):
     "table.parquet",
   }
   found = pd.read_parquet(tmp_path / "cluster" / "table.parquet")
-  assert len(found) == 8 * 3
-  base = sweep.Settings(batch_size=64, num_train=256)
-  cells = sweep.product(
-    base,
-    learning_rate=[0.1, 0.5],
-    seed=range(2),
-    hidden_sizes=[(8, 4), (6, 4)],
+  assert len(found) == 4 * 3
+  base = sweep.Settings(
+    batch_size=64, num_train=256, hidden_sizes=(8,), activations=("sigmoid",)
   )
+  cells = sweep.product(base, learning_rate=[0.1, 0.5], seed=range(2))
   sweep.run(
     cells,
     sweep.Budget(epochs=2, evaluate_every=1.0),
@@ -145,17 +143,10 @@ def test_workers_of_a_scheduler_file_what_one_process_does(tmp_path):
   assert filed[0] == filed[1]
 
 
-@pytest.mark.parametrize(
-  ("flags", "said"),
-  [
-    ((), "expected at least one"),
-    (("--over=seed=0:2", "--seed=3"), "one of the two"),
-    (("--over=lr=0.1",), "expected 'learning_rate'"),
-  ],
-)
-def test_a_mistake_is_one_line(flags, said):
-  done = run(*flags)
+def test_a_mistake_is_one_line():
+  done = run("--over=seed=0:2", "--seed=3")
   assert done.returncode == 2
   (line,) = done.stderr.splitlines()
-  assert line.startswith("error: ")
-  assert said in line
+  assert line == (
+    "error: found --seed and --over=seed, expected one of the two"
+  )
