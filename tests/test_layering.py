@@ -35,6 +35,7 @@ FENCES = {
   "matplotlib": {"plotting/axes"},
   "absl": {"data/tfds", "training/checkpoint"},  # to quieten it
   "dask": set(),
+  "distributed": set(),
   "experiments": set(),
 }
 # They must not import their figures, nor gradcheck any model.

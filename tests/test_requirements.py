@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = next(p for p in Path(__file__).parents if (p / "Makefile").exists())
-CORE = {"jax", "jaxtyping", "numpy", "optax", "scipy"}
+CORE = {"filelock", "jax", "jaxtyping", "numpy", "optax", "scipy"}
 LOCKS = ("requirements.lock", "requirements-oldest.lock")
 
 # The TPU runtime 2026.01 as Google publishes it (googlecolab/backend-info at
@@ -19,6 +19,7 @@ PYTHON = "3.12"
 IMAGE = {
   "absl-py": "1.4.0",
   "array-record": "0.8.3",
+  "filelock": "3.32.0",  # that of the image of August 2026
   "importlib-resources": "6.5.2",
   "jax": "0.7.2",
   "matplotlib": "3.10.0",
@@ -34,7 +35,7 @@ IMAGE = {
 }
 # What pip has to bring. The image of August 2026 (Python 3.13; jax and absl-py
 # as above) has no importlib_resources any more either.
-LACKED = {"jaxtyping", "tensorboardx"}
+LACKED = {"distributed", "jaxtyping", "tensorboardx"}
 LACKED_IN_AUGUST = LACKED | {"importlib-resources"}
 
 

@@ -44,6 +44,10 @@ _SHARED = {
   ),
   "workdir": Setting(None, "run directory (default: in runs/EXPERIMENT)", str),
   "overwrite": Setting(False, "replace another run in --workdir", bool),
+  "scheduler": Setting(
+    None, "address of a Dask scheduler, whose workers run the sweeps", str
+  ),
+  "mixed": Setting(False, "let its workers round differently", bool),
 }
 SCHEDULE_FLAGS = tuple(
   name
@@ -52,6 +56,7 @@ SCHEDULE_FLAGS = tuple(
   and name != "learning_rate"
 )
 DATA_FLAGS = (*_DATA, "num_train")
+CLUSTER_FLAGS = ("scheduler", "mixed")
 _PATHS = ("data_dir", "workdir")
 _VALUE = r"""(?:[-+.\d'"(\[]|nan|inf|None)"""  # how one begins in a message
 _used: list[str] = []

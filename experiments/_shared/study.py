@@ -11,6 +11,8 @@ as a `Study` and run by `main`. Its run directory then has
   sweep/         the runs, filed as they end: started again, a study goes on
 """
 
+import concurrent.futures as futures
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -29,7 +31,7 @@ from typing import Any, NoReturn
 import pandas as pd
 from absl import flags
 
-from experiments._shared import app, progress, tuning, workers
+from experiments._shared import app, cluster, progress, tuning, workers
 from experiments._shared import flags as shared
 from mnist_jax import data, plotting, runtime, sweep
 from mnist_jax.runtime import code, environment, files
@@ -126,6 +128,7 @@ class Lab:
     overwrite: Whether the next sweep or collection begins afresh.
     data_flags: Those that load the data set, for the replays.
     code_key: Of the code on which what `collect` files rests.
+    executor: Whose workers run the sweeps; None for this process.
     seconds: The time spent in sweeps, over all sessions of the study.
     session_seconds: The same of this session alone.
   """
@@ -135,6 +138,8 @@ class Lab:
   overwrite: bool
   data_flags: Sequence[str] = ()
   code_key: str = "any"
+  executor: futures.Executor | None = None
+  mixed: bool = False
   seconds: float = 0.0
   session_seconds: float = 0.0
 
@@ -263,6 +268,8 @@ class Lab:
         data_flags=(*self.data_flags, *data_flags),
         workdir=self.workdir / name,
         overwrite=self.overwrite,
+        executor=self.executor,
+        mixed=self.mixed,
         on_progress=shown.show,
       )
     self.overwrite = False  # a second sweep adds to the first
@@ -352,7 +359,7 @@ def _write_verdict(
 ) -> None:
   # What this session did beside its sweeps, and all sessions' sweeps.
   beside = time.monotonic() - begun - lab.session_seconds
-  places = ("--workdir", "--overwrite", "--nocompile_cache")
+  places = ("--workdir", "--overwrite", "--nocompile_cache", "--scheduler")
   given = [arg for arg in sys.argv[1:] if not arg.startswith(places)]
   record = {
     "study": name,
@@ -418,7 +425,7 @@ def _write(
   return claims
 
 
-def _stop(number: int, _: object) -> NoReturn:
+def stop(number: int, _: object) -> NoReturn:
   """Ends at once: what is filed is whole, as after a SIGKILL.
 
   A KeyboardInterrupt would be lost where jax runs a callback.
@@ -429,7 +436,7 @@ def _stop(number: int, _: object) -> NoReturn:
 
 def _main(study: Study) -> None:
   begun = time.monotonic()
-  signal.signal(signal.SIGINT, _stop)
+  signal.signal(signal.SIGINT, stop)
   runtime.use_all_cores()
   values = Values(**{s.name: s.value(FLAGS.preset) for s in study.options})
   study.check(values)
@@ -441,11 +448,17 @@ def _main(study: Study) -> None:
       FLAGS.overwrite,
       shared.data_flags(),
       code.digest(code.rests_on(Path(sys.argv[0]).resolve(), ROOT)),
+      mixed=FLAGS.mixed,
     )
   else:
     lab = Lab(None, workdir, overwrite=False)
   workdir.mkdir(parents=True, exist_ok=True)
-  measured = study.measure(lab, values)
+  with (
+    cluster.executor()
+    if study.reads_data
+    else contextlib.nullcontext() as lab.executor
+  ):
+    measured = study.measure(lab, values)
   claims = _write(study, lab, values, measured, begun)
   if study.report is not None:
     print(study.report(measured, values))
@@ -465,6 +478,7 @@ def define(study: Study) -> None:
   shared.use("preset")
   if study.reads_data:
     shared.use(*shared.DATA_FLAGS, "workdir", "overwrite")
+    shared.use(*shared.CLUSTER_FLAGS)
   else:  # no sweep, so nothing is kept that could be in the way
     shared.use("workdir")
 

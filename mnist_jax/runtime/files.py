@@ -2,21 +2,26 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
+import secrets
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
+
 TEMPORARY = ".tmp-"  # prefix of a file that is being written
+# Older than any that is still being written, the clocks of two machines aside.
+_STALE = 86_400  # seconds
 # Of the Finder, Windows, KDE, Synology, NFS and FUSE.
 _LITTER = re.compile(
   r"\.DS_Store|\._.*|\.AppleDouble|Icon\r|thumbs\.db|desktop\.ini"
   r"|\.directory|@eaDir|\.nfs.*|\.fuse_hidden.*",
   re.IGNORECASE,
 )
-# What fsync and flock say where the file system does not have them.
+# What fsync and locks say where the file system does not have them.
 _NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)
 
 
@@ -43,11 +48,12 @@ def named(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
   """A path to write to, which then takes the place of `path`.
 
-  It has the same suffix and lies in the same directory. Both are flushed to
-  the disk, so that a kill or a power cut leaves the old file or the new one.
-  If the body raises, the old file stays.
+  It has the same suffix and lies in the same directory, under a name that no
+  other writer has. Both are flushed to the disk, so that a kill or a power cut
+  leaves the old file or the new one. If the body raises, the old file stays.
   """
-  temporary = path.with_name(TEMPORARY + path.name)
+  own = secrets.token_hex(8)
+  temporary = path.with_name(f"{TEMPORARY}{own}-{path.name}")
   try:
     with named(path):
       yield temporary
@@ -85,27 +91,37 @@ def is_litter(name: str) -> bool:
   return _LITTER.fullmatch(name) is not None
 
 
-def take_lock(path: Path) -> int | None:
+def remove_stale(folder: Path) -> None:
+  """Removes what writers that were killed left in a directory.
+
+  Age alone tells: a younger file may be another writer's, on this machine or
+  on another one.
+  """
+  for left in folder.glob(f"{TEMPORARY}*"):
+    with contextlib.suppress(FileNotFoundError):  # another one removes it too
+      if left.stat().st_mtime < time.time() - _STALE:
+        left.unlink()
+
+
+def take_lock(path: Path) -> filelock.BaseFileLock | None:
   """Locks a file, made if missing; None if another process holds it.
 
   Where the file system has no locks, nobody is kept out, and a warning says so.
 
   Returns:
-    A descriptor: closing it, or the death of the process, gives up the lock.
+    The lock: `release` gives it up, and so does the death of the process.
   """
-  lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+  lock = filelock.FileLock(path, thread_local=False)
   try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock.acquire(blocking=False)
+  except filelock.Timeout:
+    return None
   except OSError as error:
-    if error.errno in _NOT_THERE:
-      warnings.warn(
-        f"{path.parent}: the file system has no locks, so make sure that no "
-        "other process writes there",
-        stacklevel=2,
-      )
-      return lock
-    os.close(lock)
-    if isinstance(error, BlockingIOError):
-      return None
-    raise
+    if error.errno not in _NOT_THERE:
+      raise
+    warnings.warn(
+      f"{path.parent}: the file system has no locks, so make sure that no "
+      "other process writes there",
+      stacklevel=2,
+    )
   return lock

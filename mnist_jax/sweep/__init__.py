@@ -9,6 +9,7 @@ Start with
 """
 
 from mnist_jax.sweep._run import Progress, run
+from mnist_jax.sweep.functions import run_function
 from mnist_jax.sweep.plan import Budget, Target, cell_key, product
 from mnist_jax.sweep.replaying import differences, replay
 from mnist_jax.sweep.tables import (
@@ -33,4 +34,5 @@ __all__ = [
   "replay",
   "require_whole_batches",
   "run",
+  "run_function",
 ]

@@ -1,7 +1,8 @@
 """A sweep: plan -> block -> program -> rows -> store.
 
 `plan` cuts the cells into blocks, `_block` trains one by the compiled
-functions of `_program`, and its rows are filed by `store`.
+functions of `_program`, in this process or in a worker (`_workers`), and its
+rows are filed by `store`.
 
 A row of the table is one evaluation of one cell: every setting, `step`,
 `epoch`, `rate` (the learning rate of the last update; of the first at step 0),
@@ -11,21 +12,22 @@ nats and accuracy in [0, 1] of the splits asked for, `reached` (the target),
 runs it alone.
 """
 
+import concurrent.futures as futures
 import contextlib
 import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from mnist_jax import data, runtime
-from mnist_jax.runtime import compile_log, devices, environment, extras, files
-from mnist_jax.sweep import _block, _program, plan, store
+from mnist_jax.runtime import extras, files
+from mnist_jax.runtime.errors import InputError
+from mnist_jax.sweep import _block, _program, _workers, plan, store
 from mnist_jax.sweep.plan import Block, Budget
 from mnist_jax.training.settings import Settings
 
@@ -66,6 +68,8 @@ def run(
   overwrite: bool = False,
   mesh: Mesh | None = None,
   max_members: int | None = None,
+  executor: futures.Executor | None = None,
+  mixed: bool = False,
   on_progress: OnProgress = lambda progress: None,
 ) -> "pd.DataFrame":
   """Trains every cell that is not in `workdir` yet; returns the table of all.
@@ -86,43 +90,71 @@ def run(
     overwrite: Whether to begin `workdir` afresh.
     mesh: The devices, on one axis; all of this process by default.
     max_members: The most members of a block on one device; by default what is
-      fast and fits.
+      fast and fits, and with an executor what is fast on a CPU.
+    executor: Whose workers train the blocks, on their first device; they can
+      import this package, of the same code, and load the data by `data_flags`.
+      The plan of the blocks, and so what is filed, does not depend on which
+      workers there are.
+    mixed: Whether workers may round otherwise than one another: other devices,
+      processors, cores, or versions of jax.
     on_progress: What is told of progress, often.
 
   Returns:
     The rows of these cells, in their order, each by rising step.
 
   Raises:
-    InputError: The grid is empty, a cell is there twice or cannot be run, or
-      `workdir` is of something else, of other data or code, or in use.
+    InputError: The grid is empty, a cell is there twice or cannot be run;
+      `workdir` is of something else, of other data or code, or in use; a
+      worker has other data or code, or is of another kind; the executor is
+      gone. What was filed stays.
   """
   with extras.needed("studies"):
     import pandas as pd  # a third of a second, for those who run a sweep
 
-  dataset, mesh = dataset or data.load(), mesh or runtime.mesh()
+  if mesh is not None and executor is not None:
+    raise InputError("found a mesh and an executor, expected one of the two")
+  dataset = dataset or data.load()
   num_train = len(dataset.train.labels)
   keys = plan.check_cells(cells, budget, num_train)
   digest = store.data_digest(dataset)
   flags = (*data_flags, f"--data_digest={digest[:_DIGEST_SHOWN]}")
-  most = max_members or _fitting(cells, mesh, num_train)
+  if executor is None:
+    mesh = mesh or runtime.mesh()
+    most = max_members or _fitting(cells, mesh, num_train)
+    planned = plan.blocks(cells, mesh.size, most)
+    about = _workers.about()
+  else:
+    planned = plan.blocks(cells, 1, max_members or _MAX_MEMBERS["cpu"])
+    about = _workers.ask(executor)
   with (
     contextlib.nullcontext()
     if workdir is None
-    else store.Store(
-      files.expanded(workdir), digest, environment.describe(), overwrite
-    )
+    else store.Store(files.expanded(workdir), digest, about, overwrite)
   ) as results:
     parts = [store.frame([]) if results is None else results.table()]
     there = set(parts[0]["cell"])
     missing = {cell for cell, key in keys.items() if key not in there}
-    planned = plan.blocks(cells, mesh.size, most)
     todo = [b.only(missing) for b in planned if missing & set(b.cells)]
-    for found, notes in _train(
-      todo, len(cells), budget, dataset, mesh, on_progress
-    ):
+    if executor is None:
+      assert mesh is not None
+      trained = _train(todo, len(cells), budget, dataset, mesh, on_progress)
+    else:
+      before = about["kind"] if results is None else results.kind
+      trained = _send(
+        todo,
+        len(cells),
+        budget,
+        num_train,
+        [_workers.Task(b, budget, tuple(data_flags), digest) for b in todo],
+        executor,
+        None if mixed else before or about["kind"],
+        on_progress,
+      )
+    for block, result in trained:
+      found = dict(zip(block.cells, result.rows, strict=True))
       rows = _frame(found, keys, budget, flags)
       if results is not None:
-        results.add([keys[cell] for cell in found], rows, notes)
+        results.add([keys[cell] for cell in found], rows, result.notes)
       parts.append(rows)
   return _ordered(pd.concat(parts, ignore_index=True), list(keys.values()))
 
@@ -134,14 +166,13 @@ def _train(
   dataset: data.Dataset,
   mesh: Mesh,
   on_progress: OnProgress,
-) -> Iterator[tuple[dict[Settings, list[_block.Row]], dict[str, Any]]]:
-  """The rows of each block's cells, and its notes, as it is done."""
+) -> Iterator[tuple[Block, _workers.Result]]:
+  """The result of each block, trained by this process, as it is done."""
   num_train = len(dataset.train.labels)
-  total = sum((_work(block, budget, num_train) for block in todo), 0.0)
-  done = cells - sum(len(block.cells) for block in todo)
-  now = Progress(0.0, total, done, cells, "nothing to do")
+  now = _beginning(todo, cells, budget, num_train)
+  names = _workers.evaluated(budget)
   for taken, blocks in itertools.groupby(todo, lambda b: b.group.num_train):
-    splits = _on_devices(dataset, taken, budget, mesh)
+    splits = _workers.on_devices(dataset, taken, names, mesh)
     for block in blocks:
       work = _work(block, budget, num_train)
       now = dataclasses.replace(now, doing=str(block.group))
@@ -152,13 +183,44 @@ def _train(
         on_progress(dataclasses.replace(now, done=now.done + share * work))
 
       on_share(0.0)
-      with compile_log.watch() as compiled:
-        result = _block.run(block, budget, splits, mesh, on_share)
-      yield result.rows, _notes(block, result, compiled, mesh)
-      now = dataclasses.replace(
-        now, done=now.done + work, cells_done=now.cells_done + len(block.cells)
-      )
+      yield block, _workers.train(block, budget, splits, mesh, on_share)
+      now = _after(now, block, work)
       on_progress(now)
+
+
+def _send(
+  todo: Sequence[Block],
+  cells: int,
+  budget: Budget,
+  num_train: int,
+  tasks: Sequence[_workers.Task],
+  executor: futures.Executor,
+  kind: str | None,
+  on_progress: OnProgress,
+) -> Iterator[tuple[Block, _workers.Result]]:
+  """The same by the workers of an executor, in the order in which they end."""
+  now = _beginning(todo, cells, budget, num_train)
+  on_progress(now)
+  for number, result in _workers.answers(executor, tasks, kind):
+    block = todo[number]
+    yield block, result
+    now = _after(now, block, _work(block, budget, num_train))
+    on_progress(dataclasses.replace(now, doing=str(block.group)))
+
+
+def _beginning(
+  todo: Sequence[Block], cells: int, budget: Budget, num_train: int
+) -> Progress:
+  total = sum((_work(block, budget, num_train) for block in todo), 0.0)
+  done = cells - sum(len(block.cells) for block in todo)
+  doing = str(todo[0].group) if todo else "nothing to do"
+  return Progress(0.0, total, done, cells, doing)
+
+
+def _after(now: Progress, block: Block, work: float) -> Progress:
+  return dataclasses.replace(
+    now, done=now.done + work, cells_done=now.cells_done + len(block.cells)
+  )
 
 
 def _work(block: Block, budget: Budget, num_train: int) -> float:
@@ -167,19 +229,6 @@ def _work(block: Block, budget: Budget, num_train: int) -> float:
   updates = budget.total(clock)
   examples = clock.epochs(updates) * (block.group.num_train or num_train)
   return len(block.cells) * (examples + _UPDATE_COST * updates)
-
-
-def _on_devices(
-  dataset: data.Dataset, num_train: int | None, budget: Budget, mesh: Mesh
-) -> dict[str, data.Split]:
-  """A copy for each device of the splits that are trained on or evaluated."""
-  if num_train is not None:
-    dataset = data.take(dataset, num_train)
-  names = {"train", *budget.splits, *budget.final_splits}
-  return {
-    name: jax.device_put(getattr(dataset, name), devices.copied(mesh))
-    for name in names
-  }
 
 
 def _frame(
@@ -209,34 +258,6 @@ def _ordered(table: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame":
   order = own.assign(place=own["cell"].map(place))
   index = order.sort_values(["place", "step"]).index
   return own.loc[index].reset_index(drop=True)
-
-
-def _notes(
-  block: Block,
-  result: _block.BlockResult,
-  compiled: compile_log.CompileLog,
-  mesh: Mesh,
-) -> dict[str, Any]:
-  """For blocks/: what the block cost."""
-  members = len(block.cells)
-  training = max(result.seconds - compiled.seconds, 1e-9)
-  device = mesh.devices.flat[0]
-  noted = {
-    "group": str(block.group),
-    "members": members,
-    "rows": len(block.rows),
-    "members_per_row": len(block.rows[0]),
-    "devices": mesh.size,
-    "device": f"{device.platform} {device.device_kind}",
-    "compiles": compiled.count,
-    "compile_seconds": compiled.seconds,
-    "seconds": result.seconds,
-    "seconds_per_member_and_epoch": training
-    / (members * max(result.epochs, 1e-9)),
-  }
-  if device.platform == "cpu":
-    noted["device_use"] = result.cpu_seconds / (result.seconds * mesh.size)
-  return noted
 
 
 def _fitting(cells: Sequence[Settings], mesh: Mesh, num_train: int) -> int:

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mnist_jax import data
-from mnist_jax.data import sparse
 from mnist_jax.runtime import extras, fields
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import _run, plan, store
+from mnist_jax.sweep import _run, _workers, plan, store
 from mnist_jax.sweep.plan import Budget
 from mnist_jax.training import settings
 from mnist_jax.training.settings import Settings
@@ -46,7 +45,7 @@ def replay(
   cell, budget = _read(row)
   told = _data_flags(str(row["command"]), cell)
   wanted = told.pop("data_digest", None)
-  dataset = dataset or _load(told)
+  dataset = dataset or _workers.load(told)
   if wanted is not None:
     require_data(wanted, "the data of this replay give", dataset)
   flags = [f"--{name}={text}" for name, text in told.items()]
@@ -114,20 +113,6 @@ def _data_flags(command: str, cell: Settings) -> dict[str, str]:
     for name, text in told.items()
     if name in cut or name not in settings.FIELDS
   }
-
-
-def _load(told: Mapping[str, str]) -> data.Dataset:
-  names = ("data_source", "data_dir", "dataset", "dev_size", "split_seed")
-  given: dict[str, Any] = {name: told[name] for name in names if name in told}
-  for name in {"dev_size", "split_seed"} & set(given):
-    given[name] = int(given[name])
-  dataset = data.load(**given)
-  if "num_train" in told:
-    dataset = data.take(dataset, int(told["num_train"]))
-  if "sparse_lowest" in told:
-    seed = int(told.get("sparse_seed", 0))
-    dataset = sparse.sparsify(dataset, float(told["sparse_lowest"]), seed)
-  return dataset
 
 
 def require_data(wanted: str, source: str, *datasets: data.Dataset) -> None:

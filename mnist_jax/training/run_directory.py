@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
 
@@ -137,7 +139,12 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
   do nothing but keep `rows` the same.
   """
 
-  def __init__(self, path: Path, writes: bool, lock: int | None = None):
+  def __init__(
+    self,
+    path: Path,
+    writes: bool,
+    lock: filelock.BaseFileLock | None = None,
+  ):
     """Use `open_run`."""
     self.path = path
     self.writes = writes  # whether this process is the one that writes
@@ -152,7 +159,7 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
   def close(self) -> None:
     """Gives up the lock; the operating system does so when a process dies."""
     if self._lock is not None:
-      os.close(self._lock)
+      self._lock.release()
       self._lock = None
 
   def write_bytes(self, name: str, data: bytes) -> None:
@@ -263,7 +270,7 @@ def open_run(
 
 def _prepare(
   workdir: Path, config: Row, overwrite: bool, growable: Sequence[str]
-) -> int:
+) -> filelock.BaseFileLock:
   """Leaves the directory with this config.json; returns the lock."""
   _check_ours(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
@@ -272,8 +279,7 @@ def _prepare(
     raise InputError(f"workdir={workdir}: is being written by another process")
   try:
     _check_ours(workdir)  # another process may have been here in between
-    for path in workdir.glob(f"{files.TEMPORARY}*"):
-      path.unlink()
+    files.remove_stale(workdir)
     session = {
       "started": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
       **{k: config["flags"][k] for k in growable if k in config["flags"]},
@@ -291,7 +297,7 @@ def _prepare(
     text = dumps({**config, "sessions": [*sessions, session]}, indent=2)
     files.write_text(workdir / _CONFIG, text + "\n")
   except BaseException:
-    os.close(lock)
+    lock.release()
     raise
   return lock
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 
 import pytest
 
@@ -44,7 +45,35 @@ def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
 
   monkeypatch.setattr(fcntl, "flock", flock)
   with pytest.warns(UserWarning, match="has no locks"):
-    os.close(files.take_lock(tmp_path / "lock"))
+    files.take_lock(tmp_path / "lock").release()
+
+
+def test_a_lock_is_held_until_it_is_released(tmp_path):
+  path = tmp_path / "lock"
+  lock = files.take_lock(path)
+  assert files.take_lock(path) is None
+  lock.release()
+  files.take_lock(path).release()
+
+
+def test_two_writers_share_no_temporary_name(tmp_path):
+  path = tmp_path / "a.parquet"
+  with files.replacing(path) as one, files.replacing(path) as other:
+    assert one != other
+    assert {one.suffix, other.suffix} == {".parquet"}
+    one.write_text("one")
+    other.write_text("other")
+  assert path.read_text() == "one"  # whose block ends last
+  assert [each.name for each in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_age_alone_tells_what_is_stale(tmp_path):
+  for name, days in ((".tmp-old", 1.1), (".tmp-at-work", 0.9), ("old", 9)):
+    (tmp_path / name).touch()
+    then = time.time() - 86_400 * days
+    os.utime(tmp_path / name, (then, then))
+  files.remove_stale(tmp_path)
+  assert {p.name for p in tmp_path.iterdir()} == {".tmp-at-work", "old"}
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_a_row_from_before_a_setting_was_has_its_default(table):
 def test_the_data_are_made_as_the_command_says(mnist, flags, num_train, made):
   command = f"python -m experiments.replay --seed=1 {flags} --budget='{{}}'"
   cell = sweep.Settings(num_train=num_train)
-  found = replaying._load(replaying._data_flags(command, cell))
+  found = _workers.load(replaying._data_flags(command, cell))
   assert store.data_digest(found) == store.data_digest(made(mnist))
 
 

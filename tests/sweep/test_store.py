@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -131,10 +132,12 @@ def test_overwrite_begins_afresh(filed):
 def test_what_a_kill_left_is_removed(filed):
   for folder in (filed, filed / "cells", filed / "blocks"):
     (folder / ".tmp-x.parquet").write_bytes(b"half")
+    os.utime(folder / ".tmp-x.parquet", (0, 0))
+    (folder / ".tmp-y.parquet").write_bytes(b"of another writer")
   assert len(pd.read_parquet(filed / "cells")) == 6
   with opened(filed) as results:
     assert len(results.table()) == 6
-  assert not list(filed.rglob(".tmp-*"))
+  assert {path.name for path in filed.rglob(".tmp-*")} == {".tmp-y.parquet"}
 
 
 def other_code(workdir):

@@ -173,8 +173,8 @@ sessions += [
   for event, name in (
     ("os.rename", "checkpoints/LAST.tmp/state"),
     ("os.rename", "checkpoints/LAST.tmp"),
-    ("open", ".tmp-curves.svg"),
-    ("open", ".tmp-summary.json"),
+    ("open", "-curves.svg"),
+    ("open", "-summary.json"),
   )
 ]
 for each in sessions:

@@ -198,7 +198,8 @@ def test_path_that_cannot_be_a_directory_is_refused(tmp_path):
 
 def test_start_killed_before_its_configuration_starts_again(tmp_path):
   (tmp_path / ".lock").touch()
-  (tmp_path / ".tmp-config.json").write_text("{")
+  (tmp_path / ".tmp-0-config.json").write_text("{")
+  os.utime(tmp_path / ".tmp-0-config.json", (0, 0))
   open_run(tmp_path, make_config()).close()
   assert sorted(os.listdir(tmp_path)) == [".lock", "config.json"]
 

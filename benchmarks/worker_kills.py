@@ -1,0 +1,197 @@
+"""A sweep by Dask workers that are killed again and again.
+
+  python -m benchmarks.worker_kills --kills=50
+
+Three workers, each a process with one device, train the blocks of a sweep of
+small networks. At random moments one of them is killed by SIGKILL and another
+one is started in its place. The results are compared with those of the same
+sweep in one process: cells that are missing, cells that are there twice, and
+whether each file of cells has the same bytes. Prints the seed of the moments.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from absl import flags
+
+from experiments._shared import app
+from mnist_jax import sweep
+from mnist_jax.runtime import devices
+from mnist_jax.sweep import _workers
+
+FLAGS = flags.FLAGS
+DATA = ("--dev_size=64", "--num_train=1000")
+BUDGET = sweep.Budget(epochs=20)
+SECONDS = (0.2, 3.0)  # between a kill and the next
+ENVIRONMENT = {
+  "JAX_PLATFORMS": "cpu",
+  # Blocks are no longer than their training, so that a kill hits that.
+  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
+def define_flags() -> None:
+  flags.DEFINE_integer("kills", 50, "of workers", lower_bound=0)
+  flags.DEFINE_integer("workers", 3, "at a time", lower_bound=1)
+  flags.DEFINE_integer("cells", 600, "of the sweep", lower_bound=1)
+  flags.DEFINE_integer("kill_seed", 0, "of the moments", lower_bound=0)
+
+
+def cells() -> list[sweep.Settings]:
+  base = sweep.Settings(
+    hidden_sizes=(4,), activations=("sigmoid",), batch_size=8
+  )
+  return sweep.product(base, seed=range(FLAGS.cells))
+
+
+@contextlib.contextmanager
+def process(*line: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+  """A process that ends with the block."""
+  with subprocess.Popen(
+    [sys.executable, "-m", *line],
+    env={**os.environ, **env},
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  ) as running:
+    try:
+      yield running
+    finally:
+      running.kill()
+
+
+def dask_scheduler(folder: Path) -> contextlib.AbstractContextManager[object]:
+  """Its address is in folder/scheduler.json when it listens."""
+  file = folder / "scheduler.json"
+  return process(
+    "distributed.cli.dask_scheduler",
+    "--port=0",
+    "--no-dashboard",
+    "--host=127.0.0.1",
+    f"--scheduler-file={file}",
+  )
+
+
+def dask_worker(
+  folder: Path,
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+  """One process of one thread, and no nanny to start it again."""
+  return process(
+    "distributed.cli.dask_worker",
+    f"--scheduler-file={folder / 'scheduler.json'}",
+    "--nthreads=1",
+    "--no-nanny",
+    "--no-dashboard",
+    "--memory-limit=0",
+    f"--local-directory={folder}",
+    JAX_COMPILATION_CACHE_DIR=str(folder / "cache"),
+    **ENVIRONMENT,
+  )
+
+
+class Killer(threading.Thread):
+  """Keeps a number of workers, and kills one of them now and then.
+
+  Attributes:
+    killed: How many so far.
+  """
+
+  def __init__(self, folder: Path, workers: int, kills: int, seed: int):
+    super().__init__()
+    self.killed = 0
+    self.ended = threading.Event()
+    self._folder, self._workers, self._kills = folder, workers, kills
+    self._drawn = random.Random(seed)
+
+  def run(self) -> None:
+    with contextlib.ExitStack() as stack:
+      alive = [
+        stack.enter_context(dask_worker(self._folder))
+        for _ in range(self._workers)
+      ]
+      while self.killed < self._kills:
+        if self.ended.wait(self._drawn.uniform(*SECONDS)):
+          return
+        number = self._drawn.randrange(self._workers)
+        alive[number].send_signal(signal.SIGKILL)
+        alive[number].wait()
+        self.killed += 1
+        alive[number] = stack.enter_context(dask_worker(self._folder))
+      self.ended.wait()
+
+
+def run_killed(folder: Path, workdir: Path, kills: int) -> tuple[int, float]:
+  """The sweep by workers; how many were killed, and its seconds."""
+  import distributed
+
+  with dask_scheduler(folder):
+    file = folder / "scheduler.json"
+    while not file.exists():
+      time.sleep(0.05)
+    killer = Killer(folder, FLAGS.workers, kills, FLAGS.kill_seed)
+    killer.start()
+    begun = time.monotonic()
+    try:
+      with distributed.Client(scheduler_file=str(file)) as client:
+        run(workdir, executor=client.get_executor(pure=False))
+    finally:
+      killer.ended.set()
+      killer.join()
+    return killer.killed, time.monotonic() - begun
+
+
+def run(workdir: Path, **where: object) -> None:
+  dataset = _workers.load(
+    dict(flag.removeprefix("--").split("=") for flag in DATA)
+  )
+  sweep.run(
+    cells(),
+    BUDGET,
+    dataset=dataset,
+    data_flags=DATA,
+    workdir=workdir,
+    max_members=4,
+    **where,  # type: ignore[arg-type]
+  )
+
+
+def main(_: list[str]) -> None:
+  with tempfile.TemporaryDirectory() as name:
+    folder = Path(name)
+    whole, killed = folder / "whole", folder / "killed"
+    run(whole, mesh=devices.mesh(1))
+    kills, seconds = run_killed(folder, killed, FLAGS.kills)
+    expected, found = (
+      {path.name: path.read_bytes() for path in (place / "cells").iterdir()}
+      for place in (whole, killed)
+    )
+    wanted, there = (
+      pd.read_parquet(place / "cells")[["cell", "step"]]
+      for place in (whole, killed)
+    )
+  lost = set(wanted["cell"]) - set(there["cell"])
+  doubled = there[there.duplicated()]["cell"].nunique()
+  same = sum(expected[name] == found.get(name) for name in expected)
+  print(f"seed {FLAGS.kill_seed}, {FLAGS.workers} workers, {seconds:.0f} s")
+  print(f"workers killed   {kills}")
+  print(f"cells            {wanted['cell'].nunique()}")
+  print(f"cells lost       {len(lost)}")
+  print(f"cells doubled    {doubled}")
+  print(f"files of cells   {len(expected)}, bytes equal in {same}")
+  if lost or doubled or found != expected:
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main, __doc__)
