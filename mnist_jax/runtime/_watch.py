@@ -13,7 +13,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mnist_jax.runtime.errors import InputError, LostPeerError
@@ -93,7 +93,8 @@ def gather(
   """
   deadline = time.monotonic() + timeout
   links: dict[int, Link] = {}
-  with _listener(port) as listener:
+  with contextlib.ExitStack() as failed, _listener(port) as listener:
+    failed.callback(lambda: _close(links.values()))
     while len(links) < count - 1:
       missing = [i for i in range(1, count) if i not in links]
       listener.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -116,7 +117,8 @@ def gather(
       other = _difference({**terms, "num_processes": count}, theirs)
       if other:
         text = f"process {index} has {other}"
-        _tell([link, *links.values()], {"refused": text})
+        links[-1] = link
+        _tell(links.values(), {"refused": text})
         raise InputError(text)
       if index in missing:
         links[index] = link
@@ -124,6 +126,7 @@ def gather(
         text = f"process_id={index}: there is one already"
         link.send({"refused": text})
         sock.close()
+    failed.pop_all()
   return links
 
 
@@ -140,7 +143,12 @@ def _listener(port: int) -> socket.socket:
     ) from None
 
 
-def _tell(links: Any, message: Message) -> None:
+def _close(links: Iterable[Link]) -> None:
+  for link in links:
+    link.sock.close()
+
+
+def _tell(links: Iterable[Link], message: Message) -> None:
   for link in links:
     link.send(message)
 
@@ -174,14 +182,13 @@ def call(
   own = {"process": index, "count": count, "host": socket.gethostname()}
   link.send({**own, "terms": terms})
   # It may have begun to wait just now, and says whom it missed after that.
-  answer = link.first(time.monotonic() + timeout + 1)
-  if answer is None:
-    raise LostPeerError(silent)
+  answer = link.first(time.monotonic() + timeout + 1) or {"lost": silent}
+  if "port" in answer:
+    return link, answer
+  sock.close()
   if "refused" in answer:
     raise InputError(answer["refused"])
-  if "lost" in answer:
-    raise LostPeerError(answer["lost"])
-  return link, answer
+  raise LostPeerError(answer["lost"])
 
 
 class Watch:
@@ -230,6 +237,7 @@ class Watch:
           self._lose(link, f"gave no sign of life for {self._timeout:g} s")
       if self._failed and now > self._failed[0]:
         self._end(self._failed[1])
+    _close(self._links)
 
   def _read(self, link: Link) -> None:
     messages = link.receive()
@@ -299,11 +307,17 @@ def _serve(listener: socket.socket, address: tuple[str, int]) -> None:
         break
       except OSError:  # it listens a moment later
         time.sleep(0.05)
-    for ends in ((near, far), (far, near)):
-      threading.Thread(target=_copy, args=ends, daemon=True).start()
+    for copy, *ends in ((_forth, near, far), (_copy, far, near)):
+      threading.Thread(target=copy, args=ends, daemon=True).start()
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
   with contextlib.suppress(OSError):
     while found := source.recv(65536):
       target.sendall(found)
+
+
+def _forth(near: socket.socket, far: socket.socket) -> None:
+  _copy(near, far)
+  far.close()
+  near.close()

@@ -19,7 +19,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 from jaxtyping import Array, Float
 
 from mnist_jax import data
@@ -101,7 +107,7 @@ def _divisible(on: Mesh, plan: loop.EpochPlan) -> loop.EpochPlan:
 
 
 @functools.cache
-def programs(on: Mesh) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def programs(on: Mesh | AbstractMesh) -> tuple[Any, Any]:
   """`loop.train_epoch`, and loss and accuracy of a split, over the mesh."""
   whole = NamedSharding(on, PartitionSpec())
   train = jax.jit(
@@ -128,7 +134,10 @@ def _within(on: Mesh, program: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _measure(
-  on: Mesh, config: loop.TrainConfig, state: loop.TrainState, split: data.Split
+  on: Mesh | AbstractMesh,
+  config: loop.TrainConfig,
+  state: loop.TrainState,
+  split: data.Split,
 ) -> dict[str, Float[Array, ""]]:
   """Loss and accuracy as `loop.evaluate`, each device on its share.
 
@@ -192,16 +201,19 @@ def epochs(
   """
   on = mesh(on.devices.ravel().tolist())
   train, measure = (_within(on, program) for program in programs(on))
-  splits = _place(on, {"train": dataset.train, "dev": dataset.dev})
+  train_split, dev_split = (
+    _place(on, split) for split in (dataset.train, dataset.dev)
+  )
   placed, traced = _place(on, state), _place(on, hparams)
   size_at = batch_size_at or (lambda epoch: config.batch_size)
 
   def row(epoch: int, step: int, rate: float) -> dict[str, Any]:
     found: dict[str, Any] = {"epoch": epoch, "step": step}
     found["learning_rate"] = rate
-    for name, split in splits.items():
-      for what, value in measure(config, placed, split).items():
-        found[f"{name}_{what}"] = float(value)
+    for name, split in (("train", train_split), ("dev", dev_split)):
+      result = measure(config, placed, split)
+      for what in ("loss", "accuracy"):
+        found[f"{name}_{what}"] = float(result[what])
     if batch_size_at:
       found["batch_size"] = batch_size_at(max(epoch - 1, 0))
     return found
@@ -217,7 +229,7 @@ def epochs(
     )
     before(sized, _here(placed), dataset.train, plan, hparams)
     placed, objectives = train(
-      sized, placed, splits["train"], _divisible(on, plan), traced
+      sized, placed, train_split, _divisible(on, plan), traced
     )
     rates = np.asarray(plan.learning_rates)
     step += len(rates)
