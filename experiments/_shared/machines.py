@@ -121,8 +121,8 @@ def joined(terms: dict[str, Any]) -> Iterator[None]:
     return
   except SystemExit as end:
     code = end.code
-  except Exception:  # in a collective that another process left, or a bug
-    team.wait_for_loss()
+  except Exception as error:  # a collective that another left, or a bug
+    team.wait_for_loss(error)
     traceback.print_exc()
   team.fail(f"process {place.process_id} ended with exit code {code}")
   sys.stdout.flush()

@@ -250,7 +250,7 @@ class Watch:
         # All may fail alike, each with a better line of its own.
         self._failed = time.monotonic() + self._timeout, message["failed"]
         _tell((other for other in self._links if other is not link), message)
-      link.done = link.done or "done" in message
+      link.done = link.done or "done" in message or "failed" in message
 
   def _lose(self, link: Link, why: str) -> None:
     link.done = True

@@ -107,7 +107,7 @@ def _of_cluster(timeout: float) -> Place | None:
   for cluster in known:
     if cluster.name not in _CLUSTERS:
       continue
-    with contextlib.suppress(OSError):  # no metadata: no slice of TPUs
+    with contextlib.suppress(OSError, ImportError):  # no metadata, no slice
       if cluster.is_env_present() and cluster.get_process_count() > 1:
         return Place(
           _coordinator(cluster, timeout),
@@ -153,12 +153,14 @@ class Team:
     """
     self._watch.fail(text)
 
-  def wait_for_loss(self) -> None:
-    """Gives the watch the time to end the program, if a peer is gone.
+  def wait_for_loss(self, error: Exception) -> None:
+    """Gives the watch the time to name the process that is gone.
 
-    For a collective that broke: usually since the other end was closed.
+    For a collective that broke, usually since its other end was closed; with
+    any other error it returns at once.
     """
-    self._watch.wait()
+    if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
+      self._watch.wait()
 
 
 def join(

@@ -118,8 +118,8 @@ if process == 0:
 try:
   while True:
     hosts.any_of(True)
-except Exception:
-  team.wait_for_loss()
+except Exception as error:
+  team.wait_for_loss(error)
 raise SystemExit("nobody was missed")
 """
 )

@@ -181,6 +181,7 @@ def test_a_failure_ends_the_others_if_they_do_not_end_by_themselves():
   )
   begun = time.monotonic()
   one.fail("process 1 ended with exit code 2")
+  one._over.set()  # and its connection closes
   for found in (zero, two):
     assert found.get(timeout=3 * T) == "process 1 ended with exit code 2"
   assert time.monotonic() - begun > 0.9 * T
