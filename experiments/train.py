@@ -5,10 +5,17 @@
 
 Leaves curves, records and checkpoints in the run directory. The same command
 goes on with a run that was stopped. Exit code 3: the loss was not finite.
+
+  python -m experiments.train --devices=all
+
+splits each batch over the devices, and over those of all processes where it
+runs as several: under srun, on a TPU slice, or with --coordinator,
+--num_processes and --process_id (docs/scale.md). Exit code 4: one was lost.
 """
 
 import contextlib
 import datetime
+import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,12 +24,13 @@ from typing import Any
 
 import numpy as np
 from absl import flags
+from jax.sharding import Mesh
 from jaxtyping import Float
 
-from experiments._shared import app, progress
+from experiments._shared import app, machines, progress
 from experiments._shared import flags as shared
 from mnist_jax import data, range_test, training
-from mnist_jax.runtime import compile_log, environment, fields
+from mnist_jax.runtime import compile_log, environment, fields, hosts
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import checkpoint, run_directory, runner, settings
 
@@ -30,6 +38,7 @@ FLAGS = flags.FLAGS
 RUNS = Path("runs/train")
 # What may differ between two calls of the same run.
 _UNCOMPARED = ("workdir", "overwrite", "checkpoint_every", "data_dir")
+_OWN = ("workdir", "data_dir")  # what each process may name otherwise
 
 shared.use_rate_or_auto()
 shared.use(
@@ -39,6 +48,7 @@ shared.use(
   "workdir",
   "overwrite",
 )
+machines.use()
 
 
 def default_workdir(config: dict[str, Any]) -> Path:
@@ -156,16 +166,19 @@ def fit(
   rates: Float[np.ndarray, " T_run"],
   dataset: data.Dataset,
   run: run_directory.RunDirectory,
+  on: Mesh | None,
   stops: list[int],
 ) -> runner.Outcome:
   """`runner.run` with its progress shown; a broken loss ends the program."""
+  quiet = not hosts.is_first()
   shown = progress.EpochProgress(FLAGS.epochs, len(dataset.train.labels))
 
   def resumed(epoch: int, rejected: tuple[tuple[int, str], ...]) -> None:
-    for step, reason in rejected:
+    for step, reason in () if quiet else rejected:
       where = run.checkpoints / str(step)
       print(f"passed over checkpoint {where}: {reason}", file=sys.stderr)
-    print(f"{run.path}: goes on after epoch {epoch}", file=sys.stderr)
+    if not quiet:
+      print(f"{run.path}: goes on after epoch {epoch}", file=sys.stderr)
     shown.resume(epoch)
 
   try:
@@ -175,9 +188,10 @@ def fit(
       dataset,
       run,
       options(),
-      on_row=shown.show,
+      mesh=on,
+      on_row=(lambda row: None) if quiet else shown.show,
       on_resume=resumed,
-      should_stop=lambda: bool(stops),
+      should_stop=lambda: hosts.any_of(bool(stops)),
     )
   except training.NonFiniteError as error:
     last = run.checkpoints / str(max(checkpoint.steps(run.checkpoints)))
@@ -202,14 +216,23 @@ def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
   )
   if rate is None:
     raise InputError(f"learning_rate=auto: {reason}; expected a number")
-  print(f"learning rate {rate:g}: {reason}", file=sys.stderr)
+  rate, reason = json.loads(hosts.from_first(json.dumps([rate, reason])))
+  if hosts.is_first():
+    print(f"learning rate {rate:g}: {reason}", file=sys.stderr)
   return rate, reason
 
 
 def main(_: list[str]) -> None:
   values = shared.flag_values()
   dataset = shared.load_dataset()
-  why = {}
+  alike = {k: v for k, v in values.items() if k not in _OWN}
+  with machines.joined({**alike, "data_digest": dataset.digest}):
+    train(values, dataset)
+
+
+def train(values: dict[str, Any], dataset: data.Dataset) -> None:
+  """The run with these flags; the first process alone ends and reports it."""
+  on, why = machines.mesh(), {}
   if values["learning_rate"] == shared.AUTO:
     values["learning_rate"], reason = choose_rate(dataset)
     why = {"learning_rate_chosen": reason}
@@ -223,8 +246,12 @@ def main(_: list[str]) -> None:
     "data_digest": dataset.digest,
     **why,
   }
-  workdir = Path(FLAGS.workdir) if FLAGS.workdir else default_workdir(identity)
+  workdir = Path(
+    FLAGS.workdir or hosts.from_first(str(default_workdir(identity)))
+  )
   recorded = {**identity, **environment.describe()}
+  if on is not None:
+    recorded["device"]["used"] = on.size
   with (
     run_directory.open_run(workdir, recorded, overwrite=FLAGS.overwrite) as run,
     compile_log.watch() as compiled,
@@ -232,16 +259,19 @@ def main(_: list[str]) -> None:
   ):
     summary = run_directory.read_run(workdir).summary
     if summary is None or summary["epochs_asked"] != FLAGS.epochs:
-      outcome = fit(chosen, rates, dataset, run, stops)
+      outcome = fit(chosen, rates, dataset, run, on, stops)
       if outcome.ended == "stopped":
-        name = signal.Signals(stops[0]).name
+        number = stops[0] if stops else signal.SIGTERM  # in another process
+        name = signal.Signals(number).name
         app.fail(
           f"stopped by {name} after epoch {outcome.epochs}, which is saved; "
           f"to go on: the same command with --workdir={workdir}",
-          128 + stops[0],
+          128 + number,
         )
-      summary = finish(run, chosen, dataset.test, outcome, compiled)
-    report(run.path, summary)
+      if hosts.is_first():
+        summary = finish(run, chosen, dataset.test, outcome, compiled)
+    if summary is not None and hosts.is_first():
+      report(run.path, summary)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 Exit codes: 0 done; 2 a wrong flag, file or directory (one line says which) or
 a full disk;
-3 the loss stopped being finite; 128 + signal when stopped by SIGTERM or SIGINT.
+3 the loss stopped being finite; 4 a process of several is lost; 128 + signal
+when stopped by SIGTERM or SIGINT.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -92,6 +94,27 @@ def _parse(argv: Sequence[str], doc: str, arguments: bool) -> list[str]:
   return rest
 
 
+@contextlib.contextmanager
+def mistakes_told() -> Iterator[None]:
+  """Ends the program with one line where what is inside raises of a mistake."""
+  try:
+    try:
+      yield
+    finally:
+      sys.stdout.flush()
+  except errors.InputError as error:
+    fail(shared.with_dashes(str(error)))
+  except BrokenPipeError:  # the reader has gone, as with `| head`
+    _stop_printing()
+    sys.exit(128 + signal.SIGPIPE)
+  except OSError as error:
+    if error.filename is None and error.errno is None:
+      raise
+    _fail_of(error)
+  except KeyboardInterrupt:
+    fail("stopped", 128 + signal.SIGINT)
+
+
 def run(
   main: Callable[[list[str]], None], doc: str | None, *, arguments: bool = False
 ) -> NoReturn:
@@ -104,22 +127,8 @@ def run(
     logging.set_verbosity(logging.ERROR)
     if FLAGS[compile_cache.FLAG].value:
       compile_cache.use()
-    try:
-      try:
-        main(argv)
-      finally:
-        sys.stdout.flush()
-    except errors.InputError as error:
-      fail(shared.with_dashes(str(error)))
-    except BrokenPipeError:  # the reader has gone, as with `| head`
-      _stop_printing()
-      sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
-      if error.filename is None and error.errno is None:
-        raise
-      _fail_of(error)
-    except KeyboardInterrupt:
-      fail("stopped", 128 + signal.SIGINT)
+    with mistakes_told():
+      main(argv)
 
   app.run(guarded, flags_parser=lambda argv: _parse(argv, doc or "", arguments))
   raise AssertionError("app.run returned")

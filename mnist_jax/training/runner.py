@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from mnist_jax import data
@@ -23,6 +24,7 @@ from mnist_jax.runtime import fields
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import (
   checkpoint,
+  devices,
   events,
   loop,
   run_directory,
@@ -126,6 +128,7 @@ class _Session:
   options: Options
   directory: run_directory.RunDirectory
   saver: checkpoint.Checkpointer
+  mesh: Mesh | None
   checks: list[Row] = dataclasses.field(default_factory=list)
 
   def new(self) -> _Reached:
@@ -166,9 +169,11 @@ class _Session:
     self, at: _Reached, dataset: data.Dataset, resumed: bool
   ) -> Iterator[tuple[Row, loop.TrainState]]:
     """`loop.epochs` from there on; consumes the state."""
-    settings = self.settings
+    settings, train = self.settings, loop.epochs
+    if self.mesh is not None:
+      train = functools.partial(devices.epochs, self.mesh)
     changing = settings.batch_schedule is not None
-    return loop.epochs(
+    return train(
       settings.train_config(),
       dataset,
       settings.hparams(),
@@ -221,6 +226,7 @@ def run(
   directory: run_directory.RunDirectory,
   options: Options,
   *,
+  mesh: Mesh | None = None,
   on_row: Callable[[Row], None] = lambda row: None,
   on_resume: OnResume = lambda epoch, rejected: None,
   should_stop: Callable[[], bool] = lambda: False,
@@ -230,6 +236,9 @@ def run(
   Args:
     learning_rates: The run's table, from `Settings.learning_rates`.
     dataset: The training set is cut to `settings.num_train` already.
+    mesh: The devices over which each batch is split (`devices.mesh`), of all
+      processes, which all call this; None for one device. A run goes on with
+      another number of them.
     directory: Each row is on the disk before the checkpoint of its epoch.
     on_row: Called with the row of each epoch trained here.
     on_resume: Called once, where the run is gone on with.
@@ -242,7 +251,9 @@ def run(
   """
   begun = time.monotonic()
   with checkpoint.Checkpointer(directory.checkpoints) as saver:
-    session = _Session(settings, learning_rates, options, directory, saver)
+    session = _Session(
+      settings, learning_rates, options, directory, saver, mesh
+    )
     restored = session.restore(on_resume)
     resumed, at = restored is not None, restored or session.new()
     config = settings.train_config()
