@@ -15,7 +15,7 @@ VERSIONS = $(WORKERS) -m 'not once'
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help train chapter test test-oldest test-newest lint format \
+.PHONY: help train chapter bench test test-oldest test-newest lint format \
   setup setup-oldest peers lock clean
 
 help: ## list the targets
@@ -29,6 +29,10 @@ train: setup ## train the book's run; ARGS="--epochs=5 ..." adds flags
 
 chapter: setup ## judge all claims; PRESET=quick takes minutes, full hours
 	@.venv/bin/python -m experiments.chapter --preset=$(PRESET) $(ARGS)
+
+bench: setup ## our speed beside peers' and the machine's, about half an hour
+	@.venv/bin/python -m benchmarks.bench $(ARGS)
+	@.venv/bin/python -m benchmarks.bench --write
 
 test: lint ## make lint, then pytest; PYTEST_ARGS="-k mlp ..." adds flags
 	@.venv/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)
@@ -59,7 +63,7 @@ INSTALLED_WITH = '$(PYTHON)' $(if $(filter command,$(origin PYTHON)),chosen)
 setup: ## only create or update .venv
 	@sh tools/install.sh .venv requirements.lock $(INSTALLED_WITH)
 
-peers: ## .venv-peers, with the libraries that benchmarks.foreign checks
+peers: ## .venv-peers, with what benchmarks.foreign and bench compare with
 	@sh tools/install.sh .venv-peers requirements.lock $(INSTALLED_WITH)
 	@.venv-peers/bin/python -m pip install --quiet --no-deps \
 	  --disable-pip-version-check -r benchmarks/requirements-peers.txt

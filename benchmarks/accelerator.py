@@ -22,8 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks import training_speed
-from benchmarks.sweep_speed import paired
+from benchmarks.bench import ours, problem
 from experiments._shared import app
 from experiments._shared import flags as shared
 from mnist_jax import data, runtime, sweep
@@ -33,6 +32,7 @@ from mnist_jax.runtime import environment
 from mnist_jax.training import loop
 
 FLAGS = flags.FLAGS
+RATES = (0.1, 0.2, 0.3, 0.5)
 SAME = 4  # seeds of each rate whose ends the devices compare
 
 
@@ -52,6 +52,12 @@ def timed(run: Callable[[], Any], rounds: int = 3) -> tuple[float, Any]:
     result = run()
     seconds.append(time.perf_counter() - begun)
   return statistics.median(seconds), result
+
+
+def paired(members: int) -> list[sweep.Settings]:
+  """Four rates to a seed and its order."""
+  seeds = range(members // len(RATES))
+  return sweep.product(learning_rate=RATES, seed=seeds)
 
 
 def gradient_check(dataset: data.Dataset) -> tuple[float, dict[str, Any]]:
@@ -100,7 +106,8 @@ def main(_: list[str]) -> None:
   device = environment.describe()["device"]
   name = f"{device['count']} x {device['kind']}, jax {jax.__version__}"
   print(name, flush=True)
-  epoch = training_speed.ours(dataset, 128)
+  count = len(dataset.train.labels)
+  epoch = ours.single_run(problem.make(dataset, count, 1)).run
   seconds, _ = timed(lambda: epoch(0), 7)
   print(f"single run, an epoch of 55,000 examples  {seconds:.3f} s", flush=True)
   cells = paired(FLAGS.sweep_members)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks.training_speed import ratio_interval
+from benchmarks.bench.turns import ratio_interval
 from experiments._shared import app
 from mnist_jax import data, gradcheck
 from mnist_jax.gradcheck._layout import flatten

@@ -122,8 +122,12 @@ def render(figure: Figure, form: str) -> bytes:
     KeyError: a form other than "png", "svg" and "pdf".
   """
   buffer = io.BytesIO()
+  # Pillow's own level takes a quarter of the time for a tenth of the size.
+  more: dict[str, Any] = (
+    {"pil_kwargs": {"compress_level": 1}} if form == "png" else {}
+  )
   with style():
-    figure.savefig(buffer, format=form, metadata=_METADATA[form])
+    figure.savefig(buffer, format=form, metadata=_METADATA[form], **more)
   return buffer.getvalue()
 
 

@@ -312,6 +312,7 @@ def mistakes(
         f"p = {confidences[i]:.4f}, no. {i}",
         ha="center",
         fontsize=10,
+        in_layout=False,  # inside the picture: need not be measured
       )
   return figure
 
@@ -346,6 +347,7 @@ def confusion(
         fontsize=10,
         color="white" if dark else "black",
         fontweight="bold" if i == j else "normal",
+        in_layout=False,
       )
     for i in range(classes):
       right = f"{100 * matrix[i, i] / totals[i]:.1f} %" if totals[i] else "none"

@@ -137,9 +137,9 @@ class _Session:
     best = _best(0, np.inf, state.params) if self.options.patience else None
     return _Reached(state, best, 0, 0.0)
 
-  def restore(self, on_resume: OnResume) -> _Reached | None:
+  def restore(self, new: _Reached, on_resume: OnResume) -> _Reached | None:
     """Where the run stands, its later rows dropped; None for a new one."""
-    restored = self.saver.restore_newest(self.new().tree)
+    restored = self.saver.restore_newest(new.tree)
     if restored is None:
       self.directory.truncate_rows(-1)
       return None
@@ -254,8 +254,9 @@ def run(
     session = _Session(
       settings, learning_rates, options, directory, saver, mesh
     )
-    restored = session.restore(on_resume)
-    resumed, at = restored is not None, restored or session.new()
+    new = session.new()
+    restored = session.restore(new, on_resume)
+    resumed, at = restored is not None, restored or new
     config = settings.train_config()
     if resumed and session.out_of_patience(at):
       return at.outcome(config, "patience")
@@ -291,8 +292,18 @@ def probabilities(
   images: UInt8[np.ndarray | Array, "N D"],
 ) -> Float[np.ndarray, "N C"]:
   """Softmax of the network's logits, without dropout."""
-  logits = mlp.apply(params, config.activations, data.to_float(images))
-  return np.asarray(jax.nn.softmax(logits, axis=1))
+  return np.asarray(_probabilities(config.activations, params, images))
+
+
+@functools.partial(jax.jit, static_argnames="activations")
+def _probabilities(
+  activations: tuple[mlp.Activation, ...],
+  params: mlp.Params,
+  images: UInt8[np.ndarray | Array, "N D"],
+) -> Float[Array, "N C"]:
+  """In one program: a dozen small ones take longer to load than to run."""
+  logits = mlp.apply(params, activations, data.to_float(images))
+  return jax.nn.softmax(logits, axis=1)
 
 
 def load_model(

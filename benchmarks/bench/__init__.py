@@ -1,0 +1,1 @@
+"""How long we take, against peers and against the machine."""

@@ -1,0 +1,1 @@
+"""Scripts as a user writes them, with the outputs of experiments.train."""

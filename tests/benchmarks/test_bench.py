@@ -1,0 +1,195 @@
+"""The bench: that its page is what was measured, and what it believes."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks.bench import __main__ as command
+from benchmarks.bench import growth, ours, page, peers, problem, turns
+from experiments import claims
+
+pytestmark = pytest.mark.once
+
+
+def test_the_page_shows_the_committed_results():
+  """Else: python -m benchmarks.bench --write"""
+  for path, text in page.written(turns.ROOT).items():
+    assert path.read_text("utf-8") == text, path
+
+
+def part(rows, **more):
+  return {
+    "command": "python -m benchmarks.bench --part=some",
+    "preset": "full",
+    "date": "2026-11-27",
+    "machine": "2 x Some Processor",
+    "caches": {"L1": 32_768, "L2": 2_097_152},
+    "wall_seconds": 61.2,
+    "cores_used_by_others": 0.01,
+    "versions": {"jax": "0.10.2"},
+    "rows": rows,
+  } | more
+
+
+def row(name, seconds, losses=(0.5, 0.2), **more):
+  return {
+    "name": name,
+    "facts": {"flops": 1e10, "units": 1.0},
+    "seconds": list(seconds),
+    "cpu": list(seconds),
+    "first": 3.0,
+    "memory": 400.0,
+    "losses": list(losses),
+    "failed": "",
+  } | more
+
+
+def parts():
+  return {
+    "training": part(
+      [
+        row(ours.SINGLE, [0.1, 0.2, 0.3]),
+        row(ours.LOGISTIC, [0.1, 0.2, 0.3], (1.0, 0.9)),
+        row("NumPy by hand", [0.4, 0.4, 0.4], (0.5, 0.200001)),
+        row("flax NNX as in its tutorial", [0.1, 0.1, 0.1], (0.5, 0.3)),
+        row("scikit-learn MLPClassifier", [0.6] * 3, (1.0, 0.9)),
+        row("torch.compile", [], failed="No module named 'torch'"),
+      ]
+    ),
+    "limits": part([row("large", [0.05, 0.05, 0.05])]),
+  }
+
+
+def test_ratios_are_of_medians_and_a_missing_peer_is_told():
+  text = page.block("training", parts())
+  numpy, sklearn = (
+    next(line for line in text.splitlines() if name in line)
+    for name in ("NumPy", "scikit")
+  )
+  assert "400 (400 to 400) | 2.00 (1.33 to 4.00)" in numpy
+  assert "| 25 | 12 % |" in numpy  # GFLOP/s, of 200
+  assert "| 3.00 (2.00 to 6.00) |" in sklearn
+  assert text.endswith("Not measured: torch.compile: No module named 'torch'.")
+  assert "used 0.01 of its cores" in text
+
+
+def test_a_time_of_another_training_is_not_shown():
+  text = page.block("training", parts())
+  (line,) = (line for line in text.splitlines() if "flax" in line)
+  assert "NOT THE SAME TRAINING" in line
+  assert "100" not in line
+
+
+def test_what_was_measured_in_small_says_so():
+  found = {"limits": part([row("large", [1.0])], preset="tiny")}
+  assert "in small: no result" in page.block("limits", found)
+
+
+def test_a_page_that_differs_from_the_results_is_found(tmp_path):
+  """The command's own pages, from results that were made up."""
+  (tmp_path / "results" / "bench").mkdir(parents=True)
+  (tmp_path / "docs").mkdir()
+  speed = (turns.ROOT / "docs" / "speed.md").read_text("utf-8")
+  (tmp_path / "docs" / "speed.md").write_text(speed)
+  for name, measured in parts().items():
+    path = tmp_path / "results" / "bench" / f"{name}.json"
+    path.write_text(json.dumps(measured))
+  written = page.written(tmp_path)
+  text = written[tmp_path / "docs" / "speed.md"]
+  assert text != speed
+  assert "NumPy by hand | 400" in text
+  assert "NumPy by hand | 400" in written[path.parent / "README.md"]
+  assert claims.BEGIN.format("sweeps") in text
+
+
+def test_a_bend_is_where_the_fixed_cost_is_that_of_the_units():
+  x = [1, 10, 100, 1000, 4000]
+  t = [1e-3 + 1e-5 * at for at in x]
+  fixed, more = growth.line(x, t)
+  assert (fixed, more) == pytest.approx((1e-3, 1e-5))
+  rows = [
+    {"size": at, "seconds": s, "working_set": 2**22 * (at == 4000)}
+    for at, s in zip(x, [*t[:4], 2 * t[4]], strict=True)
+  ]
+  text = growth.bends("batch", rows, {"L1": 32_768, "L2": 2_097_152})
+  assert "where the curve bends" in text
+  assert "at 4,000" in text
+  assert "4 MiB an update, beyond L2" in text
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory, mnist):
+  path = tmp_path_factory.mktemp("bench") / "problem.npz"
+  problem.write(path, problem.make(mnist, 600, 2))
+  return path
+
+
+def test_we_and_numpy_by_hand_train_the_same(task):
+  """In this process, two epochs, the last batch a short one."""
+  given = problem.read(str(task))
+  losses = []
+  for make in (ours.single_run, peers.numpy_by_hand, peers.per_batch_optax):
+    one = make(given)
+    one.run(0)
+    one.run(1)
+    losses.append(problem.dev_loss(given, one.weights(), one.hidden))
+  assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+  assert losses[0] < problem.dev_loss(given, given.weights) - 0.1
+
+
+def test_contestants_take_turns_in_processes_of_their_own(task):
+  """One trains; one is unknown, and the others go on without it."""
+  entries = {
+    "NumPy by hand": ("NumPy by hand", sys.executable, {}),
+    "nobody": ("nobody:{}", sys.executable, {}),
+    "elsewhere": ("NumPy by hand", "/nowhere/python", {}),
+  }
+  with turns.watched() as circumstances:
+    found = turns.take_turns(entries, task, 2)
+  numpy = found["NumPy by hand"]
+  assert len(numpy.seconds) == len(numpy.cpu) == 2
+  assert numpy.losses[1] < numpy.losses[0]
+  assert 20 < numpy.memory < 500
+  assert numpy.first > max(numpy.seconds)
+  assert "nobody" in found["nobody"].failed
+  assert "No such file" in found["elsewhere"].failed
+  assert circumstances["cores_used_by_others"] >= 0
+
+
+def test_arithmetic_of_an_update_is_that_of_its_products():
+  forward = 784 * 64 + 64 * 16 + 16 * 10
+  assert problem.flops() == 2 * (2 * forward + 64 * 16 + 16 * 10)
+
+
+def test_growth_goes_on_where_it_stopped(tmp_path, monkeypatch):
+  """Points in growth.jsonl are not run again."""
+  asked = []
+
+  def take_turns(self, entries, rounds):
+    asked.extend(entries)
+    if len(asked) == 3:
+      raise KeyboardInterrupt
+    facts = {"units": 4.0, "flops": 8e9, "working_set": 1.0}
+    return [row("", [2.0], facts=facts)]
+
+  monkeypatch.setattr(command.Bench, "take_turns", take_turns)
+  size = command.SIZES["tiny"]
+  bench = command.Bench(size, tmp_path, tmp_path, tmp_path, "python")
+  with pytest.raises(KeyboardInterrupt):
+    command.grown(bench)
+  rows = command.grown(bench)
+  assert len(set(asked)) == len(asked) - 1 == len(rows)
+  assert {each["axis"] for each in rows} == set(growth.AXES)
+  by_batch = next(each for each in rows if each["axis"] == "batch")
+  assert (by_batch["seconds"], by_batch["rate"]) == (0.5, 4.0)
+  assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_sizes_of_checks_are_their_parameters():
+  for width in growth.WIDTHS:
+    shapes = ((785, width), (width + 1, 16), (17, 10))
+    assert growth.size("parameters", width) == sum(
+      int(np.prod(shape)) for shape in shapes
+    )
