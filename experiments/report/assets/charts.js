@@ -1,0 +1,2 @@
+// The live figures: the specs of the build, drawn by Vega without eval.
+"use strict";
