@@ -162,11 +162,13 @@ def _channel(axis: Axis, across: bool) -> dict[str, Any]:
   if axis.categories:
     return {
       "type": "nominal",
-      "axis": drawn,
+      "axis": {"title": None},
       "sort": [f"@{word}" for word in axis.categories],
     }
   if axis.format:
     drawn["format"] = axis.format
+  if axis.format == "d":
+    drawn["tickMinStep"] = 1
   if axis.log:
     drawn["tickCount"] = 6
     drawn.setdefault("format", "~g" if across else ".1~e")
@@ -174,7 +176,9 @@ def _channel(axis: Axis, across: bool) -> dict[str, Any]:
     "type": "quantitative",
     "axis": drawn,
     "scale": (
-      {"type": "log", "nice": False} if axis.log else {"zero": axis.zero}
+      {"type": "log", "nice": False, "padding": 10}
+      if axis.log
+      else {"zero": axis.zero, "nice": False, "padding": 10}
     ),
   }
 
@@ -245,7 +249,7 @@ def spec(figure: Figure) -> dict[str, Any]:
         {"filter": {"field": "i", "oneOf": lines}},
         {"filter": "isValid(datum.low)"},
       ],
-      "mark": {"type": "area", "clip": True},
+      "mark": {"type": "area"},
       "encoding": {
         **band,
         "color": looks["colour"],
@@ -257,7 +261,7 @@ def spec(figure: Figure) -> dict[str, Any]:
         {"filter": {"field": "i", "oneOf": marked}},
         {"filter": "isValid(datum.low)"},
       ],
-      "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
+      "mark": {"type": "rule", "strokeWidth": 1.5},
       "encoding": {
         **band,
         "color": looks["colour"],
@@ -266,7 +270,7 @@ def spec(figure: Figure) -> dict[str, Any]:
     },
     {
       "transform": [{"filter": {"field": "i", "oneOf": lines}}],
-      "mark": {"type": "line", "strokeWidth": 2, "clip": True},
+      "mark": {"type": "line", "strokeWidth": 2},
       "encoding": {
         **place,
         "color": looks["colour"],
@@ -276,7 +280,7 @@ def spec(figure: Figure) -> dict[str, Any]:
     },
     {
       "transform": [{"filter": {"field": "i", "oneOf": marked}}],
-      "mark": {"type": "point", "filled": True, "size": 42, "clip": True},
+      "mark": {"type": "point", "filled": True, "size": 42},
       "encoding": {
         **place,
         "color": looks["colour"],
@@ -286,14 +290,11 @@ def spec(figure: Figure) -> dict[str, Any]:
       },
     },
   ]
-  if not lines:
-    layers = [layer for layer in layers if layer["mark"]["type"] != "line"]
-  if figure.y.categories or not lines:
-    layers = [layer for layer in layers if layer["mark"]["type"] != "area"]
-  if len(rows(figure)) > 120 and lines:  # the line says it; dots would hide it
-    for layer in layers:
-      if layer["mark"]["type"] == "rule":
-        layer["transform"].append({"filter": "false"})
+  layers = [
+    layer
+    for layer in layers
+    if layer.get("name") == "seeds" or _is_shown(figure, layer)
+  ]
   found: dict[str, Any] = {
     "data": {"values": rows(figure)},
     "width": WIDTH - left(figure) - RIGHT,
@@ -306,6 +307,20 @@ def spec(figure: Figure) -> dict[str, Any]:
   if figure.pick:
     found["params"] = [{"name": figure.pick, "value": 0}]
   return found
+
+
+def _is_shown(figure: Figure, layer: dict[str, Any]) -> bool:
+  """Whether a layer has anything to draw, and does not hide what matters."""
+  kind = layer["mark"]["type"]
+  many = len(rows(figure)) > _MANY
+  own = set(layer["transform"][0]["filter"]["oneOf"])
+  if kind in ("area", "rule"):
+    own &= {row["i"] for row in rows(figure) if "low" in row}
+  joined = any(series.joined for series in figure.series)
+  # Bands say of a curve what bars say of points.
+  if kind == "area" and figure.y.categories:
+    return False
+  return bool(own) and not (kind == "rule" and many and joined)
 
 
 def _seeds(
@@ -321,7 +336,7 @@ def _seeds(
   return {
     "name": "seeds",
     "data": {"values": values},
-    "mark": {"type": "line", "strokeWidth": 0.7, "clip": True},
+    "mark": {"type": "line", "strokeWidth": 0.7},
     "encoding": {
       **place,
       "color": looks["colour"],
@@ -332,6 +347,7 @@ def _seeds(
 
 
 RIGHT = 14
+_MANY = 120  # points, from which on bars at each would hide the curves
 _CONFIG = {
   "font": "Liberation Sans, Arial, Helvetica, sans-serif",
   "background": "transparent",
@@ -341,7 +357,7 @@ _CONFIG = {
     "titleFontSize": 13,
     "titleFontWeight": "normal",
     "gridOpacity": 0.35,
-    "labelLimit": 190,
+    "labelLimit": 222,
     "titlePadding": 8,
   },
   "axisX": {"minExtent": 20, "maxExtent": 20},
@@ -350,7 +366,7 @@ _CONFIG = {
 
 def left(figure: Figure) -> int:
   """The room on the left of the axis, in pixels."""
-  return 210 if figure.y.categories else 74
+  return 250 if figure.y.categories else 74
 
 
 def height(figure: Figure) -> int:
