@@ -8,6 +8,7 @@ how they came about, and the share of the dev digits each gets right.
 """
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def unflat(theta: Float[np.ndarray, " P"]) -> mlp.Params:
   """The parameters of the book's network, in theta's precision."""
   sizes = training.Settings().train_config().sizes
   layers, at = [], 0
-  for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+  for fan_in, fan_out in itertools.pairwise(sizes):
     end = at + fan_in * fan_out
     w = theta[at:end].reshape(fan_in, fan_out)
     layers.append(mlp.Layer(w, theta[end : end + fan_out]))
