@@ -18,7 +18,7 @@ ASSETS = Path(__file__).parent / "assets"
 # In the order in which they are run; worker.js runs after network.js, in the
 # worker.
 SCRIPTS = (
-  *("state", "charts", "book", "network", "prepare", "mistakes", "pad"),
+  *("state", "charts", "network", "book", "prepare", "mistakes", "pad"),
   *("tiles", "training", "page"),
 )
 WORKER = ("network", "worker")

@@ -117,7 +117,7 @@ def drawing(
   """A figure: caption, legend, both drawings, numbers, facts."""
   statics = "".join(
     f'<div class="static" lang="{lang}" aria-hidden="true">'
-    f"{vega.drawn(figure, words.of(lang), f'{figure.name}-{lang}')}</div>"
+    f"{vega.drawn(figure, words.of(lang))}</div>"
     for lang in LANGUAGES
   )
   seeds = ""

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -394,12 +395,11 @@ def finished(figure: Figure) -> dict[str, Any]:
   return found | {"config": config}
 
 
-def drawn(figure: Figure, words: dict[str, str], mark: str) -> str:
+def drawn(figure: Figure, words: dict[str, str]) -> str:
   """The static drawing in one language, as SVG without the runs of seeds.
 
   Args:
     words: Of the language, by key.
-    mark: Makes the drawing's identifiers unique on the page.
   """
   found = finished(figure)
   found["layer"] = [
@@ -410,10 +410,22 @@ def drawn(figure: Figure, words: dict[str, str], mark: str) -> str:
     text = json.dumps(found).replace(f"datum.i == {figure.pick}", "true")
     found = json.loads(text)
   svg = vl_convert.vegalite_to_svg(_put_in(found, words), vl_version=_VERSION)
-  for name in ("clip", "gradient_"):
-    svg = svg.replace(f'id="{name}', f'id="{mark}-{name}')
-    svg = svg.replace(f"url(#{name}", f"url(#{mark}-{name}")
-  return str(svg)
+  return _short(str(svg))
+
+
+# What a drawing that is hidden from screen readers, and smaller than a page,
+# has no use for.
+_NO_USE = re.compile(
+  r' (?:aria-\w+|role|pointer-events|class="background"|opacity="1"'
+  r')(?:="[^"]*")?(?=[ />])'
+)
+_EMPTY = re.compile(r'<path [^>]*d="(?:M0,0h0v0h0Z|)"[^>]*/>')
+_DECIMALS = re.compile(r"(\d\.\d)\d+")
+
+
+def _short(svg: str) -> str:
+  """The drawing with a decimal to its places, less what nothing needs."""
+  return _DECIMALS.sub(r"\1", _EMPTY.sub("", _NO_USE.sub("", svg)))
 
 
 @functools.cache
