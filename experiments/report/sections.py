@@ -28,7 +28,7 @@ SECTIONS = (
   Section(
     "check",
     ("G1", "G2", "G3", "G4", "G5"),
-    ("steps", "distances", "block:mistakes", "found"),
+    ("steps", "distances", "part:mistake", "block:mistakes", "found"),
   ),
   Section("range", ("L1", "L3"), ("range_test", "rate_tried", "regret")),
   Section(
