@@ -18,8 +18,8 @@ ASSETS = Path(__file__).parent / "assets"
 # In the order in which they are run; worker.js runs after network.js, in the
 # worker.
 SCRIPTS = (
-  *("state", "charts", "network", "book", "prepare", "mistakes", "pad"),
-  *("tiles", "training", "page"),
+  *("state", "charts", "network", "book", "mistakes", "tiles"),
+  *("prepare", "pad", "training", "page"),
 )
 WORKER = ("network", "worker")
 _OVERVIEW = 'id="overview-title"'
@@ -175,7 +175,7 @@ def page(results: Path, said: Path) -> str:
   return string.Template(asset("page.html")).substitute(
     csp=policy([library, script]),
     title=words.table["title"]["en"],
-    css=asset("page.css"),
+    css=asset("page.css") + asset("parts.css"),
     body=body,
     words=_json(words.table),
     charts=_json(made.charts),

@@ -188,7 +188,7 @@ const draw = (() => {
     const show = (texts = tell()) =>
       texts.forEach((text, i) => (ends[i].textContent = text));
     show();
-    return { element: el("span", { class: "legend" }, ends[0], strip, ends[1]),
+    return { element: el("span", { class: "scale" }, ends[0], strip, ends[1]),
       show };
   }
 

@@ -73,8 +73,8 @@ const mistakes = (() => {
   // 1e-7: "very satisfying" in section 12.3; from 1e-2 on "check again".
   const SATISFYING = 1e-7;
   const RECHECK = 1e-2;
-  const band = (distance) => distance < SATISFYING ? "band_satisfying"
-    : distance > RECHECK ? "band_recheck" : "band_between";
+  const band = (distance) => distance < SATISFYING ? "band.satisfying"
+    : distance > RECHECK ? "band.recheck" : "band.between";
 
   // The tensors of a gradient beside the numeric ones.
   function compare(given, numeric) {
@@ -124,12 +124,13 @@ const mistakes = (() => {
   // Distances by tensor, each with the chapter's reading of it.
   function table(tensors) {
     const { el } = draw;
-    const head = ["tensor", "parameters", "distance", "reading"];
+    const head = ["tensor", "parameters", "distance", "reading"].map(
+      (word) => `table.${word}`);
     return el("table", { class: "distances" },
       el("thead", {}, el("tr", {},
         ...head.map((word) => el("th", { scope: "col", word })))),
       el("tbody", {}, ...tensors.map(({ name, distance, count, from, to }) =>
-        el("tr", { class: band(distance) },
+        el("tr", { class: band(distance).replace("band.", "") },
           el("th", { scope: "row" }, `d${name}`),
           el("td", { class: "number" },
             (count || to - from).toLocaleString("en")),
@@ -152,15 +153,15 @@ const mistakes = (() => {
       network.backward(theta, pass, labels, spoil(name)).gradient;
     let numeric = null; // made when it is first needed: it takes a moment
 
-    const names = () => [["none", words("mistake_none")],
-      ...Object.keys(CATALOGUE).map((name) => [name, words(`mistake_${name}`)])];
-    const choice = draw.choice("mistake_choice", names,
+    const names = () => [["none", words("mistake.none")],
+      ...Object.keys(CATALOGUE).map((name) => [name, words(`mistake.${name}`)])];
+    const choice = draw.choice("mistake.choice", names,
       (name) => state.set("mistake", name === "none" ? "" : name));
     const output = el("div", { role: "status" });
-    const map = draw.tile("mistake_map", "map");
+    const map = draw.tile("mistake.map", "map");
     const scale = draw.legend(() => ["0", ""]);
     const figure = el("figure", {}, map, el("figcaption", {},
-      el("span", { word: "mistake_map" }), " ", scale.element));
+      el("span", { word: "mistake.map" }), " ", scale.element));
     const command = el("code");
 
     // |given - numeric| of the first wrong tensor; W1's by pixel.
@@ -184,22 +185,22 @@ const mistakes = (() => {
     function sentences(found) {
       const { wrong, first, named, shortened, factor: c } = found;
       const lines = [];
-      if (!wrong.length) lines.push(words("mistake_no_wrong"));
+      if (!wrong.length) lines.push(words("mistake.none_wrong"));
       else {
-        lines.push(draw.fill("mistake_where", { wrong: list(wrong),
+        lines.push(draw.fill("mistake.where", { wrong: list(wrong),
           layer: first.name[1] }));
       }
       if (shortened.length) {
-        lines.push(draw.fill("mistake_shortened", { list: list(shortened) }));
+        lines.push(draw.fill("mistake.shortened", { list: list(shortened) }));
       }
       if (c !== null) {
-        lines.push(draw.fill("mistake_factor", { tensor: `d${first.name}`,
+        lines.push(draw.fill("mistake.factor", { tensor: `d${first.name}`,
           factor: draw.number(c) }));
       }
       for (const name of wrong.length ? named : []) {
-        lines.push(draw.fill("mistake_named", {
+        lines.push(draw.fill("mistake.named", {
           count: Object.keys(CATALOGUE).length,
-          formula: words(`mistake_${name}`) }));
+          formula: words(`mistake.${name}`) }));
       }
       return lines.map((line) => el("p", {}, line));
     }
@@ -213,7 +214,7 @@ const mistakes = (() => {
       const found = diagnose(given, numeric, gradientOf);
       const diff = network.distance(given, numeric);
       output.replaceChildren(
-        el("p", { class: "said" }, draw.fill("mistake_diff", {
+        el("p", { class: "said" }, draw.fill("mistake.diff", {
           diff: draw.number(diff, 3), band: words(band(diff)) })),
         ...sentences(found));
       tableHere.replaceChildren(table(found.tensors));
@@ -225,7 +226,7 @@ const mistakes = (() => {
 
     const tableHere = el("div");
     element.append(choice.element, output, tableHere, figure,
-      el("p", { class: "note", word: "mistake_note" }),
+      el("p", { class: "note", word: "mistake.note" }),
       el("pre", {}, command));
     state.subscribe("mistake", show);
     state.subscribe("lang", () => {

@@ -65,9 +65,9 @@ const pad = (() => {
   function layersPanel() {
     const { el } = draw;
     const tiles = {
-      input: draw.tile("pad_input", "medium"),
-      first: draw.tile("pad_first", "medium"),
-      second: draw.tile("pad_second", "medium"),
+      input: draw.tile("pad.input", "medium"),
+      first: draw.tile("pad.first", "medium"),
+      second: draw.tile("pad.second", "medium"),
     };
     const rows = Array.from({ length: 10 }, (_, digit) => {
       const bar = el("span", { class: "bar", "aria-hidden": "true" });
@@ -77,21 +77,21 @@ const pad = (() => {
       return { row, value, bar };
     });
     const table = el("table", { class: "probabilities" },
-      el("caption", { word: "pad_probabilities" }),
+      el("caption", { word: "pad.probabilities" }),
       el("thead", {}, el("tr", {},
-        el("th", { scope: "col", word: "digit" }),
-        el("th", { scope: "col", word: "pad_percent" }), el("td"))),
+        el("th", { scope: "col", word: "table.digit" }),
+        el("th", { scope: "col", word: "pad.percent" }), el("td"))),
       el("tbody", {}, ...rows.map(({ row }) => row)));
     const figure = (canvas, word) => el("figure", {}, canvas,
       el("figcaption", { word }));
     const numbers = el("tbody");
     const element = el("div", { class: "layers" },
-      figure(tiles.input, "pad_input"), figure(tiles.first, "pad_first"),
-      figure(tiles.second, "pad_second"), table,
+      figure(tiles.input, "pad.input"), figure(tiles.first, "pad.first"),
+      figure(tiles.second, "pad.second"), table,
       el("details", {}, el("summary", { word: "numbers" }),
         el("table", {}, el("thead", {}, el("tr", {},
-          el("th", { scope: "col", word: "layer" }),
-          el("th", { scope: "col", word: "unit" }),
+          el("th", { scope: "col", word: "table.layer" }),
+          el("th", { scope: "col", word: "table.unit" }),
           el("th", { scope: "col" }, "Z"),
           el("th", { scope: "col" }, "A"))), numbers)));
     const details = element.querySelector("details");
@@ -130,7 +130,7 @@ const pad = (() => {
   // Draws by mouse, finger, pen and keys; calls changed(ended) after each.
   function surface(changed) {
     const canvas = draw.el("canvas", {
-      class: "pad", tabindex: 0, role: "application", label: "pad_label",
+      class: "pad", tabindex: 0, role: "application", label: "pad.label",
       "aria-describedby": "pad-keys", width: SIDE, height: SIDE,
     });
     const context = canvas.getContext("2d");
@@ -238,11 +238,11 @@ const pad = (() => {
     let penDown = false;
 
     function say() {
-      const pen = penDown ? ` ${words("pad_pen_down")}` : "";
+      const pen = penDown ? ` ${words("pad.pen")}` : "";
       said.textContent = (result
-        ? draw.fill("pad_says", { digit: result.digit,
+        ? draw.fill("pad.says", { digit: result.digit,
           percent: draw.percent(result.share) })
-        : words("pad_blank")) + pen;
+        : words("pad.blank")) + pen;
     }
     function read(ended) {
       waiting = false;
@@ -273,13 +273,13 @@ const pad = (() => {
       link.click();
     };
     element.append(
-      el("div", { class: "drawing" }, canvas,
+      el("div", { class: "drawpad" }, canvas,
         el("div", { class: "buttons" },
-          el("button", { type: "button", word: "pad_clear", onclick: clear }),
-          el("button", { type: "button", word: "pad_save", onclick: save })),
-        el("p", { id: "pad-keys", class: "note", word: "pad_keys" })),
+          el("button", { type: "button", word: "pad.clear", onclick: clear }),
+          el("button", { type: "button", word: "pad.save", onclick: save })),
+        el("p", { id: "pad-keys", class: "note", word: "pad.keys" })),
       el("div", { class: "reading" }, said, layers.element),
-      el("p", { class: "note", word: "pad_note" }),
+      el("p", { class: "note", word: "pad.note" }),
       el("pre", {}, el("code", {}, "python -m experiments.train\n" +
         "python -m experiments.predict --run=runs/train/TIME digit.png")));
     state.subscribe("lang", say);

@@ -23,16 +23,16 @@
 
   function epochSlider() {
     const { epochs } = book;
-    const told = (i) => draw.fill("tiles_epoch_told", {
+    const told = (i) => draw.fill("tiles.told", {
       epoch: epochs[i].epoch, accuracy: draw.percent(epochs[i].dev_accuracy) });
-    const slider = draw.slider("tiles_epoch", { min: 0, max: epochs.length - 1,
+    const slider = draw.slider("tiles.epoch", { min: 0, max: epochs.length - 1,
       value: book.epoch() }, told, (i) => book.lookAt({ epoch: i }));
     book.subscribe(() => slider.set(book.epoch()));
     return slider;
   }
 
   function unitSlider(state) {
-    const slider = draw.slider("tiles_unit", { min: 0, max: HIDDEN - 1,
+    const slider = draw.slider("tiles.unit", { min: 0, max: HIDDEN - 1,
       value: unitOf(state) }, String, (unit) => state.set("unit", unit));
     state.subscribe("unit", () => slider.set(unitOf(state)));
     return slider;
@@ -56,14 +56,14 @@
       const shown = image < 0 ? book.drawn()
         : pixels.subarray(image * PIXELS, (image + 1) * PIXELS);
       draw.paint(canvas, shown, 28, 0, 255);
-      text.textContent = image < 0 ? words("image_drawn")
-        : draw.fill("image_told", { label: labels[image],
+      text.textContent = image < 0 ? words("image.drawn")
+        : draw.fill("image.told", { label: labels[image],
           index: BUNDLE.test.indices[image] });
     });
     book.subscribe(show);
     show();
     return { show, element: el("fieldset", { class: "images" },
-      el("legend", { word: "image_choice" }),
+      el("legend", { word: "image.choice" }),
       ...options.map(({ element }) => element)) };
   }
 
@@ -82,7 +82,7 @@
   function setUpTiles(element, state, words) {
     const slider = epochSlider();
     const unit = unitSlider(state);
-    const canvas = draw.tile("tiles_picture", "wall");
+    const canvas = draw.tile("tiles.picture", "wall");
     const scale = draw.legend(() => ["", ""]);
     const SIDE = 28;
     const GAP = 1;
@@ -122,8 +122,8 @@
     }
     element.append(slider.element, unit.element,
       el("figure", {}, canvas, el("figcaption", {},
-        el("span", { word: "tiles_caption" }), " ", scale.element)),
-      el("p", { class: "note", word: "tiles_note" }));
+        el("span", { word: "tiles.caption" }), " ", scale.element)),
+      el("p", { class: "note", word: "tiles.note" }));
     whenever(state, show, slider);
   }
 
@@ -131,7 +131,7 @@
     const unit = unitSlider(state);
     const slider = epochSlider();
     const images = imageChoice();
-    const tiles = ["unit_image", "unit_weights", "unit_products"]
+    const tiles = ["unit.image", "unit.weights", "unit.products"]
       .map((label) => ({ canvas: draw.tile(label, "medium"), label,
         scale: draw.legend(() => ["", ""]) }));
     const signs = ["×", "="];
@@ -139,8 +139,8 @@
     const activated = el("p", { class: "equation" });
     const rows = el("tbody");
     const details = el("details", {}, el("summary", { word: "numbers" }),
-      el("table", {}, el("caption", { word: "unit_largest" }),
-        el("thead", {}, el("tr", {}, ...["unit_pixel", "x", "w", "xw"].map(
+      el("table", {}, el("caption", { word: "unit.largest" }),
+        el("thead", {}, el("tr", {}, ...["unit.pixel", "x", "w", "xw"].map(
           (head) => head.startsWith("unit") ? el("th", { scope: "col",
             word: head }) : el("th", { scope: "col" }, head)))), rows));
 
@@ -251,24 +251,24 @@
     const unit = unitSlider(state);
     let [k, c] = [0, 3];
     let target = 0; // of an image that nobody labelled
-    const second = draw.slider("passes_second", { min: 0, max: SECOND - 1,
+    const second = draw.slider("passes.second", { min: 0, max: SECOND - 1,
       value: k }, String, (value) => show((k = value)));
-    const third = draw.slider("passes_class", { min: 0, max: CLASSES - 1,
+    const third = draw.slider("passes.class", { min: 0, max: CLASSES - 1,
       value: c }, String, (value) => show((c = value)));
-    const label = draw.slider("passes_label", { min: 0, max: CLASSES - 1,
+    const label = draw.slider("passes.label", { min: 0, max: CLASSES - 1,
       value: target }, String, (value) => show((target = value)));
     const said = el("p", { class: "said", role: "status" });
     const body = (word) => {
       const rows = el("tbody");
       const table = el("table", { class: "passes" }, el("caption", { word }),
         el("thead", {}, el("tr", {},
-          ...["passes_formula", "passes_entry", "passes_all"].map(
+          ...["passes.formula", "passes.entry", "passes.all"].map(
             (head) => el("th", { scope: "col", word: head })))), rows);
       return { rows, element: el("div", { class: "wide", tabindex: 0,
         role: "region", label: word }, table) };
     };
-    const forward = body("passes_forward");
-    const backward = body("passes_backward");
+    const forward = body("passes.forward");
+    const backward = body("passes.backward");
 
     function show() {
       const theta = thetaNow();
@@ -285,13 +285,13 @@
       backward.rows.replaceChildren(
         ...backwardLines(pass, found, labels, [i, j, k, c]));
       const best = pass.a[3].indexOf(draw.largest(pass.a[3]));
-      said.textContent = draw.fill("passes_said", { label: labels[0],
+      said.textContent = draw.fill("passes.said", { label: labels[0],
         best, percent: draw.percent(pass.a[3][best]),
         loss: draw.number(network.loss(pass, labels)) });
     }
     element.append(images.element, slider.element, unit.element, second.element,
       third.element, label.element, said, forward.element, backward.element,
-      el("p", { class: "note", word: "passes_note" }));
+      el("p", { class: "note", word: "passes.note" }));
     whenever(state, show, slider, images);
   }
 

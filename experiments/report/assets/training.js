@@ -91,7 +91,7 @@ const training = (() => {
       { x: at[0], y: at[1], "text-anchor": anchor, ...more }, label);
     const short = (value) => String(Number(value.toPrecision(3)));
     const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height,
-      class: "plot", role: "img", "aria-label": words("train_plot") });
+      class: "plot", role: "img", "aria-label": words("train.plot") });
     for (const loss of ticks(most)) {
       root.append(svg("line", { class: "grid", x1: left, x2: width - right,
         y1: y(loss), y2: y(loss) }));
@@ -102,12 +102,12 @@ const training = (() => {
         "middle"));
     }
     root.append(
-      text([(left + width) / 2, height - 6], words("train_x"), "middle"),
-      text([12, (height - bottom) / 2], words("train_y"), "middle",
+      text([(left + width) / 2, height - 6], words("train.x"), "middle"),
+      text([12, (height - bottom) / 2], words("train.y"), "middle",
         { transform: `rotate(-90 12 ${(height - bottom) / 2})` }),
       svg("line", { class: "guessing", x1: left, x2: width - right,
         y1: y(GUESSING), y2: y(GUESSING) }),
-      text([width - right, y(GUESSING) - 5], words("train_guessing"), "end"));
+      text([width - right, y(GUESSING) - 5], words("train.guessing"), "end"));
     runs.forEach((run, i) => {
       const line = run.curve.points()
         .map(([at, loss]) => [at / run.perEpoch, loss]);
@@ -130,13 +130,13 @@ const training = (() => {
     const recent = run.recent.reduce((a, b) => a + b, 0) / run.recent.length;
     const said = { updates: run.updates, loss: draw.number(recent, 3),
       rate: run.rate, batch: run.batch, recent: run.recent.length };
-    if (run.ended === "not finite") return draw.fill("train_not_finite", said);
+    if (run.ended === "not finite") return draw.fill("train.not_finite", said);
     if (run.updates >= RECENT && recent > GUESSING) {
-      return draw.fill("train_diverges", said);
+      return draw.fill("train.diverges", said);
     }
     const at = run.epochs[run.epochs.length - 1];
-    if (!at || !run.updates) return words("train_waiting");
-    return draw.fill("train_falls", { ...said, epoch: at.epoch,
+    if (!at || !run.updates) return words("train.waiting");
+    return draw.fill("train.falls", { ...said, epoch: at.epoch,
       accuracy: draw.percent(at.accuracy) });
   }
 
@@ -157,12 +157,12 @@ const training = (() => {
 
     const chosen = () => ({ rate: Number(state.get("rate")) || 0.2,
       batch: Number(state.get("batch")) || 128 });
-    const rate = draw.slider("train_rate", { min: 0, max: RATES.length - 1,
+    const rate = draw.slider("train.rate", { min: 0, max: RATES.length - 1,
       value: nearest(RATES, chosen().rate) }, (i) => String(RATES[i]),
     (i) => state.set("rate", RATES[i]));
-    const batch = draw.slider("train_batch", { min: 0, max: BATCHES.length - 1,
+    const batch = draw.slider("train.batch", { min: 0, max: BATCHES.length - 1,
       value: nearest(BATCHES, chosen().batch) },
-    (i) => draw.fill("train_examples", { count: BATCHES[i] }),
+    (i) => draw.fill("train.examples", { count: BATCHES[i] }),
     (i) => state.set("batch", BATCHES[i]));
     state.subscribe("rate", () => rate.set(nearest(RATES, chosen().rate)));
     state.subscribe("batch", () => batch.set(nearest(BATCHES, chosen().batch)));
@@ -174,8 +174,8 @@ const training = (() => {
     const result = el("div", { role: "status" });
     const rows = el("tbody");
     const details = el("details", {}, el("summary", { word: "numbers" }),
-      el("table", {}, el("thead", {}, el("tr", {}, ...["train_epoch",
-        "train_updates", "train_mean", "train_dev_loss", "train_dev_accuracy"]
+      el("table", {}, el("thead", {}, el("tr", {}, ...["train.epoch",
+        "train.updates", "train.mean", "train.dev_loss", "train.dev_accuracy"]
         .map((word) => el("th", { scope: "col", word })))), rows));
 
     function show() {
@@ -183,7 +183,7 @@ const training = (() => {
       figure.replaceChildren(plot(runs, width));
       keys.replaceChildren(...runs.map((run, i) => el("li", {},
         el("span", { class: `key run-${runs.length - 1 - i}` }),
-        draw.fill("train_key", run))));
+        draw.fill("train.key", run))));
       const run = runs[runs.length - 1];
       if (run) live.textContent = verdict(run);
       if (run && details.open) rows.replaceChildren(...rowsOf(run));
@@ -228,18 +228,18 @@ const training = (() => {
       }
       show();
       // Read aloud at the end, not at every update.
-      if (ended) said.textContent = words("train_ended");
+      if (ended) said.textContent = words("train.ended");
       stop.disabled = Boolean(ended);
     }
 
     function tell() {
       if (!checked) {
-        result.replaceChildren(busy ? words("train_checking") : "");
+        result.replaceChildren(busy ? words("train.checking") : "");
         return;
       }
       const { updates, distance, tensors } = checked;
       result.replaceChildren(
-        el("p", {}, draw.fill("train_checked", { updates, h: "10⁻⁵",
+        el("p", {}, draw.fill("train.checked", { updates, h: "10⁻⁵",
           examples: CHECKED, count: network.COUNT.toLocaleString("en"),
           distance: draw.number(distance, 3),
           band: words(mistakes.band(distance)) })),
@@ -253,29 +253,29 @@ const training = (() => {
         tell();
       }
     };
-    const stop = el("button", { type: "button", word: "train_stop",
+    const stop = el("button", { type: "button", word: "train.stop",
       onclick() {
         post("stop");
         runs[runs.length - 1].ended = "stopped";
         stop.disabled = true;
-        said.textContent = words("train_stopped");
+        said.textContent = words("train.stopped");
       } });
     stop.disabled = true;
     element.append(
       rate.element, batch.element,
       el("div", { class: "buttons" },
-        el("button", { type: "button", word: "train_start", onclick() {
+        el("button", { type: "button", word: "train.start", onclick() {
           begin();
           stop.disabled = false;
         } }), stop,
-        el("button", { type: "button", word: "train_check", onclick() {
+        el("button", { type: "button", word: "train.check", onclick() {
           if (!runs.length) begin({ updates: 0 });
           [checked, busy] = [null, true];
           tell();
           post("check", { examples: CHECKED, h: H });
         } })),
       said, live, figure, keys, details, result,
-      el("p", { class: "note", word: "train_note" }));
+      el("p", { class: "note", word: "train.note" }));
     details.addEventListener("toggle", show);
     new ResizeObserver(() => show()).observe(element);
     state.subscribe("lang", () => {

@@ -46,8 +46,13 @@ class Watched:
     trouble: Errors and warnings on the console, and requests.
   """
 
-  def __init__(self, browser: Browser, query: str = "", path: Path = PAGE,
-               **context: object) -> None:
+  def __init__(
+    self,
+    browser: Browser,
+    query: str = "",
+    path: Path = PAGE,
+    **context: object,
+  ) -> None:
     options = {"viewport": {"width": 1280, "height": 900}} | context
     self.trouble: list[str] = []
     self.page: Page = browser.new_context(**options).new_page()

@@ -81,9 +81,7 @@ def test_the_language_is_switched_and_kept_in_the_address(watch):
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_wider_than_the_window(watch, width, scheme):
-  page = watch(
-    viewport={"width": width, "height": 900}, color_scheme=scheme
-  )
+  page = watch(viewport={"width": width, "height": 900}, color_scheme=scheme)
   draw_all(page)
   too_wide = page.evaluate(
     """() => [...document.querySelectorAll("main *")].filter((each) => {
@@ -172,14 +170,17 @@ def test_the_policy_allows_no_network_and_no_eval():
 
 def test_the_policy_is_kept(browser):
   seen = Watched(browser)
-  assert seen.page.evaluate(
-    """() => new Promise((done) => {
+  assert (
+    seen.page.evaluate(
+      """() => new Promise((done) => {
       document.addEventListener("securitypolicyviolation",
         (event) => done(event.effectiveDirective), { once: true });
       const image = new Image();
       image.src = "http://127.0.0.1:9/none.png";
     })"""
-  ) == "img-src"
+    )
+    == "img-src"
+  )
   assert not any(line.startswith("asked") for line in seen.trouble)
   seen.page.context.close()
 
@@ -189,6 +190,8 @@ def test_the_numbers_of_a_figure_are_those_of_the_study(watch):
   said = json.loads(
     (PAGE.parents[1] / "results" / "seeds" / "page.json").read_text("utf-8")
   )
-  best = max(value for values in said["test_accuracy"].values() for value in values)
+  best = max(
+    value for values in said["test_accuracy"].values() for value in values
+  )
   table = page.locator("[data-figure=seeds_test] table")
   assert f"{best:.4g}" in table.text_content()

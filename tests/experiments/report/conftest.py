@@ -1,0 +1,72 @@
+"""A real Chromium, and the page's interactive parts in it."""
+
+import shutil
+import string
+
+import pytest
+
+from experiments.report import build, bundle
+
+PARTS = ("tiles", "unit", "passes", "pad", "mistake", "training")
+
+
+@pytest.fixture(scope="session")
+def chromium():
+  """The browser of the machine; tests are skipped where there is none."""
+  sync_api = pytest.importorskip("playwright.sync_api")
+  path = shutil.which("chromium") or shutil.which("google-chrome")
+  if path is None:
+    pytest.skip("no Chromium on the PATH")
+  with sync_api.sync_playwright() as playwright:
+    browser = playwright.chromium.launch(
+      executable_path=path, args=["--no-sandbox"]
+    )
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="session")
+def parts_file(tmp_path_factory):
+  """The page with its interactive parts alone: no figure has to be drawn."""
+  script = build._in_script(
+    "".join(build.asset(f"{name}.js") for name in build.SCRIPTS)
+  )
+  worker = "".join(build.asset(f"{name}.js") for name in build.WORKER)
+  text = string.Template(build.asset("page.html")).substitute(
+    csp=build.policy([script]),
+    title="",
+    css=build.asset("page.css") + build.asset("parts.css"),
+    body="".join(f'<div data-part="{name}"></div>' for name in PARTS),
+    words=build._json(build.Words().table),
+    charts="{}",
+    bundle=build._json(bundle.bundle()),
+    worker=build._in_script(worker),
+    vega="",
+    script=script,
+  )
+  path = tmp_path_factory.mktemp("page") / "parts.html"
+  path.write_text(text, "utf-8")
+  return path
+
+
+@pytest.fixture(scope="session")
+def open_page(chromium, parts_file):
+  """open_page(query, **context) -> the page, which may log no error."""
+
+  def opened(query="", **context):
+    page = chromium.new_context(**context).new_page()
+    page.said = []
+    page.on("console", lambda message: page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.goto(f"file://{parts_file}{query}")
+    return page
+
+  return opened
+
+
+@pytest.fixture(scope="module")
+def page(open_page):
+  opened = open_page(has_touch=True)
+  yield opened
+  assert not opened.said
+  opened.context.close()
