@@ -84,7 +84,7 @@ class Figure:
     n: The seeds behind each point; None where it is derived.
     pick: The name in the page's state by which one series stands out, with
       `values` of the series in their order.
-    facts: The study and command behind it.
+    command: What measures it, where that is not its study's.
   """
 
   name: str
@@ -360,6 +360,8 @@ _CONFIG = {
     "gridOpacity": 0.35,
     "labelLimit": 222,
     "titlePadding": 8,
+    "labelOverlap": "greedy",
+    "labelSeparation": 6,
   },
   "axisX": {"minExtent": 20, "maxExtent": 20},
 }
