@@ -267,7 +267,7 @@ def test_a_cell_of_the_map_opens_its_curve_and_command(chromium, small_page):
   assert cells.first.inner_text() == "0.080"  # rate 0.5 at batch 16
   cells.nth(3).focus()
   page.keyboard.press("Enter")
-  page.locator("#cell svg path").first.wait_for()
+  page.locator("#cell svg").wait_for()
   assert cells.nth(3).get_attribute("aria-pressed") == "true"
   assert "--cell=0.1-32" in page.locator("#cell code").inner_text()
   assert "rate=0.1&batch=32" in page.url
@@ -295,7 +295,7 @@ def test_the_slider_lets_one_run_stand_out(chromium, small_page):
   page.keyboard.press("End")
   assert page.locator(".pick output").inner_text() == "10"
   assert "rate=10" in page.url
-  shown = figure.locator("path[stroke-width='2']").evaluate_all(
+  shown = figure.locator(".live .mark-line path[stroke-dasharray]").evaluate_all(
     "all => all.map(each => Number(each.getAttribute('opacity')))"
   )
   assert sorted(shown)[-1] == 1
