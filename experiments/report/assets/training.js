@@ -274,7 +274,8 @@ const training = (() => {
           tell();
           post("check", { examples: CHECKED, h: H });
         } })),
-      said, live, figure, keys, details, result,
+      said, live, figure, keys,
+      el("p", { class: "note", word: "train.lines" }), details, result,
       el("p", { class: "note", word: "train.note" }));
     details.addEventListener("toggle", show);
     new ResizeObserver(() => show()).observe(element);
