@@ -15,7 +15,7 @@ VERSIONS = $(WORKERS) -m 'not once'
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help train chapter test test-oldest test-newest lint format \
+.PHONY: help train chapter page browser test test-oldest test-newest lint format \
   setup setup-oldest peers lock clean
 
 help: ## list the targets
@@ -30,7 +30,13 @@ train: setup ## train the book's run; ARGS="--epochs=5 ..." adds flags
 chapter: setup ## judge all claims; PRESET=quick takes minutes, full hours
 	@.venv/bin/python -m experiments.chapter --preset=$(PRESET) $(ARGS)
 
-test: lint ## make lint, then pytest; PYTEST_ARGS="-k mlp ..." adds flags
+page: setup ## build docs/chapter.html from the committed results
+	@.venv/bin/python -m experiments.report $(ARGS)
+
+browser: # for the tests of the page; where none can be had they are skipped
+	@sh tools/browser.sh >/dev/null
+
+test: lint browser ## make lint, then pytest; PYTEST_ARGS="-k mlp ..." adds flags
 	@.venv/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-oldest: setup-oldest ## pytest on the oldest supported jax

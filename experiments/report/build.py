@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import claims
-from experiments.report import bundle, figures, markup, mistakes, vega
+from experiments.report import bundle, figures, markup, vega
 from experiments.report.results import Results
 from experiments.report.sections import SECTIONS, Section
 from experiments.report.words import Words
@@ -93,21 +93,14 @@ class _Page:
     self.charts["cell"] = vega.finished(figures.cell())
     return markup.heat_map(cells, self.words)
 
-  def _mistakes(self) -> str:
-    found = self.results.json("page", "mistakes")
-    if not found:
-      return markup.panel(
-        figures.Panel("mistakes", "mutation_score"), self.results, self.words
-      )
-    self.charts["mistakes"] = found
-    return mistakes.block(found, self.words)
-
   def content(self, name: str) -> str:
     kind, _, rest = name.rpartition(":")
+    if name in claims.CLAIMS:
+      return markup.claim(name, self.results, self.words)
     if kind == "part":
       return f'<div data-part="{rest}"></div>'
     if kind == "block":
-      return self._map() if rest == "map" else self._mistakes()
+      return self._map()
     return markup.panel(self.panels[name], self.results, self.words)
 
   def section(self, section: Section) -> str:
@@ -115,15 +108,12 @@ class _Page:
     words = self.words
     term = html.escape(words.table[key]["zh"])
     title = words.element(key)
-    claimed = "".join(
-      markup.claim(name, self.results, words) for name in section.claims
-    )
     return (
       f'<section id="{section.name}" aria-labelledby="{section.name}-title">'
       f'<h2 id="{section.name}-title">{title} '
       f'<span class="term" lang="zh">{term}</span></h2>'
       f"{words.element(f'{key}.about', 'p')}"
-      f"{''.join(map(self.content, section.content))}{claimed}</section>"
+      f"{''.join(map(self.content, section.content))}</section>"
     )
 
   def contents(self) -> str:

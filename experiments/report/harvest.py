@@ -24,7 +24,7 @@ _TUNING_SEED = 1000  # seeds from here on tuned a study, and are not shown
 _MOST_POINTS = 45
 
 
-def _digits(value: float) -> float | None:
+def digits(value: float) -> float | None:
   return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
@@ -43,7 +43,7 @@ def mean_and_interval(
     quantile = scipy.stats.t.ppf(0.975, len(x) - 1)
     half = quantile * x.std(ddof=1) / math.sqrt(len(x))
   found = [mean, mean - half, mean + half]
-  return [_digits(math.exp(v) if log else v) for v in found]
+  return [digits(math.exp(v) if log else v) for v in found]
 
 
 def curves(
@@ -70,7 +70,7 @@ def curves(
       "key": f"{name:g}" if isinstance(name, float) else str(name),
       "n": int(wide.shape[1]),
       "points": [
-        [_digits(float(x)), *mean_and_interval(row.to_numpy(), log)]
+        [digits(float(x)), *mean_and_interval(row.to_numpy(), log)]
         for x, row in wide.iterrows()
       ],
     }
@@ -94,7 +94,7 @@ def _differences(
       continue
     apart = (wide[first] - wide[second]).unstack("seed").sort_index()
     points = [
-      [_digits(float(x)), *mean_and_interval(row.to_numpy())]
+      [digits(float(x)), *mean_and_interval(row.to_numpy())]
       for x, row in apart.iterrows()
     ]
     key = f"{first:g} - {second:g}"
@@ -136,7 +136,7 @@ def _gradient_check(folder: Path) -> dict[str, Any]:
       {
         "n": n,
         "points": [
-          [_digits(float(x)), *mean_and_interval(row, log=True)]
+          [digits(float(x)), *mean_and_interval(row, log=True)]
           for x, row in zip(places, rows, strict=True)
         ],
       }

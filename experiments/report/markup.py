@@ -117,7 +117,7 @@ def drawing(
   """A figure: caption, legend, both drawings, numbers, facts."""
   statics = "".join(
     f'<div class="static" lang="{lang}" aria-hidden="true">'
-    f"{vega.drawn(figure, words.of(lang), f'{figure.name}-{lang}')}</div>"
+    f"{vega.drawn(figure, words.of(lang))}</div>"
     for lang in LANGUAGES
   )
   seeds = ""
@@ -317,7 +317,7 @@ def heat_map(cells: Sequence[Mapping[str, Any]], words: Words) -> str:
   corner = words.element("map.corner", "th", 'scope="col"')
   return (
     f"{words.element('map.caption', 'p', _CAPTION)}"
-    '<div class="scroll" tabindex="0"><table class="map" id="map"><thead><tr>'
+    '<div class="scroll" tabindex="0"><table class="map" id="cells"><thead><tr>'
     f"{corner}{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     '<div id="cell" aria-live="polite">'
     f"{words.element('map.none', 'p')}</div>"

@@ -11,46 +11,42 @@ class Section:
   Attributes:
     name: Its anchor, and "section.NAME" the key of its heading;
       "section.NAME.about" that of what it is about.
-    claims: Those judged in it.
-    content: In order: the names of panels, "part:NAME" for an interactive
-      part and "block:NAME" for what the build alone makes.
+    content: In order: the names of claims and of the panels behind them,
+      "part:NAME" for an interactive part, "block:NAME" for what the build
+      alone makes.
   """
 
   name: str
-  claims: Sequence[str] = ()
   content: Sequence[str] = ()
 
 
 SECTIONS = (
-  Section("network", ("N1", "N2"), ("part:tiles", "part:unit", "seeds")),
-  Section("pad", (), ("part:pad",)),
-  Section("passes", (), ("part:passes",)),
+  Section("network", ("part:tiles", "part:unit", "N1", "seeds", "N2")),
+  Section("pad", ("part:pad",)),
+  Section("passes", ("part:passes",)),
   Section(
     "check",
-    ("G1", "G2", "G3", "G4", "G5"),
-    ("steps", "distances", "part:mistake", "block:mistakes", "found"),
+    (
+      *("G1", "steps", "G2", "G3", "distances", "G5"),
+      *("part:mistake", "G4", "found"),
+    ),
   ),
-  Section("range", ("L1", "L3"), ("range_test", "rate_tried", "regret")),
+  Section("range", ("L1", "rate_tried", "L3", "range_test", "regret")),
   Section(
     "policies",
-    ("L6", "L2", "H6"),
-    ("policies", "trained", "convex", "budget"),
+    ("L6", "policies", "trained", "L2", "convex", "H6", "budget"),
   ),
-  Section(
-    "comparison", ("L4", "L5", "S1"), ("comparison", "decay", "adaptive")
-  ),
-  Section("training", (), ("part:training",)),
-  Section("map", ("B1",), ("block:map", "panels")),
+  Section("comparison", ("L4", "comparison", "L5", "decay", "S1", "adaptive")),
+  Section("training", ("part:training",)),
+  Section("map", ("block:map", "B1", "panels")),
   Section(
     "scaling",
-    ("B2", "H1", "B3", "H4", "B9"),
-    ("best_rates", "largest_rate", "line_fit"),
+    ("B2", "best_rates", "H1", "B3", "largest_rate", "H4", "B9", "line_fit"),
   ),
   Section(
     "growing",
-    ("B5", "H2", "B6", "B7", "B8"),
-    ("grown", "best_batch", "targets"),
+    ("B5", "grown", "H2", "B6", "best_batch", "B7", "targets", "B8"),
   ),
-  Section("noise", ("B4",), ("noise",)),
-  Section("saddles", ("S2", "H8"), ("plateau", "saddle")),
+  Section("noise", ("B4", "noise")),
+  Section("saddles", ("S2", "plateau", "saddle", "H8")),
 )

@@ -16,6 +16,8 @@ def _number(value: float, kind: str) -> str:
     return f"{math.exp(value):.3g}"
   if kind == "times10":
     return f"{10**value:.3g}"
+  if kind == "power":
+    return f"{10**value:.1e}"
   if kind == "percent":
     return f"{100 * value:.2f} %"
   if kind == "point":
@@ -26,8 +28,6 @@ def _number(value: float, kind: str) -> str:
 def _part(part: Mapping[str, Any], kind: str) -> str:
   low, high = part["interval"]
   shown = [_number(v, kind) for v in (part["effect"], low, high)]
-  if kind in ("times", "times10") and part["effect"] < 0:
-    pass  # a factor below 1 is said as it is
   return f"{shown[0]}（{shown[1]} 至 {shown[2]}）"
 
 
@@ -35,20 +35,26 @@ def filled(template: str, claim: Mapping[str, Any]) -> str | None:
   """A template with the effects of the claim's parts; None where one lacks.
 
   A field is {name of a part|kind}, the kind one of times (of a logarithm),
-  times10, percent, point or none; {n} is the number of seeds.
+  times10 and power (of one to base 10), percent, point or none. A name that
+  ends in * is that of the first part which begins so; {n} is the number of
+  seeds.
   """
-  parts = {part["name"]: part for part in claim["parts"]}
-  parts = {k: p for k, p in parts.items() if p["effect"] is not None}
-  names = {name for name, _ in _FIELD.findall(template)} - {"n"}
-  if not names <= set(parts):
-    return None
+  measured = [part for part in claim["parts"] if part["effect"] is not None]
+  lacking = []
 
   def value(match: re.Match[str]) -> str:
-    if match[1] == "n":
+    name = match[1]
+    if name == "n":
       return str(claim["n"])
-    return _part(parts[match[1]], match[2] or "")
+    for part in measured:
+      begins = name.endswith("*") and part["name"].startswith(name[:-1])
+      if begins or part["name"] == name:
+        return _part(part, match[2] or "")
+    lacking.append(name)
+    return ""
 
-  return _FIELD.sub(value, template)
+  text = _FIELD.sub(value, template)
+  return None if lacking else text
 
 
 def _counted(claim: Mapping[str, Any]) -> tuple[int, int]:
@@ -66,11 +72,18 @@ def tell(name: str, claim: Mapping[str, Any], words: Words) -> str:
   held, count = _counted(claim)
   word = table[f"verdict.{claim['verdict']}"]
   sentence = claim.get("sentence")
-  values = {"held": held, "count": count, "n": claim["n"] or "–"}
+  n = claim["n"]
+  seeds = table[words.label("facts.n", n) if n else "facts.derived"]
   form = table["told.now" if sentence else "told.before"]
   summary = {"en": claims.CLAIMS[name], "zh": table[f"claim.{name}"]["zh"]}
   said = {
-    lang: form[lang].format(summary=summary[lang], word=word[lang], **values)
+    lang: form[lang].format(
+      summary=summary[lang],
+      word=word[lang],
+      held=held,
+      count=count,
+      seeds=seeds[lang],
+    )
     for lang in ("en", "zh")
   }
   if sentence:

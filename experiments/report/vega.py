@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -162,11 +163,13 @@ def _channel(axis: Axis, across: bool) -> dict[str, Any]:
   if axis.categories:
     return {
       "type": "nominal",
-      "axis": drawn,
+      "axis": {"title": None},
       "sort": [f"@{word}" for word in axis.categories],
     }
   if axis.format:
     drawn["format"] = axis.format
+  if axis.format == "d":
+    drawn["tickMinStep"] = 1
   if axis.log:
     drawn["tickCount"] = 6
     drawn.setdefault("format", "~g" if across else ".1~e")
@@ -174,7 +177,9 @@ def _channel(axis: Axis, across: bool) -> dict[str, Any]:
     "type": "quantitative",
     "axis": drawn,
     "scale": (
-      {"type": "log", "nice": False} if axis.log else {"zero": axis.zero}
+      {"type": "log", "nice": False, "padding": 10}
+      if axis.log
+      else {"zero": axis.zero, "nice": False, "padding": 10}
     ),
   }
 
@@ -245,7 +250,7 @@ def spec(figure: Figure) -> dict[str, Any]:
         {"filter": {"field": "i", "oneOf": lines}},
         {"filter": "isValid(datum.low)"},
       ],
-      "mark": {"type": "area", "clip": True},
+      "mark": {"type": "area"},
       "encoding": {
         **band,
         "color": looks["colour"],
@@ -257,7 +262,7 @@ def spec(figure: Figure) -> dict[str, Any]:
         {"filter": {"field": "i", "oneOf": marked}},
         {"filter": "isValid(datum.low)"},
       ],
-      "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
+      "mark": {"type": "rule", "strokeWidth": 1.5},
       "encoding": {
         **band,
         "color": looks["colour"],
@@ -266,7 +271,7 @@ def spec(figure: Figure) -> dict[str, Any]:
     },
     {
       "transform": [{"filter": {"field": "i", "oneOf": lines}}],
-      "mark": {"type": "line", "strokeWidth": 2, "clip": True},
+      "mark": {"type": "line", "strokeWidth": 2},
       "encoding": {
         **place,
         "color": looks["colour"],
@@ -276,7 +281,7 @@ def spec(figure: Figure) -> dict[str, Any]:
     },
     {
       "transform": [{"filter": {"field": "i", "oneOf": marked}}],
-      "mark": {"type": "point", "filled": True, "size": 42, "clip": True},
+      "mark": {"type": "point", "filled": True, "size": 42},
       "encoding": {
         **place,
         "color": looks["colour"],
@@ -286,14 +291,11 @@ def spec(figure: Figure) -> dict[str, Any]:
       },
     },
   ]
-  if not lines:
-    layers = [layer for layer in layers if layer["mark"]["type"] != "line"]
-  if figure.y.categories or not lines:
-    layers = [layer for layer in layers if layer["mark"]["type"] != "area"]
-  if len(rows(figure)) > 120 and lines:  # the line says it; dots would hide it
-    for layer in layers:
-      if layer["mark"]["type"] == "rule":
-        layer["transform"].append({"filter": "false"})
+  layers = [
+    layer
+    for layer in layers
+    if layer.get("name") == "seeds" or _is_shown(figure, layer)
+  ]
   found: dict[str, Any] = {
     "data": {"values": rows(figure)},
     "width": WIDTH - left(figure) - RIGHT,
@@ -306,6 +308,20 @@ def spec(figure: Figure) -> dict[str, Any]:
   if figure.pick:
     found["params"] = [{"name": figure.pick, "value": 0}]
   return found
+
+
+def _is_shown(figure: Figure, layer: dict[str, Any]) -> bool:
+  """Whether a layer has anything to draw, and does not hide what matters."""
+  kind = layer["mark"]["type"]
+  many = len(rows(figure)) > _MANY
+  own = set(layer["transform"][0]["filter"]["oneOf"])
+  if kind in ("area", "rule"):
+    own &= {row["i"] for row in rows(figure) if "low" in row}
+  joined = any(series.joined for series in figure.series)
+  # Bands say of a curve what bars say of points.
+  if kind == "area" and figure.y.categories:
+    return False
+  return bool(own) and not (kind == "rule" and many and joined)
 
 
 def _seeds(
@@ -321,7 +337,7 @@ def _seeds(
   return {
     "name": "seeds",
     "data": {"values": values},
-    "mark": {"type": "line", "strokeWidth": 0.7, "clip": True},
+    "mark": {"type": "line", "strokeWidth": 0.7},
     "encoding": {
       **place,
       "color": looks["colour"],
@@ -332,6 +348,7 @@ def _seeds(
 
 
 RIGHT = 14
+_MANY = 120  # points, from which on bars at each would hide the curves
 _CONFIG = {
   "font": "Liberation Sans, Arial, Helvetica, sans-serif",
   "background": "transparent",
@@ -341,7 +358,7 @@ _CONFIG = {
     "titleFontSize": 13,
     "titleFontWeight": "normal",
     "gridOpacity": 0.35,
-    "labelLimit": 190,
+    "labelLimit": 222,
     "titlePadding": 8,
   },
   "axisX": {"minExtent": 20, "maxExtent": 20},
@@ -350,7 +367,7 @@ _CONFIG = {
 
 def left(figure: Figure) -> int:
   """The room on the left of the axis, in pixels."""
-  return 210 if figure.y.categories else 74
+  return 250 if figure.y.categories else 74
 
 
 def height(figure: Figure) -> int:
@@ -378,12 +395,11 @@ def finished(figure: Figure) -> dict[str, Any]:
   return found | {"config": config}
 
 
-def drawn(figure: Figure, words: dict[str, str], mark: str) -> str:
+def drawn(figure: Figure, words: dict[str, str]) -> str:
   """The static drawing in one language, as SVG without the runs of seeds.
 
   Args:
     words: Of the language, by key.
-    mark: Makes the drawing's identifiers unique on the page.
   """
   found = finished(figure)
   found["layer"] = [
@@ -394,10 +410,22 @@ def drawn(figure: Figure, words: dict[str, str], mark: str) -> str:
     text = json.dumps(found).replace(f"datum.i == {figure.pick}", "true")
     found = json.loads(text)
   svg = vl_convert.vegalite_to_svg(_put_in(found, words), vl_version=_VERSION)
-  for name in ("clip", "gradient_"):
-    svg = svg.replace(f'id="{name}', f'id="{mark}-{name}')
-    svg = svg.replace(f"url(#{name}", f"url(#{mark}-{name}")
-  return str(svg)
+  return _short(str(svg))
+
+
+# What a drawing that is hidden from screen readers, and smaller than a page,
+# has no use for.
+_NO_USE = re.compile(
+  r' (?:aria-\w+|role|pointer-events|class="background"|opacity="1"'
+  r')(?:="[^"]*")?(?=[ />])'
+)
+_EMPTY = re.compile(r'<path [^>]*d="(?:M0,0h0v0h0Z|)"[^>]*/>')
+_DECIMALS = re.compile(r"(\d\.\d)\d+")
+
+
+def _short(svg: str) -> str:
+  """The drawing with a decimal to its places, less what nothing needs."""
+  return _DECIMALS.sub(r"\1", _EMPTY.sub("", _NO_USE.sub("", svg)))
 
 
 @functools.cache

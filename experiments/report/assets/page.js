@@ -1,4 +1,4 @@
-// The language, the map, the mistakes and the address; runs last.
+// The language, the map and the address; runs last.
 "use strict";
 
 function translate() {
@@ -37,7 +37,7 @@ function openCell() {
   const place = document.getElementById("cell");
   if (!place) return;
   const cell = CHARTS.cells[`${state.get("rate")} ${state.get("batch")}`];
-  for (const button of document.querySelectorAll("#map button")) {
+  for (const button of document.querySelectorAll("#cells button")) {
     const pressed =
       button.dataset.rate === state.get("rate") &&
       button.dataset.batch === state.get("batch");
@@ -62,7 +62,7 @@ function openCell() {
 }
 
 function startMap() {
-  for (const button of document.querySelectorAll("#map button")) {
+  for (const button of document.querySelectorAll("#cells button")) {
     button.addEventListener("click", () => {
       state.set("rate", button.dataset.rate);
       state.set("batch", button.dataset.batch);
@@ -71,61 +71,6 @@ function startMap() {
   }
   for (const name of ["lang", "rate", "batch"]) state.subscribe(name, openCell);
   openCell();
-}
-
-// --- a mistake, chosen and found ---------------------------------------------
-
-function residuals(values) {
-  const canvas = make("canvas", "", { width: 28, height: 28, class: "residuals" });
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(28, 28);
-  const most = Math.max(...values, 1e-30);
-  values.forEach((value, i) => {
-    const level = Math.round(255 * (1 - value / most));
-    image.data.set([level, level, level, 255], 4 * i);
-  });
-  context.putImageData(image, 0, 0);
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", words("mistakes.map"));
-  return canvas;
-}
-
-function showMistake() {
-  const choice = document.getElementById("mistake");
-  if (!choice) return;
-  const all = CHARTS.mistakes.mistakes;
-  const found = all.find((each) => each.name === state.get("mistake")) || all[0];
-  choice.value = found.name;
-  const list = make("dl", "");
-  const row = (key, text) => {
-    list.append(make("dt", words(key)), make("dd", text));
-  };
-  row("mistakes.verdict", found.verdict);
-  row("mistakes.where", found.where || "–");
-  row("mistakes.why", found.cause || "–");
-  row("mistakes.distance", found.distance.toExponential(1));
-  row(
-    "mistakes.tensor",
-    Object.entries(found.tensors)
-      .map(([name, value]) => `${name} ${value.toExponential(1)}`)
-      .join(", "),
-  );
-  const parts = [list];
-  if (found.residual) {
-    const map = make("figure", "");
-    map.append(make("figcaption", words("mistakes.map")), residuals(found.residual));
-    parts.push(map);
-  }
-  parts.push(command(found.command));
-  document.getElementById("mistake-found").replaceChildren(...parts);
-}
-
-function startMistakes() {
-  const choice = document.getElementById("mistake");
-  if (!choice) return;
-  choice.addEventListener("change", () => state.set("mistake", choice.value));
-  for (const name of ["lang", "mistake"]) state.subscribe(name, showMistake);
-  showMistake();
 }
 
 // --- where one is ------------------------------------------------------------
@@ -153,7 +98,6 @@ for (const button of document.querySelectorAll("[data-lang]")) {
 state.subscribe("lang", translate);
 translate();
 startMap();
-startMistakes();
 sections.start();
 charts.start();
 startPlace();

@@ -141,7 +141,8 @@ def _grown_ends(results: Results, words: Words) -> list[Figure]:
   rows = records(own)
   label = "series.from_batch" if base == "base" else "series.name"
   names = [
-    words.label("series.arm", row["arm"], row["updates"]) for row in rows
+    words.label("series.arm", row["arm"], f"{row['updates']:,.0f}")
+    for row in rows
   ]
   made: list[Figure] = []
   for metric, axis in (("dev_loss", LOSS), ("dev_accuracy", ACCURACY)):

@@ -85,7 +85,8 @@ def _found(results: Results, words: Words) -> list[Figure]:
     series.append(Series(label, points, joined=False))
   share = Axis("axis.share", format=".0%")
   names = Axis("axis.check", categories=list(checkers))
-  return figure("found", share, names, series)
+  n = results.found["G4"][0]["n"] if "G4" in results.found else None
+  return figure("found", share, names, series, n=n)
 
 
 def _surface(results: Results) -> list[dict[str, Any]]:

@@ -104,11 +104,13 @@ def _formulas(words: Words) -> list[Figure]:
     "inv": {"gamma": 100 / T, "power": 0.75},
     "poly": {"power": 1.0, "decay_steps": T},
   }
+  # And just before each update at which a step may fall.
+  places = sorted({*range(0, T, 500), *range(999, T, 1000)})
   series = []
   for name, constants in each.items():
     config = ScheduleConfig(name, 0.2, **constants)
     rates = learning_rates(config, T, T).tolist()
-    points = [(t, rates[min(t, T - 1)]) for t in range(0, T + 1, 400)]
+    points = [(t, rates[t]) for t in places]
     label = words.label("series.name", config.describe())
     series.append(Series(label, points, plain=True))
   updates = Axis("axis.updates", format="~s")

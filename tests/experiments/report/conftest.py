@@ -1,7 +1,8 @@
 """A real Chromium, and the page's interactive parts in it."""
 
-import shutil
 import string
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -10,16 +11,25 @@ from experiments.report import build, bundle
 PARTS = ("tiles", "unit", "passes", "pad", "mistake", "training")
 
 
+ROOT = Path(__file__).parents[3]
+OPTIONS = (  # without them a machine without a network is asked for it
+  *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+  *("--disable-background-networking", "--disable-component-update"),
+)
+
+
 @pytest.fixture(scope="session")
 def chromium():
-  """The browser of the machine; tests are skipped where there is none."""
+  """A browser; the tests are skipped, with the reason, where there is none."""
   sync_api = pytest.importorskip("playwright.sync_api")
-  path = shutil.which("chromium") or shutil.which("google-chrome")
-  if path is None:
-    pytest.skip("no Chromium on the PATH")
+  found = subprocess.run(
+    ["sh", ROOT / "tools" / "browser.sh"], capture_output=True, text=True
+  )
+  if not found.stdout:
+    pytest.skip(found.stderr.strip())
   with sync_api.sync_playwright() as playwright:
     browser = playwright.chromium.launch(
-      executable_path=path, args=["--no-sandbox"]
+      executable_path=found.stdout.strip(), args=OPTIONS
     )
     yield browser
     browser.close()
