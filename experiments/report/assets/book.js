@@ -52,9 +52,16 @@ const book = (() => {
   });
 
   const listeners = { epoch: [], image: [], drawn: [] };
-  let image = 0; // of the test images, or -1 for the pad's
+  const FIRST = 7; // a 3 that the trained network reads wrong
+  const given = (name, values, otherwise) => {
+    const at = values.indexOf(Number(state.get(name) || NaN));
+    return at < 0 ? otherwise : at;
+  };
+  // Of the bundle's test images, or -1 for the pad's.
+  let image = given("image", BUNDLE.test.indices, FIRST);
   let drawn = new Uint8Array(network.SIZES[0]);
-  let epoch = epochs.length - 1;
+  let epoch = given("epoch", epochs.map((each) => each.epoch),
+    epochs.length - 1);
   const tell = (name) => listeners[name].forEach((listener) => listener());
 
   return {
@@ -78,6 +85,10 @@ const book = (() => {
       if ("epoch" in chosen) epoch = chosen.epoch;
       if ("image" in chosen) image = chosen.image;
       if ("drawn" in chosen) drawn = chosen.drawn;
+      if ("epoch" in chosen) state.set("epoch", epochs[epoch].epoch);
+      if ("image" in chosen) {
+        state.set("image", image < 0 ? "" : BUNDLE.test.indices[image]);
+      }
       Object.keys(chosen).forEach(tell);
       if ("drawn" in chosen && image < 0) tell("image");
     },

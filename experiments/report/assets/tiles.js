@@ -129,7 +129,8 @@
     element.append(slider.element, unit.element,
       el("figure", {}, canvas, el("figcaption", {},
         el("span", { word: "tiles.caption" }), " ", scale.element)),
-      el("p", { class: "note", word: "tiles.note" }));
+      el("p", { class: "note", word: "tiles.note" }),
+      el("pre", {}, el("code", {}, BUNDLE.run.command)));
     whenever(state, ["epoch"], show, slider);
   }
 
