@@ -7,15 +7,16 @@ its length and itself (`pack`); assets/book.js undoes it.
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Shaped, UInt8
 
+from experiments.report import snapshot
 from mnist_jax import data
 
-BOOK_RUN = Path(__file__).parents[2] / "results" / "book_run"
+BOOK_RUN = snapshot.KEPT
 TRAINING, DEVELOPMENT = 2000, 500  # images to train on and to judge by
 _LONGEST = 255  # what a length has room for
 
@@ -57,12 +58,19 @@ def _examples(split: data.Split, chosen: Any) -> dict[str, Any]:
   }
 
 
-def _shown(labels: np.ndarray) -> list[int]:
-  """Of each digit the first two test images, digits in order."""
+def _shown(test: data.Split, theta: np.ndarray) -> list[int]:
+  """Of each digit the first test image, and the first that is read wrong."""
+  a = np.asarray(test.images, np.float64) / 255
+  layers = snapshot.unflat(theta.astype(np.float64))
+  functions = (scipy.special.expit, np.tanh, lambda z: z)
+  for layer, function in zip(layers, functions, strict=True):
+    a = function(a @ layer.w + layer.b)
+  right = a.argmax(axis=1) == test.labels
+  digits = [test.labels == digit for digit in range(10)]
   return [
-    int(index)
-    for digit in range(10)
-    for index in np.flatnonzero(labels == digit)[:2]
+    int(np.flatnonzero(chosen)[0])
+    for digit in digits
+    for chosen in (digit, digit & ~right)
   ]
 
 
@@ -85,7 +93,8 @@ def bundle() -> dict[str, Any]:
       }
       for row in said["epochs"]
     ]
-  shown = _shown(dataset.test.labels)
+    theta = arrays[f"theta_{snapshot.EPOCHS[-1]}"]
+  shown = _shown(dataset.test, theta)
   return {
     "epochs": epochs,
     "run": {

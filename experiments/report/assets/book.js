@@ -51,11 +51,18 @@ const book = (() => {
     };
   });
 
-  const listeners = [];
-  let image = 0; // of the test images, or -1 for the pad's
+  const listeners = { epoch: [], image: [], drawn: [] };
+  const FIRST = 7; // a 3 that the trained network reads wrong
+  const given = (name, values, otherwise) => {
+    const at = values.indexOf(Number(state.get(name) || NaN));
+    return at < 0 ? otherwise : at;
+  };
+  // Of the bundle's test images, or -1 for the pad's.
+  let image = given("image", BUNDLE.test.indices, FIRST);
   let drawn = new Uint8Array(network.SIZES[0]);
-  let epoch = epochs.length - 1;
-  const tell = () => listeners.forEach((listener) => listener());
+  let epoch = given("epoch", epochs.map((each) => each.epoch),
+    epochs.length - 1);
+  const tell = (name) => listeners[name].forEach((listener) => listener());
 
   return {
     epochs,
@@ -78,9 +85,15 @@ const book = (() => {
       if ("epoch" in chosen) epoch = chosen.epoch;
       if ("image" in chosen) image = chosen.image;
       if ("drawn" in chosen) drawn = chosen.drawn;
-      tell();
+      if ("epoch" in chosen) state.set("epoch", epochs[epoch].epoch);
+      if ("image" in chosen) {
+        state.set("image", image < 0 ? "" : BUNDLE.test.indices[image]);
+      }
+      Object.keys(chosen).forEach(tell);
+      if ("drawn" in chosen && image < 0) tell("image");
     },
-    subscribe: (listener) => listeners.push(listener),
+    // To "epoch", "image" (that is looked at) or "drawn".
+    subscribe: (name, listener) => listeners[name].push(listener),
   };
 })();
 
@@ -162,16 +175,23 @@ const draw = (() => {
     return RAMP[i].map((c, k) => c + (at - i) * (RAMP[i + 1][k] - c));
   }
 
+  const PALETTE = Uint32Array.from({ length: 256 }, (_, i) => {
+    const [r, g, b] = colour(i / 255).map(Math.round);
+    return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+  });
+
   // One pixel of the canvas for each value, `from` darkest and `to` lightest.
   function paint(canvas, values, width, from, to) {
     const height = values.length / width;
     canvas.width = width;
     canvas.height = height;
     const picture = new ImageData(width, height);
-    values.forEach((value, i) => {
-      const t = Number.isNaN(value) ? 0 : (value - from) / (to - from || 1);
-      picture.data.set([...colour(t), 255], 4 * i);
-    });
+    const pixels = new Uint32Array(picture.data.buffer);
+    const scale = 255 / (to - from || 1);
+    for (let i = 0; i < pixels.length; i++) {
+      const level = (values[i] - from) * scale;
+      pixels[i] = PALETTE[Math.min(Math.max(Math.round(level) || 0, 0), 255)];
+    }
     canvas.getContext("2d").putImageData(picture, 0, 0);
   }
 
@@ -195,6 +215,12 @@ const draw = (() => {
   const largest = (values) =>
     values.reduce((top, value) => Math.max(top, Math.abs(value)), 0);
 
+  // The size that all but one in so many values stay below.
+  function nearlyLargest(values, oneIn) {
+    const sizes = Float64Array.from(values, Math.abs).sort();
+    return sizes[Math.floor(sizes.length * (1 - 1 / oneIn))];
+  }
+
   // Four digits, a minus that is one, small and large with a power of ten.
   function number(value, digits = 4) {
     if (!Number.isFinite(value)) return String(value);
@@ -206,12 +232,15 @@ const draw = (() => {
     return text.replaceAll("-", "\u2212");
   }
 
-  const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  // Of a probability, which is never quite 0 or 1.
+  const probability = (p) =>
+    p > 0.9995 ? "> 99.9 %" : p < 0.0005 ? "< 0.1 %" : percent(p);
 
   // The string of a key with its {names} filled in.
   const fill = (key, values) =>
     words(key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
-  return { el, slider, choice, paint, tile, legend, largest, number, percent,
-    fill };
+  return { el, slider, choice, paint, tile, legend, largest, nearlyLargest,
+    number, percent, probability, fill };
 })();

@@ -240,6 +240,7 @@ const mistakes = (() => {
       show();
     }, { rootMargin: "400px" });
     near.observe(element);
+    window.addEventListener("beforeprint", show);
   }
 
   sections.register("mistake", setUp);

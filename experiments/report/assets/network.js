@@ -264,7 +264,8 @@ const network = (() => {
   }
 
   // Grey levels 0 to 255 as X, 0 to 1.
-  const scaled = (pixels) => Float64Array.from(pixels, (level) => level / 255);
+  const scaled = (pixels) =>
+    new Float64Array(pixels).map((level) => level / 255);
 
   return Object.freeze({
     SIZES, LAST, COUNT, ACTIVATIONS, DERIVATIVES, layersOf, tensors, forward,

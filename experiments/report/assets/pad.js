@@ -82,12 +82,14 @@ const pad = (() => {
         el("th", { scope: "col", word: "table.digit" }),
         el("th", { scope: "col", word: "pad.percent" }), el("td"))),
       el("tbody", {}, ...rows.map(({ row }) => row)));
-    const figure = (canvas, word) => el("figure", {}, canvas,
-      el("figcaption", { word }));
+    const figure = (canvas, word, ends) => el("figure", {}, canvas,
+      el("figcaption", {}, el("span", { word }), el("br"),
+        draw.legend(() => ends).element));
     const numbers = el("tbody");
     const element = el("div", { class: "layers" },
-      figure(tiles.input, "pad.input"), figure(tiles.first, "pad.first"),
-      figure(tiles.second, "pad.second"), table,
+      figure(tiles.input, "pad.input", ["0", "1"]),
+      figure(tiles.first, "pad.first", ["0", "1"]),
+      figure(tiles.second, "pad.second", ["−1", "1"]), table,
       el("details", {}, el("summary", { word: "numbers" }),
         el("table", {}, el("thead", {}, el("tr", {},
           el("th", { scope: "col", word: "table.layer" }),
@@ -119,7 +121,7 @@ const pad = (() => {
       const best = a3.indexOf(Math.max(...a3));
       rows.forEach(({ row, value, bar }, digit) => {
         row.className = shown && digit === best ? "best" : "";
-        value.textContent = shown ? draw.percent(a3[digit]) : "";
+        value.textContent = shown ? draw.probability(a3[digit]) : "";
         bar.style.width = `${100 * a3[digit]}%`;
       });
       list();
@@ -138,13 +140,24 @@ const pad = (() => {
     let cursor = null; // that of the keys, [x, y]
     let down = false;
 
+    // While a pointer draws, once a frame is enough.
+    let waiting = false;
+    function soon() {
+      if (waiting) return;
+      waiting = true;
+      requestAnimationFrame(() => {
+        waiting = false;
+        show();
+        changed(false);
+      });
+    }
+
     function show() {
       const style = getComputedStyle(canvas);
       const pixels = new ImageData(SIDE, SIDE);
-      ink.forEach((level, p) => {
-        pixels.data.fill(255, 4 * p, 4 * p + 3);
-        pixels.data[4 * p + 3] = (255 / LEVELS) * level;
-      });
+      for (let p = 0; p < ink.length; p++) {
+        pixels.data[4 * p + 3] = (255 / LEVELS) * ink[p];
+      }
       context.putImageData(pixels, 0, 0);
       // Strokes in the colour of the text, whichever theme it is.
       context.globalCompositeOperation = "source-in";
@@ -175,8 +188,7 @@ const pad = (() => {
       cursor = null;
       last = place(event);
       stroke(last, last);
-      show();
-      changed(false);
+      soon();
     });
     canvas.addEventListener("pointermove", (event) => {
       if (!last || !event.isPrimary) return;
@@ -186,13 +198,13 @@ const pad = (() => {
         stroke(last, to);
         last = to;
       }
-      show();
-      changed(false);
+      soon();
     });
     for (const end of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(end, () => {
         if (!last) return;
         last = null;
+        show();
         changed(true);
       });
     }
@@ -234,31 +246,21 @@ const pad = (() => {
     const layers = layersPanel();
     const said = el("p", { class: "said", role: "status" });
     let result = null;
-    let waiting = false;
     let penDown = false;
 
     function say() {
       const pen = penDown ? ` ${words("pad.pen")}` : "";
       said.textContent = (result
         ? draw.fill("pad.says", { digit: result.digit,
-          percent: draw.percent(result.share) })
+          percent: draw.probability(result.share) })
         : words("pad.blank")) + pen;
     }
-    function read(ended) {
-      waiting = false;
+    function changed(ended, down = false) {
+      penDown = down;
       const pixels = image();
       result = layers.show(pixels);
       if (ended && pixels) book.lookAt({ drawn: pixels });
       say();
-    }
-    // While a stroke is drawn once a frame is enough.
-    function changed(ended, down = false) {
-      penDown = down;
-      if (ended) read(true);
-      else if (!waiting) {
-        waiting = true;
-        requestAnimationFrame(() => waiting && read(false));
-      }
     }
 
     const { canvas, show } = surface(changed);
@@ -284,7 +286,7 @@ const pad = (() => {
         "python -m experiments.predict --run=runs/train/TIME digit.png")));
     state.subscribe("lang", say);
     show();
-    read(false);
+    changed(false);
   }
 
   sections.register("pad", setUp);

@@ -222,10 +222,10 @@ const prepare = (() => {
   // 784 grey levels, 0 to 255; null where nothing is drawn. `ink` is 0 to 1 on
   // a ground of exactly 0, with nothing at the border of the picture.
   function prepared(ink, width) {
-    const whole = grid(ink, width);
-    const kept = strokes(whole);
-    if (!kept.some(Boolean)) return null;
-    return centred(fit(cut(thicken(whole, kept))));
+    const drawn = cut(grid(ink, width));
+    if (!drawn) return null;
+    const kept = strokes(drawn);
+    return kept.some(Boolean) ? centred(fit(cut(thicken(drawn, kept)))) : null;
   }
 
   return { SIDE, prepared };

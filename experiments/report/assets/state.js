@@ -7,7 +7,8 @@ window.BUNDLE = data("bundle");
 const WORDS = data("words");
 
 const state = (() => {
-  const NAMES = ["lang", "section", "rate", "batch", "unit", "mistake"];
+  const NAMES = ["lang", "section", "rate", "batch", "unit", "mistake", "epoch",
+    "image"];
   const listeners = {};
   const values = {};
   const given = new URLSearchParams(location.search);

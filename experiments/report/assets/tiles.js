@@ -27,7 +27,7 @@
       epoch: epochs[i].epoch, accuracy: draw.percent(epochs[i].dev_accuracy) });
     const slider = draw.slider("tiles.epoch", { min: 0, max: epochs.length - 1,
       value: book.epoch() }, told, (i) => book.lookAt({ epoch: i }));
-    book.subscribe(() => slider.set(book.epoch()));
+    book.subscribe("epoch", () => slider.set(book.epoch()));
     return slider;
   }
 
@@ -51,29 +51,33 @@
       return { image, input, canvas, text,
         element: el("label", { class: "image" }, input, canvas, text) };
     });
-    const show = () => options.forEach(({ image, input, canvas, text }) => {
+    const choose = () => options.forEach(({ image, input }) => {
       input.checked = image === book.image();
-      const shown = image < 0 ? book.drawn()
-        : pixels.subarray(image * PIXELS, (image + 1) * PIXELS);
-      draw.paint(canvas, shown, 28, 0, 255);
+    });
+    const own = () =>
+      draw.paint(options[count].canvas, book.drawn(), 28, 0, 255);
+    const show = () => options.forEach(({ image, text }) => {
       text.textContent = image < 0 ? words("image.drawn")
         : draw.fill("image.told", { label: labels[image],
           index: BUNDLE.test.indices[image] });
     });
-    book.subscribe(show);
-    show();
+    options.slice(0, count).forEach(({ canvas }, i) => draw.paint(canvas,
+      pixels.subarray(i * PIXELS, (i + 1) * PIXELS), 28, 0, 255));
+    book.subscribe("image", choose);
+    book.subscribe("drawn", own);
+    [choose, own, show].forEach((each) => each());
     return { show, element: el("fieldset", { class: "images" },
       el("legend", { word: "image.choice" }),
       ...options.map(({ element }) => element)) };
   }
 
   // All that shows the image, the epoch or the unit is drawn again with them.
-  function whenever(state, show, ...told) {
+  function whenever(state, names, show, ...told) {
     const again = () => {
       told.forEach((each) => each.show());
       show();
     };
-    book.subscribe(show);
+    names.forEach((name) => book.subscribe(name, show));
     state.subscribe("unit", show);
     state.subscribe("lang", again);
     show();
@@ -95,10 +99,13 @@
         place(event.clientX, box.left, box.width));
     });
 
+    // One scale for all epochs, so that growing shows; few weights are beyond.
+    const last = book.theta(book.epochs.length - 1);
+    const to = draw.nearlyLargest(last.subarray(0, PIXELS * HIDDEN), 200);
+    scale.show(["≤ ", "≥ "].map((sign, i) => sign + both(to)[i]));
+
     function show() {
       const theta = thetaNow();
-      const w1 = theta.subarray(0, PIXELS * HIDDEN);
-      const [from, to] = range(w1);
       const wide = PITCH * ACROSS + GAP;
       const wall = new Float64Array(wide * wide);
       // The chosen unit's frame is light; the others' have the grey of 0.
@@ -108,7 +115,7 @@
         if (j === unitOf(state)) {
           for (let y = -GAP; y <= SIDE; y++) {
             for (let x = -GAP; x <= SIDE; x++) {
-              wall[(top + y) * wide + left + x] = to;
+              wall[(top + y) * wide + left + x] = Infinity;
             }
           }
         }
@@ -117,14 +124,14 @@
           wall[row * wide + left + (i % SIDE)] = w;
         });
       }
-      draw.paint(canvas, wall, wide, from, to);
-      scale.show(both(to));
+      draw.paint(canvas, wall, wide, -to, to);
     }
     element.append(slider.element, unit.element,
       el("figure", {}, canvas, el("figcaption", {},
         el("span", { word: "tiles.caption" }), " ", scale.element)),
-      el("p", { class: "note", word: "tiles.note" }));
-    whenever(state, show, slider);
+      el("p", { class: "note", word: "tiles.note" }),
+      el("pre", {}, el("code", {}, BUNDLE.run.command)));
+    whenever(state, ["epoch"], show, slider);
   }
 
   function setUpUnit(element, state, words) {
@@ -179,18 +186,20 @@
         el("span", { word: label }), el("br"), scale.element))]);
     element.append(unit.element, slider.element, images.element,
       el("div", { class: "product" }, ...figures), equation, activated, details);
-    whenever(state, show, slider, images);
+    whenever(state, ["epoch", "image"], show, slider, images);
   }
 
   // One line of a pass: the formula, an entry with its numbers, all entries.
   function line(formula, entry, values, signed) {
     const tile = el("canvas", { class: "tile values", "aria-hidden": "true" });
+    const top = values && (signed ? draw.largest(values) : 1);
     if (values) {
-      const top = draw.largest(values) || 1;
       draw.paint(tile, values, values.length, signed ? -top : 0, top);
     }
+    const ends = values && (signed ? both(top) : ["0", "1"]);
     const all = values
-      ? el("details", {}, el("summary", {}, tile, el("span", { class: "hidden",
+      ? el("details", {}, el("summary", {}, el("span", { class: "scale" },
+        `${ends[0]} `, tile, ` ${ends[1]}`), el("span", { class: "hidden",
         word: "numbers" })), el("p", { class: "values" },
         Array.from(values, (v) => draw.number(v, 3)).join("  ")))
       : "";
@@ -286,13 +295,13 @@
         ...backwardLines(pass, found, labels, [i, j, k, c]));
       const best = pass.a[3].indexOf(draw.largest(pass.a[3]));
       said.textContent = draw.fill("passes.said", { label: labels[0],
-        best, percent: draw.percent(pass.a[3][best]),
+        best, percent: draw.probability(pass.a[3][best]),
         loss: draw.number(network.loss(pass, labels)) });
     }
     element.append(images.element, slider.element, unit.element, second.element,
       third.element, label.element, said, forward.element, backward.element,
       el("p", { class: "note", word: "passes.note" }));
-    whenever(state, show, slider, images);
+    whenever(state, ["epoch", "image"], show, slider, images);
   }
 
   sections.register("tiles", setUpTiles);

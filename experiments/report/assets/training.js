@@ -131,11 +131,13 @@ const training = (() => {
     const said = { updates: run.updates, loss: draw.number(recent, 3),
       rate: run.rate, batch: run.batch, recent: run.recent.length };
     if (run.ended === "not finite") return draw.fill("train.not_finite", said);
-    if (run.updates >= RECENT && recent > GUESSING) {
-      return draw.fill("train.diverges", said);
-    }
     const at = run.epochs[run.epochs.length - 1];
     if (!at || !run.updates) return words("train.waiting");
+    if (recent > GUESSING) {
+      // At the very start the loss may rise and still come down.
+      const late = run.updates >= 2 * RECENT && at.epoch >= 2;
+      return draw.fill(late ? "train.diverges" : "train.above", said);
+    }
     return draw.fill("train.falls", { ...said, epoch: at.epoch,
       accuracy: draw.percent(at.accuracy) });
   }
@@ -151,7 +153,8 @@ const training = (() => {
   function setUp(element, state, words) {
     const { el } = draw;
     const started = worker();
-    const runs = [];
+    const runs = []; // that are shown, the newest last
+    let current = null; // what the worker has: that, or weights to check
     let checked = null;
     let busy = false; // a check is under way
 
@@ -185,8 +188,14 @@ const training = (() => {
         el("span", { class: `key run-${runs.length - 1 - i}` }),
         draw.fill("train.key", run))));
       const run = runs[runs.length - 1];
-      if (run) live.textContent = verdict(run);
-      if (run && details.open) rows.replaceChildren(...rowsOf(run));
+      if (!run) return;
+      // Read aloud at the end, not at every update.
+      const ended = run.ended && `${words(run.ended === "stopped"
+        ? "train.stopped" : "train.ended")} ${verdict(run)}`;
+      if (said.textContent !== ended) said.textContent = ended;
+      live.textContent = ended ? "" : verdict(run);
+      stop.disabled = Boolean(ended);
+      if (details.open) rows.replaceChildren(...rowsOf(run));
     }
 
     function post(type, more = {}) {
@@ -199,21 +208,21 @@ const training = (() => {
       const run = { ...size, id: performance.now(), updates: 0, ended: "",
         perEpoch: Math.ceil(count / size.batch), curve: curve(), epochs: [],
         recent: [], inEpoch: [], theta: null };
-      runs.push(run);
+      current = run;
+      if (more.updates !== 0) runs.push(run);
       if (runs.length > RUNS) runs.shift();
       const { pixels: dev, labels: devLabels } = book.examples("dev");
       post("start", { ...size, id: run.id, epochs: EPOCHS,
         theta: book.theta(0).slice(), train: { pixels, labels },
         dev: { pixels: dev, labels: devLabels }, ...more });
-      said.textContent = "";
       checked = null;
       tell();
       show();
     }
 
     function progress(message) {
-      const run = runs[runs.length - 1];
-      if (!run || message.id !== run.id) return;
+      const run = current;
+      if (message.id !== run.id || run.ended) return;
       const { losses, epoch, ended, updates } = message;
       losses.forEach((loss) => run.curve.add(loss));
       run.inEpoch.push(...losses);
@@ -227,9 +236,6 @@ const training = (() => {
         run.inEpoch = [];
       }
       show();
-      // Read aloud at the end, not at every update.
-      if (ended) said.textContent = words("train.ended");
-      stop.disabled = Boolean(ended);
     }
 
     function tell() {
@@ -256,25 +262,23 @@ const training = (() => {
     const stop = el("button", { type: "button", word: "train.stop",
       onclick() {
         post("stop");
-        runs[runs.length - 1].ended = "stopped";
-        stop.disabled = true;
-        said.textContent = words("train.stopped");
+        current.ended = "stopped";
+        show();
       } });
     stop.disabled = true;
     element.append(
       rate.element, batch.element,
       el("div", { class: "buttons" },
-        el("button", { type: "button", word: "train.start", onclick() {
-          begin();
-          stop.disabled = false;
-        } }), stop,
+        el("button", { type: "button", word: "train.start",
+          onclick: () => begin() }), stop,
         el("button", { type: "button", word: "train.check", onclick() {
-          if (!runs.length) begin({ updates: 0 });
+          if (!current) begin({ updates: 0 });
           [checked, busy] = [null, true];
           tell();
           post("check", { examples: CHECKED, h: H });
         } })),
-      said, live, figure, keys, details, result,
+      said, live, figure, keys,
+      el("p", { class: "note", word: "train.lines" }), details, result,
       el("p", { class: "note", word: "train.note" }));
     details.addEventListener("toggle", show);
     new ResizeObserver(() => show()).observe(element);

@@ -1,6 +1,7 @@
 """The page's network in JavaScript beside JAX's."""
 
 import base64
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -34,19 +35,18 @@ def text(array):
 def numbers(page, script, **arrays):
   """A script's Float64Array; `get(name)` in it gives an array passed in."""
   found = page.evaluate(
-    """([texts, script]) => {
+    """([texts]) => {
       const bytes = (t) => Uint8Array.from(atob(t), (c) => c.charCodeAt(0));
       const kinds = { uint8: Uint8Array, float64: Float64Array };
       const get = (name) => new kinds[texts[name][0]](
         bytes(texts[name][1]).buffer);
-      const numbers = (%s)(get);
+      const numbers = (SCRIPT)(get);
       const view = new Uint8Array(Float64Array.from(numbers).buffer);
       let text = "";
       for (const byte of view) text += String.fromCharCode(byte);
       return btoa(text);
-    }"""
-    % script,
-    [{n: [str(a.dtype), text(a)] for n, a in arrays.items()}, script],
+    }""".replace("SCRIPT", script),
+    [{n: [str(a.dtype), text(a)] for n, a in arrays.items()}],
   )
   return np.frombuffer(base64.b64decode(found), np.float64)
 
@@ -104,12 +104,11 @@ def test_gradient_and_every_mistake_are_those_of_the_catalogue(
       expected = snapshot.flat(grad(params, batch, None, None)[1])
       found = numbers(
         page,
-        """(get) => {
-          const pass = network.forward(get("theta"), get("x"));
-          const spoil = mistakes.spoil("%s");
-          return network.backward(get("theta"), pass, get("y"), spoil).gradient;
-        }"""
-        % name,
+        f"""(get) => {{
+          const [theta, spoil] = [get("theta"), mistakes.spoil("{name}")];
+          const pass = network.forward(theta, get("x"));
+          return network.backward(theta, pass, get("y"), spoil).gradient;
+        }}""",
         theta=theta,
         x=np.asarray(batch.images).ravel(),
         y=mnist_split.train.labels[:8].astype(np.uint8),
@@ -125,7 +124,7 @@ def test_differences_are_those_of_two_losses(page, mnist_split):
   rng = np.random.default_rng(0)
   ends = np.r_[0, 50176, 50240, 51264, 51280, 51440, 51450]
   chosen = np.concatenate(
-    [rng.integers(a, b, 40) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    [rng.integers(a, b, 40) for a, b in itertools.pairwise(ends)]
   )
   found = numbers(
     page,
@@ -166,7 +165,7 @@ def test_first_20_updates_are_those_of_jax(page, mnist_split):
         if (data.ended) done([losses, Array.from(data.theta)]);
       };
       worker.postMessage({ type: "start", theta: book.theta(0).slice(),
-        train: { pixels, labels }, dev: { pixels, labels }, epochs: 40,
+        train: { pixels, labels }, dev: book.examples("test"), epochs: 40,
         rate, batch, updates, order });
     })""",
     [order.tolist(), updates, batch, rate],
