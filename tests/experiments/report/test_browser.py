@@ -295,7 +295,8 @@ def test_the_slider_lets_one_run_stand_out(chromium, small_page):
   page.keyboard.press("End")
   assert page.locator(".pick output").inner_text() == "10"
   assert "rate=10" in page.url
-  shown = figure.locator(".live .mark-line path[stroke-dasharray]").evaluate_all(
+  lines = figure.locator(".live .mark-line path[stroke-dasharray]")
+  shown = lines.evaluate_all(
     "all => all.map(each => Number(each.getAttribute('opacity')))"
   )
   assert sorted(shown)[-1] == 1
