@@ -88,9 +88,8 @@ def facts(figure: Figure, study: str, results: Results, words: Words) -> str:
     count = words.element(words.label("facts.n", figure.n))
     if any(len(p) > 2 for series in figure.series for p in series.points):
       count += f" · {words.element('facts.interval')}"
-  return (
-    f'<p class="facts">{count} · {command(results.command(study), words)}</p>'
-  )
+  line = figure.command or results.command(study)
+  return f'<p class="facts">{count} · {command(line, words)}</p>'
 
 
 def command(line: str, words: Words) -> str:

@@ -75,7 +75,11 @@ def tell(name: str, claim: Mapping[str, Any], words: Words) -> str:
   n = claim["n"]
   seeds = table[words.label("facts.n", n) if n else "facts.derived"]
   form = table["told.now" if sentence else "told.before"]
-  summary = {"en": claims.CLAIMS[name], "zh": table[f"claim.{name}"]["zh"]}
+  en = claims.CLAIMS[name]
+  summary = {
+    "en": en[0].upper() + en[1:],
+    "zh": table[f"claim.{name}"]["zh"],
+  }
   said = {
     lang: form[lang].format(
       summary=summary[lang],

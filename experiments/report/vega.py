@@ -84,7 +84,7 @@ class Figure:
     n: The seeds behind each point; None where it is derived.
     pick: The name in the page's state by which one series stands out, with
       `values` of the series in their order.
-    facts: The study and command behind it.
+    command: What measures it, where that is not its study's.
   """
 
   name: str
@@ -132,7 +132,10 @@ def _label(axis: Axis, place: float | None) -> Any:
 
 
 def rows(figure: Figure) -> list[dict[str, Any]]:
-  """The points as a spec's data: x, y, low, high, number of series, name."""
+  """The points as a spec's data: x, y, low, high, number of series, name.
+
+  `below` is the lower limit as it is, where `low` was cut.
+  """
   found = []
   for i, series in enumerate(figure.series):
     for point in series.points:
@@ -147,6 +150,7 @@ def rows(figure: Figure) -> list[dict[str, Any]]:
       limits = _limits(figure, point)
       if limits:
         row["low"], row["high"] = limits
+        row["below"] = float(point[2])  # type: ignore[arg-type]
       found.append(row)
   return [_rounded(row) for row in found]
 
@@ -231,9 +235,9 @@ def spec(figure: Figure) -> dict[str, Any]:
     if not axis.categories:
       each["format"] = ".4~g"
   limits = [
-    {"field": name, "title": f"@figure.{name}", "format": ".4~g"}
+    {"field": field, "title": f"@figure.{name}", "format": ".4~g"}
     | {"type": "quantitative"}
-    for name in ("low", "high")
+    for field, name in (("below", "low"), ("high", "high"))
   ]
   band = {
     "x": across,
@@ -360,6 +364,8 @@ _CONFIG = {
     "gridOpacity": 0.35,
     "labelLimit": 222,
     "titlePadding": 8,
+    "labelOverlap": "greedy",
+    "labelSeparation": 6,
   },
   "axisX": {"minExtent": 20, "maxExtent": 20},
 }

@@ -54,7 +54,8 @@ function openCell() {
   const spec = structuredClone(CHARTS.cell);
   spec.data.values = cell.dev_loss
     .filter((point) => point[1] !== null)
-    .map(([x, y, low, high]) => ({ x, y, low, high, i: 0, s: title }));
+    .map(([x, y, low, high]) =>
+      ({ x, y, low, high, below: low, i: 0, s: title }));
   for (const layer of spec.layer) {
     layer.transform = layer.transform.filter((each) => !each.filter.oneOf);
   }

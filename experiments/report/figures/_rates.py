@@ -59,9 +59,9 @@ def _range_test(results: Results, words: Words) -> list[Figure]:
       if rate
     ]
     loss = Axis("axis.batch_loss", log=True, format=".2~g")
-    made += figure(
-      f"range_test_{size}", RATE, loss, [curve, *rules], n=found["seeds"]
-    )
+    more = {"n": found["seeds"], "command": found["command"]}
+    name = f"range_test_{size}"
+    made += figure(name, RATE, loss, [curve, *rules], **more)
   return made
 
 

@@ -8,6 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from experiments import claims
+from experiments.report import build
 from experiments.report.sections import SECTIONS
 
 pytestmark = pytest.mark.once
@@ -116,9 +117,8 @@ def test_nothing_is_wider_than_the_window(watch, width):
     }).map((each) => each.outerHTML.slice(0, 100))"""
   )
   assert too_wide == []
-  assert page.evaluate(
-    "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-  )
+  root = "document.documentElement"
+  assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -223,3 +223,82 @@ def test_the_numbers_of_a_figure_are_those_of_the_study(watch):
   )
   table = page.locator("[data-figure=seeds_test] table")
   assert f"{best:.4g}" in table.text_content()
+
+
+CELLS = [
+  {
+    "batch": batch,
+    "rate": rate,
+    "n": 30,
+    "lost": 0,
+    "command": f"python -m experiments.replay --cell={rate}-{batch}",
+    "dev_accuracy": [[0, 0.1, 0.09, 0.11], [1, 0.9, 0.89, 0.91]],
+    "dev_loss": [[0, 2.3, 2.2, 2.4], [1, rate * batch / 100, 0.1, 0.2]],
+  }
+  for batch in (16, 32)
+  for rate in (0.1, 0.5)
+]
+RUNS = [
+  {"key": key, "n": 3, "points": [[0, 2.3, 2.2, 2.4], [10, end, None, None]]}
+  for key, end in (("0.1", 0.9), ("1", 0.4), ("10", 80.0))
+]
+
+
+@pytest.fixture(scope="module")
+def small_page(tmp_path_factory):
+  """A page of two studies: a map of four cells, and a slider over rates."""
+  folder = tmp_path_factory.mktemp("results")
+  for study, found in (
+    ("lr_batch_size", {"cells": CELLS, "panels": {}}),
+    ("lr_range_audit", {"loss": RUNS}),
+  ):
+    (folder / study).mkdir()
+    (folder / study / "page.json").write_text(json.dumps(found), "utf-8")
+  path = folder / "page.html"
+  path.write_text(build.page(folder, ROOT / "docs" / "results.md"), "utf-8")
+  return path
+
+
+def test_a_cell_of_the_map_opens_its_curve_and_command(chromium, small_page):
+  seen = Watched(chromium, path=small_page)
+  page = seen.page
+  cells = page.locator("#cells button")
+  assert cells.count() == 4
+  assert cells.first.inner_text() == "0.080"  # rate 0.5 at batch 16
+  cells.nth(3).focus()
+  page.keyboard.press("Enter")
+  page.locator("#cell svg").wait_for()
+  assert cells.nth(3).get_attribute("aria-pressed") == "true"
+  assert "--cell=0.1-32" in page.locator("#cell code").inner_text()
+  assert "rate=0.1&batch=32" in page.url
+  page.get_by_role("button", name="中文").click()
+  assert "学习率 0.1、批大小 32" in page.locator("#cell").inner_text()
+  assert seen.trouble == []
+  page.context.close()
+
+
+def test_a_link_opens_a_cell(chromium, small_page):
+  seen = Watched(chromium, "?rate=0.5&batch=32&section=map", path=small_page)
+  code = seen.page.locator("#cell code")
+  assert "--cell=0.5-32" in code.inner_text()
+  seen.page.context.close()
+
+
+def test_the_slider_lets_one_run_stand_out(chromium, small_page):
+  seen = Watched(chromium, path=small_page)
+  page = seen.page
+  slider = page.locator("[data-pick=rate]")
+  slider.scroll_into_view_if_needed()
+  figure = page.locator("[data-figure=rate_tried].is-live")
+  figure.wait_for()
+  slider.focus()
+  page.keyboard.press("End")
+  assert page.locator(".pick output").inner_text() == "10"
+  assert "rate=10" in page.url
+  shown = figure.locator(".live .mark-line path[stroke-dasharray]").evaluate_all(
+    "all => all.map(each => Number(each.getAttribute('opacity')))"
+  )
+  assert sorted(shown)[-1] == 1
+  assert sum(value == 1 for value in shown) == 1
+  assert seen.trouble == []
+  page.context.close()
