@@ -40,8 +40,8 @@ def unflat(theta: Float[np.ndarray, " P"]) -> mlp.Params:
   layers, at = [], 0
   for fan_in, fan_out in itertools.pairwise(sizes):
     end = at + fan_in * fan_out
-    w = theta[at:end].reshape(fan_in, fan_out)
-    layers.append(mlp.Layer(w, theta[end : end + fan_out]))
+    tensors: Any = theta[at:end].reshape(fan_in, fan_out), theta[end:][:fan_out]
+    layers.append(mlp.Layer(*tensors))
     at = end + fan_out
   return tuple(layers)
 

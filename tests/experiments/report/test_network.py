@@ -15,6 +15,7 @@ from mnist_jax.model import objective
 from mnist_jax.runtime import precision
 from mnist_jax.training import loop, runner
 
+pytestmark = pytest.mark.once
 BOOK = training.Settings().train_config()
 
 

@@ -13,6 +13,7 @@ from mnist_jax import training
 from mnist_jax.data import picture
 from mnist_jax.training import runner
 
+pytestmark = pytest.mark.once
 DIGITS, BY_MOUSE = 200, 10
 # Skeletons in a box of 1 by 1, y downwards: lists of strokes.
 _O = [(0.5, 0), (0.1, 0.25), (0.1, 0.75), (0.5, 1), (0.9, 0.75), (0.9, 0.25)]
