@@ -15,8 +15,8 @@ VERSIONS = $(WORKERS) -m 'not once'
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help train chapter bench test test-oldest test-newest lint format \
-  setup setup-oldest peers lock clean
+.PHONY: help train chapter page bench browser test test-oldest test-newest \
+  lint format setup setup-oldest peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' \
@@ -34,7 +34,13 @@ bench: setup ## our speed beside peers' and the machine's, about half an hour
 	@.venv/bin/python -m benchmarks.bench $(ARGS)
 	@.venv/bin/python -m benchmarks.bench --write
 
-test: lint ## make lint, then pytest; PYTEST_ARGS="-k mlp ..." adds flags
+page: setup ## build docs/chapter.html from the committed results
+	@.venv/bin/python -m experiments.report $(ARGS)
+
+browser: # for the tests of the page; where none can be had they are skipped
+	@sh tools/browser.sh >/dev/null
+
+test: lint browser ## make lint, then pytest; PYTEST_ARGS="-k mlp ..." adds flags
 	@.venv/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-oldest: setup-oldest ## pytest on the oldest supported jax

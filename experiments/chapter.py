@@ -26,6 +26,7 @@ from absl import flags
 from experiments import claims
 from experiments._shared import app, compile_cache
 from experiments._shared import flags as shared
+from experiments.report import harvest
 from mnist_jax import data
 from mnist_jax.runtime import code, files
 from mnist_jax.runtime.errors import InputError
@@ -193,6 +194,7 @@ def publish(study: str, results: Path) -> None:
   for path in (*folder.glob("*.png"), *(folder / name for name in _SMALL)):
     if path.is_file():
       shutil.copyfile(path, place / path.name)
+  harvest.write(study, folder, place)
 
 
 def chosen() -> list[str]:

@@ -259,6 +259,6 @@ def test_the_readme_is_short_and_for_three_readers():
   assert len(readme.splitlines()) <= MOST_LINES
   for reader in READERS:
     assert re.search(rf"^## If you are an? {reader}$", readme, re.M)
-  assert "docs/curves.png" in readme
+  assert "(docs/chapter.png)](docs/chapter.html)" in readme
   for page in PAGES[1:]:
     assert f"]({name(page)})" in readme

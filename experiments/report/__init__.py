@@ -1,0 +1,1 @@
+"""The chapter as one page, built from the committed results."""

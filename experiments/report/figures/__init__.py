@@ -1,0 +1,25 @@
+"""Every figure of the page, from the committed results."""
+
+from experiments.report.figures import _batches, _gradient, _network, _rates
+from experiments.report.figures._common import EPOCH, LOSS, Panel
+from experiments.report.results import Results
+from experiments.report.vega import Figure
+from experiments.report.words import Words
+
+
+def panels(results: Results, words: Words) -> dict[str, Panel]:
+  """The panels of the page by name; one without figures has no data yet."""
+  made = [
+    panel
+    for module in (_network, _gradient, _rates, _batches)
+    for panel in module.panels(results, words)
+  ]
+  return {panel.name: panel for panel in made}
+
+
+def cell() -> Figure:
+  """The figure of one cell of the map, its points yet to be put in."""
+  return Figure("cell", "figure.comparison_dev_loss", EPOCH, LOSS, [])
+
+
+__all__ = ["Panel", "cell", "panels"]
