@@ -19,7 +19,8 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks import training_speed, worker_kills
+from benchmarks import worker_kills
+from benchmarks.bench import turns
 from experiments._shared import app
 from mnist_jax import data, runtime, sweep
 from mnist_jax.runtime import devices
@@ -90,7 +91,7 @@ def main(_: list[str]) -> None:
   )
   for name, times in seconds.items():
     print(f"{name:<13}{statistics.median(times):8.2f} s")
-  ratio, low, high = training_speed.ratio_interval(
+  ratio, low, high = turns.ratio_interval(
     seconds["one process"], seconds["workers"]
   )
   print(f"efficiency   {ratio:8.2f} ({low:.2f} to {high:.2f})")

@@ -42,8 +42,8 @@ from jaxtyping import Bool, Float, Int
 
 from experiments._shared import scaled_updates, study
 from experiments._shared.metric import interval_columns
-from experiments.updates_to_target import scaling
 from mnist_jax import analysis, plotting, stats, sweep, training
+from mnist_jax.analysis import critical_batches
 from mnist_jax.model import mlp
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import effects
@@ -309,7 +309,9 @@ def _target(
       means.append(_means(logs, weights))
       short.append(float(missed[:n, stats.chosen(logs[n:])].mean()))
     updates = np.exp(np.stack(means, axis=1))
-    fits = [scaling.tradeoff(sizes, row).critical_batch for row in updates]
+    fits = [
+      critical_batches.tradeoff(sizes, row).critical_batch for row in updates
+    ]
     found.append(fits)
   return Draws(np.array(found).T, max(short))
 

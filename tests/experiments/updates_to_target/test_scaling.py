@@ -24,18 +24,6 @@ def curves(critical, spread=0.02, seeds=30):
   return exact * np.exp(spread * rng.normal(size=(seeds, len(BATCHES))))
 
 
-def test_tradeoff_is_recovered():
-  exact = 150 + 22_000 / BATCHES
-  found = scaling.tradeoff(BATCHES, exact)
-  assert found.least_updates == pytest.approx(150, rel=1e-4)
-  assert found.critical_batch == pytest.approx(22_000 / 150, rel=1e-4)
-  np.testing.assert_allclose(found.updates(BATCHES), exact, rtol=1e-4)
-  # The form of the paper: (S / S_min - 1)(E / E_min - 1) = 1.
-  examples = exact * BATCHES
-  product = (exact / 150 - 1) * (examples / 22_000 - 1)
-  np.testing.assert_allclose(product, 1)
-
-
 def test_critical_batch_over_seeds():
   effect = scaling.critical_batch(BATCHES, curves(200))
   assert effect.low < math.log(200) < effect.high
@@ -61,14 +49,6 @@ def test_best_rate_is_the_vertex_of_the_mean_score():
     for score in [np.log2(rate / 1.3) ** 2 + 0.1 * (seed - 1000)]
   ]
   assert runs.best_rate(pd.DataFrame(rows)) == pytest.approx(1.3, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-  ("updates", "message"), [([3, 2], "2 numbers"), ([3, 0, 1], "above 0")]
-)
-def test_tradeoff_refuses(updates, message):
-  with pytest.raises(InputError, match=message):
-    scaling.tradeoff(np.array([1.0, 2, 4]), np.array(updates))
 
 
 def test_regions_of_a_tradeoff():
