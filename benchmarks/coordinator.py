@@ -14,6 +14,7 @@ import concurrent.futures as futures
 import contextlib
 import functools
 import pickle
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments._shared import app
+from experiments._shared import app, cluster
 from mnist_jax import data, sweep
 from mnist_jax.runtime import extras
 from mnist_jax.sweep import _workers, plan, store
@@ -38,8 +39,8 @@ def define_flags() -> None:
   flags.DEFINE_boolean("dask", False, "by a Dask scheduler and its workers")
   flags.DEFINE_float(
     "block_seconds",
-    3.0,
-    "of a worker for 16 members of 5 epochs, as blocks/ has them",
+    11.2,
+    "that a core takes for 16 members of 5 epochs (docs/results.md, Sweeps)",
     lower_bound=0.001,
   )
   flags.DEFINE_string("folder", None, "for the results (default: temporary)")
@@ -101,14 +102,15 @@ def executor() -> Iterator[futures.Executor]:
     return
   with extras.needed("dask"):
     import distributed
+  cluster.quieten()
   with (
     distributed.LocalCluster(
       n_workers=WORKERS,
       threads_per_worker=1,
       processes=False,
       dashboard_address=None,
-    ) as cluster,
-    distributed.Client(cluster) as client,
+    ) as local,
+    distributed.Client(local) as client,
   ):
     yield Answering(client.get_executor(pure=False))
 
@@ -142,8 +144,8 @@ class Clock:
 def main(_: list[str]) -> None:
   from mnist_jax.sweep import _run
 
-  seeds = FLAGS.members // 20
-  rates = [0.01 * 1.2**i for i in range(20)]
+  seeds = FLAGS.members // MOST_ON_A_DEVICE
+  rates = [0.01 * 1.3**i for i in range(MOST_ON_A_DEVICE)]
   cells = sweep.product(learning_rate=rates, seed=range(seeds))
   budget = sweep.Budget(epochs=EPOCHS, evaluate_every=1)
   clock, dataset = Clock(), data.load()
@@ -191,7 +193,8 @@ def report(
     wall, cpu = both
     print(f"{name:<22}{wall:8.1f}{cpu:13.1f}{cells / cpu:21.0f}")
   print(f"{'started again, at end':<22}{again[0]:8.1f}{again[1]:13.1f}")
-  print(f"on the disk {size / 1e6:.1f} MB of cells")
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  print(f"on the disk {size / 1e6:.1f} MB of cells; peak memory {peak:.0f} MiB")
   each = (first["in all"][1] - first["planned"][1]) / blocks
   print(
     f"{1000 * each:.1f} ms of a core for a block, beside planning: saturated "

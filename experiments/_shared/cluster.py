@@ -27,10 +27,7 @@ def executor() -> Iterator[futures.Executor | None]:
   with extras.needed("dask"):
     import distributed
 
-  # What is lost is said once, by the sweep. Some of them have own levels.
-  for name in ("distributed", *logging.root.manager.loggerDict):
-    if name.partition(".")[0] == "distributed":
-      logging.getLogger(name).setLevel(logging.CRITICAL)
+  quieten()
   try:
     client = distributed.Client(FLAGS.scheduler, timeout=_SECONDS)
   except (OSError, ValueError) as error:
@@ -44,3 +41,13 @@ def executor() -> Iterator[futures.Executor | None]:
   finally:
     with contextlib.suppress(OSError):  # of a scheduler that is gone
       client.close(timeout=_SECONDS)
+
+
+def quieten() -> None:
+  """Silences Dask's logs: what is lost is said once, by the sweep.
+
+  Call it once `distributed` is imported, which gives its loggers own levels.
+  """
+  for name in ("distributed", *logging.root.manager.loggerDict):
+    if name.partition(".")[0] == "distributed":
+      logging.getLogger(name).setLevel(logging.CRITICAL)

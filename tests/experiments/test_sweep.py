@@ -101,6 +101,7 @@ def test_one_seed_has_no_interval():
   assert "of one seed" in command.printed(best, "dev_loss")[1]
 
 
+@pytest.mark.once
 def test_workers_of_a_scheduler_file_what_one_process_does(tmp_path):
   with (
     worker_kills.dask_scheduler(tmp_path),
