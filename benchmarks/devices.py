@@ -7,8 +7,8 @@ device each (1, 2, 4), and compares the weights at the end with those of one
 device. Then jobs of three processes of which one is missing, late, killed
 (SIGKILL) or stopped (SIGSTOP) while they train: the seconds until each of the
 others has said which, and ended. A job that lost a process goes on with two,
-and with one, and is compared with the run that nothing happened to. About ten
-minutes on two cores; the seconds are of this machine, all else is not.
+and with one, and is compared with the run that nothing happened to. It takes
+ten minutes on two free cores; the seconds are of the machine, all else is not.
 """
 
 import contextlib
@@ -246,23 +246,23 @@ def markdown(table: pd.DataFrame) -> str:
   return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def main(_: Sequence[str]) -> None:
-  begun = time.monotonic()
-  with tempfile.TemporaryDirectory() as folder:
-    ends = weights_table(Path(folder))
-    faults, after = faults_table(Path(folder))
-  command = f"python -m benchmarks.devices --timeout={FLAGS.timeout:g}"
-  page = f"""# One model on many devices
+def page(
+  command: str, ends: pd.DataFrame, faults: pd.DataFrame, after: pd.DataFrame
+) -> str:
+  """The tables and what they are."""
+  return f"""# One model on many devices
 
 `{command}`; what the columns mean: `--help` and below.
 
 ## Ends of the same run
 
 `experiments.train` on host devices of one CPU, against one device: `book` is
-the default run with `{" ".join(BOOK)}`, `odd` is `{" ".join(ODD)}`, whose
-batches no number of devices here divides. Where there are several processes,
-each has one device. `weights_apart` is the largest difference of a parameter
-after the last update, `losses_apart` that of a row's losses.
+the default run with `{" ".join(BOOK)}`,
+`odd` is `{" ".join(ODD)}`, whose batches
+neither 4 nor 8 divide. Where there are several processes, each has one device.
+`weights_apart` is the largest difference of a parameter after the last update,
+`losses_apart` that of a row's losses. Two processes of one device end with the
+bits of one process of two; with four the sums come in another order.
 
 {markdown(ends)}
 
@@ -270,7 +270,9 @@ after the last update, `losses_apart` that of a row's losses.
 
 `--peer_timeout={FLAGS.timeout:g}` (its default is 60), `{" ".join(FAULTY)}`.
 `seconds` from the signal to the end of the process that tells; for a process
-that is missing or late from the start of the others, their start included.
+that is missing or late from the start of the others, their start included
+(on this busy machine most of it). Silence counts from the last sign of life,
+up to a second before the signal.
 
 {markdown(faults)}
 
@@ -281,9 +283,17 @@ run on one device that nothing happened to.
 
 {markdown(after)}
 """
+
+
+def main(_: Sequence[str]) -> None:
+  begun = time.monotonic()
+  with tempfile.TemporaryDirectory() as folder:
+    ends = weights_table(Path(folder))
+    faults, after = faults_table(Path(folder))
+  command = f"python -m benchmarks.devices --timeout={FLAGS.timeout:g}"
   publishing.publish(
     Path(FLAGS.out),
-    page,
+    page(command, ends, faults, after),
     {"ends": ends, "faults": faults, "after": after},
     command,
     begun,

@@ -105,7 +105,7 @@ def _of_cluster(timeout: float) -> Place | None:
     return None
   known = importlib.import_module("jax._src.clusters").ClusterEnv._cluster_types
   for cluster in known:
-    if cluster.name not in _CLUSTERS:
+    if getattr(cluster, "name", None) not in _CLUSTERS:  # not all have one
       continue
     with contextlib.suppress(OSError, ImportError):  # no metadata, no slice
       if cluster.is_env_present() and cluster.get_process_count() > 1:
