@@ -29,7 +29,7 @@ from jaxtyping import Float
 
 from experiments._shared import app, machines, progress
 from experiments._shared import flags as shared
-from mnist_jax import data, range_test, training
+from mnist_jax import data, training
 from mnist_jax.runtime import compile_log, environment, fields, hosts
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import checkpoint, run_directory, runner, settings
@@ -206,6 +206,8 @@ def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
   Raises:
     InputError: it has no suggestion.
   """
+  from mnist_jax import range_test  # here, as few runs ask for it
+
   rough = settings.from_values(shared.flag_values() | {"learning_rate": 1.0})
   rate, reason = range_test.choose(
     rough.train_config(),

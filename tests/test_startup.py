@@ -63,6 +63,19 @@ def test_an_import_loads_no_heavy_library_that_it_can_do_without(loaded, group):
     assert loaded[name] & HEAVY <= set(allowed), name
 
 
+def test_a_single_run_loads_neither_the_range_test_nor_sweeps():
+  program = "import experiments.train, sys; print(*sys.modules)"
+  done = subprocess.run(
+    [sys.executable, "-c", program],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  loaded = set(done.stdout.split())
+  assert not loaded & {"mnist_jax.range_test", "mnist_jax.sweep"}
+
+
 def test_the_gradient_check_loads_jax_numpy_and_jaxtyping_alone():
   """And what these load, so that it may be put into anyone's tests."""
   program = """

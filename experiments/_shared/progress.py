@@ -3,11 +3,12 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tqdm
 
-from mnist_jax import sweep
+if TYPE_CHECKING:  # a single run need not wait for the engine of sweeps
+  from mnist_jax import sweep
 
 T = TypeVar("T")
 
@@ -87,7 +88,7 @@ class SweepProgress:
   def __exit__(self, *exc_info: object) -> None:
     self._bar.close()
 
-  def show(self, progress: sweep.Progress) -> None:
+  def show(self, progress: "sweep.Progress") -> None:
     """Shows the state of the sweep, if it is time to."""
     now = time.monotonic()
     share = progress.done / progress.total if progress.total else 1.0
@@ -118,6 +119,8 @@ def each(
     doing: What they are.
     total: How many, for `runs` without a length.
   """
+  from mnist_jax import sweep
+
   if total is None:
     assert isinstance(runs, Sized)
     total = len(runs)
