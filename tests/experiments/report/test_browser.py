@@ -274,7 +274,7 @@ def test_a_cell_of_the_map_opens_its_curve_and_command(chromium, small_page):
   assert cells.first.inner_text() == "0.080"  # rate 0.5 at batch 16
   cells.nth(3).focus()
   page.keyboard.press("Enter")
-  page.locator("#cell svg").wait_for()
+  page.locator("#cell .mark-line path[stroke-dasharray]").wait_for()
   assert cells.nth(3).get_attribute("aria-pressed") == "true"
   assert "--cell=0.1-32" in page.locator("#cell code").inner_text()
   assert "rate=0.1&batch=32" in page.url
