@@ -9,6 +9,7 @@ _NEEDED = {
   "train": ("absl", "matplotlib", "orbax", "PIL", "tensorboardX", "tqdm"),
   "studies": ("pandas", "pyarrow"),
 }
+_PAGE = "vl_convert"  # which no run of a study needs
 _WITHOUT_TABLES = ("experiments.train", "experiments.predict")
 
 
@@ -28,6 +29,9 @@ def _check(argv: list[str]) -> None:
         line = extras.missing(package, extra, ".")
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+  if command == "experiments.report" and not importlib.util.find_spec(_PAGE):
+    print(f"error: {_PAGE} is not installed: make page does", file=sys.stderr)
+    sys.exit(2)
 
 
 _check(sys.orig_argv)

@@ -57,8 +57,8 @@ def legend(figure: Figure, words: Words) -> str:
 
 def numbers(figure: Figure, words: Words) -> str:
   """The hidden table of all that the figure shows."""
-  heads = ("figure.series", figure.x.word, figure.y.word)
-  heads += ("figure.low", "figure.high")
+  heads = ["figure.series", figure.x.word, figure.y.word]
+  heads += ["figure.low", "figure.high"]
   head = "".join(words.element(key, "th", 'scope="col"') for key in heads)
   rows = []
   for series in figure.series:

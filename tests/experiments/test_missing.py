@@ -38,6 +38,20 @@ def test_a_command_names_the_extra(
   )
 
 
+def test_the_page_says_what_installs_what_draws_it(monkeypatch, capsys):
+  find = importlib.util.find_spec
+  monkeypatch.setattr(
+    importlib.util,
+    "find_spec",
+    lambda name: None if name == "vl_convert" else find(name),
+  )
+  experiments._check(["python", "-m", "experiments.claims"])
+  with pytest.raises(SystemExit) as ended:
+    experiments._check(["python", "-m", "experiments.report"])
+  assert ended.value.code == 2
+  assert "make page" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argv", [["python"], ["python", "-m", "pytest", "-m"]])
 def test_an_import_by_others_is_not_judged(monkeypatch, argv):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

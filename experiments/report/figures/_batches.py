@@ -286,7 +286,7 @@ def _noise(results: Results, words: Words) -> list[Figure]:
   table = results.summary("gradient_noise")
   if table is None:
     return made
-  ratio = [(r["epoch"], r["ratio_16_32"]) for r in records(table)]
+  ratio: list[Point] = [(r["epoch"], r["ratio_16_32"]) for r in records(table)]
   epochs = [r["epoch"] for r in records(table)]
   pairs: Mapping[str, list[Point]] = {
     "series.ratio": ratio,

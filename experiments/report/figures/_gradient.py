@@ -119,10 +119,10 @@ def _toy(results: Results, words: Words) -> list[Figure]:
     ("curvature", Axis("axis.curvature", log=True)),
   ):
     own = [row for row in rows if row["arm"] == f"by {name}"]
-    points = [(row[name], *spread(row, "left")) for row in own]
-    left = [Series("series.left", points)]
+    left = [(row[name], *spread(row, "left")) for row in own]
+    series = [Series("series.left", left)]
     steps = Axis("axis.updates", format="~s", zero=True)
-    made += figure(f"saddle_{name}", axis, steps, left, n=n)
+    made += figure(f"saddle_{name}", axis, steps, series, n=n)
   return made
 
 

@@ -73,23 +73,44 @@ def draw_all(page):
   )
 
 
-@pytest.mark.parametrize("lang", ["en", "zh"])
-def test_every_section_is_there_and_every_figure_is_drawn(watch, lang):
-  page = watch(f"?lang={lang}")
+@pytest.fixture(scope="module", params=[("en", "light"), ("zh", "dark")])
+def walked(request, chromium):
+  """(page, language) of a page by which one has scrolled to its end."""
+  lang, scheme = request.param
+  seen = Watched(chromium, f"?lang={lang}", color_scheme=scheme)
+  draw_all(seen.page)
+  yield seen.page, lang
+  assert seen.trouble == []
+  seen.page.context.close()
+
+
+def test_every_section_is_there_and_every_figure_is_drawn(walked):
+  page, lang = walked
   assert page.locator("main > section").evaluate_all(
     "all => all.map(each => each.id)"
   ) == [*(section.name for section in SECTIONS), "overview"]
-  draw_all(page)
-  drawn = page.locator("[data-figure].is-live .live svg path")
-  assert drawn.count() > 20
+  assert page.locator("[data-figure].is-live .live svg").count() > 20
   for name in claims.CLAIMS:
     claim = page.locator(f"#{name}")
     assert claim.locator(".badge").inner_text()
     assert claim.locator(".found").inner_text()
+  for part in page.locator("[data-part]").all():
+    assert part.inner_text()
   shown = page.locator("main").inner_text()
   assert not re.search(r"undefined|NaN|\{\w*\}|\[object", shown)
-  hidden = page.locator("h2 [data-word]").first.inner_text()
-  assert bool(re.search("[\u4e00-\u9fff]", hidden)) == (lang == "zh")
+  for heading in page.locator("h2 [data-word]").all_inner_texts():
+    assert bool(re.search("[\u4e00-\u9fff]", heading)) == (lang == "zh")
+
+
+def test_axe_finds_no_violation(walked):
+  page, _ = walked
+  page.evaluate("document.querySelectorAll('details').forEach(d => d.open = 1)")
+  tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+  found = Axe().run(page, options={"runOnly": {"type": "tag", "values": tags}})
+  assert [
+    (each["id"], [node["target"] for node in each["nodes"]][:3])
+    for each in found.response["violations"]
+  ] == []
 
 
 def test_the_language_is_switched_and_kept_in_the_address(watch):
@@ -105,7 +126,7 @@ def test_the_language_is_switched_and_kept_in_the_address(watch):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_is_wider_than_the_window(watch, width):
   page = watch(viewport={"width": width, "height": 900})
-  draw_all(page)
+  page.locator("[data-figure].is-live").first.wait_for()
   too_wide = page.evaluate(
     """() => [...document.querySelectorAll("main *")].filter((each) => {
       for (let above = each.parentElement; above; above = above.parentElement) {
@@ -119,20 +140,6 @@ def test_nothing_is_wider_than_the_window(watch, width):
   assert too_wide == []
   root = "document.documentElement"
   assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("lang", ["en", "zh"])
-def test_axe_finds_no_violation(watch, lang, scheme):
-  page = watch(f"?lang={lang}", color_scheme=scheme)
-  draw_all(page)
-  page.evaluate("document.querySelectorAll('details').forEach(d => d.open = 1)")
-  tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
-  found = Axe().run(page, options={"runOnly": {"type": "tag", "values": tags}})
-  assert [
-    (each["id"], [node["target"] for node in each["nodes"]][:3])
-    for each in found.response["violations"]
-  ] == []
 
 
 def test_a_choice_shows_another_figure(watch):
@@ -295,7 +302,8 @@ def test_the_slider_lets_one_run_stand_out(chromium, small_page):
   page.keyboard.press("End")
   assert page.locator(".pick output").inner_text() == "10"
   assert "rate=10" in page.url
-  shown = figure.locator(".live .mark-line path[stroke-dasharray]").evaluate_all(
+  lines = figure.locator(".live .mark-line path[stroke-dasharray]")
+  shown = lines.evaluate_all(
     "all => all.map(each => Number(each.getAttribute('opacity')))"
   )
   assert sorted(shown)[-1] == 1
