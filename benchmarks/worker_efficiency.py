@@ -29,15 +29,15 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  flags.DEFINE_integer("rounds", 5, "of each", lower_bound=3)
-  flags.DEFINE_integer("epochs", 5, "of each run", lower_bound=1)
-  flags.DEFINE_integer("members", 128, "of the sweep", lower_bound=16)
+  flags.DEFINE_integer("sweep_rounds", 5, "of each", lower_bound=3)
+  flags.DEFINE_integer("sweep_epochs", 5, "of each run", lower_bound=1)
+  flags.DEFINE_integer("sweep_members", 128, "of the sweep", lower_bound=16)
 
 
 def cells(number: int) -> list[sweep.Settings]:
   """Those of a round, which no other one has: nothing is found as filed."""
   rates = [0.1, 0.2, 0.3, 0.5]
-  seeds = range(FLAGS.members // len(rates))
+  seeds = range(FLAGS.sweep_members // len(rates))
   first = number * len(seeds)
   return sweep.product(
     learning_rate=rates, seed=[first + seed for seed in seeds]
@@ -60,7 +60,7 @@ def main(_: list[str]) -> None:
 
   runtime.use_all_cores()
   dataset = data.load()
-  budget = sweep.Budget(epochs=FLAGS.epochs)
+  budget = sweep.Budget(epochs=FLAGS.sweep_epochs)
   seconds: dict[str, list[float]] = {"one process": [], "workers": []}
   with contextlib.ExitStack() as stack:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -74,7 +74,7 @@ def main(_: list[str]) -> None:
     )
     client.wait_for_workers(len(cores), timeout=120)
     executor = client.get_executor(pure=False)
-    for number in range(FLAGS.rounds + 1):
+    for number in range(FLAGS.sweep_rounds + 1):
       for name in seconds:
         begun = time.perf_counter()
         sweep.run(
@@ -86,8 +86,8 @@ def main(_: list[str]) -> None:
         if number:
           seconds[name].append(time.perf_counter() - begun)
   print(
-    f"{len(cores)} workers of one core, {FLAGS.members} members of "
-    f"{FLAGS.epochs} epochs, {devices.cores()} cores in one process"
+    f"{len(cores)} workers of one core, {FLAGS.sweep_members} members of "
+    f"{FLAGS.sweep_epochs} epochs, {devices.cores()} cores in one process"
   )
   for name, times in seconds.items():
     print(f"{name:<13}{statistics.median(times):8.2f} s")

@@ -3,13 +3,15 @@
   python -m benchmarks.worker_kills --kills=50
 
 Three workers, each a process with one device, train the blocks of a sweep of
-small networks. At random moments one of them is killed by SIGKILL and another
-one is started in its place. The results are compared with those of the same
-sweep in one process: cells that are missing, cells that are there twice, and
-whether each file of cells has the same bytes. Prints the seed of the moments.
+small networks. At random moments one of those that have a block is killed by
+SIGKILL, and another one is started in its place. The results are compared with
+those of the same sweep in one process: cells that are missing, cells that are
+there twice, and whether each file of cells has the same bytes. Prints the seed
+of the moments.
 """
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -18,15 +20,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from absl import flags
 
-from experiments._shared import app
+from experiments._shared import app, cluster
 from mnist_jax import sweep
-from mnist_jax.runtime import devices
+from mnist_jax.runtime import devices, extras
 from mnist_jax.sweep import _workers
 
 FLAGS = flags.FLAGS
@@ -83,12 +86,13 @@ def dask_scheduler(folder: Path) -> contextlib.AbstractContextManager[object]:
 
 
 def dask_worker(
-  folder: Path,
+  folder: Path, name: str = "0"
 ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
   """One process of one thread, and no nanny to start it again."""
   return process(
     "distributed.cli.dask_worker",
     f"--scheduler-file={folder / 'scheduler.json'}",
+    f"--name={name}",
     "--nthreads=1",
     "--no-nanny",
     "--no-dashboard",
@@ -100,53 +104,74 @@ def dask_worker(
 
 
 class Killer(threading.Thread):
-  """Keeps a number of workers, and kills one of them now and then.
+  """Keeps a number of workers, and kills one that is at work now and then.
 
   Attributes:
     killed: How many so far.
   """
 
-  def __init__(self, folder: Path, workers: int, kills: int, seed: int):
+  def __init__(
+    self, folder: Path, client: Any, workers: int, kills: int, seed: int
+  ):
     super().__init__()
     self.killed = 0
     self.ended = threading.Event()
-    self._folder, self._workers, self._kills = folder, workers, kills
+    self._folder, self._client = folder, client
+    self._workers, self._kills = workers, kills
     self._drawn = random.Random(seed)
+
+  def _busy(self, names: Iterable[str]) -> list[str]:
+    """Those of the workers which have a block."""
+    known = self._client.scheduler_info(n_workers=-1)["workers"]
+    processing = self._client.processing()
+    return [
+      known[address]["name"]
+      for address, keys in processing.items()
+      if keys and address in known and known[address]["name"] in names
+    ]
 
   def run(self) -> None:
     with contextlib.ExitStack() as stack:
-      alive = [
-        stack.enter_context(dask_worker(self._folder))
-        for _ in range(self._workers)
-      ]
+      started = itertools.count()
+
+      def start() -> tuple[str, subprocess.Popen[bytes]]:
+        name = f"worker-{next(started)}"
+        return name, stack.enter_context(dask_worker(self._folder, name))
+
+      alive = dict(start() for _ in range(self._workers))
       while self.killed < self._kills:
         if self.ended.wait(self._drawn.uniform(*SECONDS)):
           return
-        number = self._drawn.randrange(self._workers)
-        alive[number].send_signal(signal.SIGKILL)
-        alive[number].wait()
+        busy = sorted(self._busy(alive))
+        if not busy:
+          continue
+        gone = alive.pop(self._drawn.choice(busy))
+        gone.send_signal(signal.SIGKILL)
+        gone.wait()
         self.killed += 1
-        alive[number] = stack.enter_context(dask_worker(self._folder))
+        alive.update([start()])
       self.ended.wait()
 
 
 def run_killed(folder: Path, workdir: Path, kills: int) -> tuple[int, float]:
   """The sweep by workers; how many were killed, and its seconds."""
-  import distributed
+  with extras.needed("dask"):
+    import distributed
 
+  cluster.quieten()
   with dask_scheduler(folder):
     file = folder / "scheduler.json"
     while not file.exists():
       time.sleep(0.05)
-    killer = Killer(folder, FLAGS.workers, kills, FLAGS.kill_seed)
-    killer.start()
-    begun = time.monotonic()
-    try:
-      with distributed.Client(scheduler_file=str(file)) as client:
+    with distributed.Client(scheduler_file=str(file)) as client:
+      killer = Killer(folder, client, FLAGS.workers, kills, FLAGS.kill_seed)
+      killer.start()
+      begun = time.monotonic()
+      try:
         run(workdir, executor=client.get_executor(pure=False))
-    finally:
-      killer.ended.set()
-      killer.join()
+      finally:
+        killer.ended.set()
+        killer.join()
     return killer.killed, time.monotonic() - begun
 
 

@@ -10,6 +10,7 @@ import collections
 import concurrent.futures as futures
 import dataclasses
 import functools
+import importlib.metadata as metadata
 import os
 import pickle
 import platform
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jaxlib
 from jax.sharding import Mesh
 
 from mnist_jax import data
@@ -183,7 +183,7 @@ def kind() -> str:
   name = f"{device.platform} {device.device_kind}"
   if device.platform == "cpu":
     name = f"{_processor()}, cores {devices.cores()}"
-  return f"{name}, jax {jax.__version__}, jaxlib {jaxlib.__version__}"
+  return f"{name}, jax {jax.__version__}, jaxlib {metadata.version('jaxlib')}"
 
 
 def _processor() -> str:

@@ -10,7 +10,7 @@ import pytest
 from mnist_jax import data, sweep
 from mnist_jax.data import sparse
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import replaying, store
+from mnist_jax.sweep import _workers, replaying, store
 
 CLOSE = 1e-4  # the tolerance of experiments.replay
 
