@@ -2,15 +2,11 @@
 
   python -m experiments.train
   python -m experiments.train --learning_rate=0.5 --schedule=poly --epochs=20
-
-Leaves curves, records and checkpoints in the run directory. The same command
-goes on with a run that was stopped. Exit code 3: the loss was not finite.
-
   python -m experiments.train --devices=all
 
-splits each batch over the devices, and over those of all processes where it
-runs as several: under srun, on a TPU slice, or with --coordinator,
---num_processes and --process_id (docs/scale.md). Exit code 4: one was lost.
+Leaves curves, records and checkpoints in the run directory. The same command
+goes on with a run that was stopped. Exit code 3: the loss was not finite; 4: a
+process of several was lost (docs/scale.md).
 """
 
 import contextlib

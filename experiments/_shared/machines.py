@@ -42,8 +42,7 @@ def use() -> None:
     _DevicesParser(),
     "devices",
     None,
-    "devices of each process that share a batch, or all (default: 1, and all "
-    "where there are several processes)",
+    "that share a batch, or all (default: 1, or all of several processes)",
     serializer=flags.ArgumentSerializer(),
   )
   flags.DEFINE_string(
