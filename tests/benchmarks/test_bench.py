@@ -9,6 +9,7 @@ import pytest
 from benchmarks.bench import __main__ as command
 from benchmarks.bench import (
   attempts,
+  commands,
   figures,
   growth,
   ours,
@@ -219,6 +220,34 @@ def test_contestants_take_turns_in_processes_of_their_own(task):
   assert "nobody" in found["nobody"].failed
   assert "No such file" in found["elsewhere"].failed
   assert circumstances["cores_used_by_others"] >= 0
+
+
+def test_commands_are_run_in_turn_and_one_that_fails_is_told(tmp_path):
+  program = "open('log', 'a').write('{} ')"
+  lines = {
+    "one": [sys.executable, "-c", program.format(1)],
+    "two": [sys.executable, "-c", program.format(2)],
+    "bad": [sys.executable, "-c", "raise SystemExit('it has no flag')"],
+  }
+  given = [
+    commands.Command(name, line, tmp_path, rounds=1 + (name == "two"))
+    for name, line in lines.items()
+  ]
+  one, two, bad = commands.in_turn(given)
+  assert (tmp_path / "log").read_text() == "1 2 1 2 2 "  # the first uncounted
+  assert (len(one["seconds"]), len(two["seconds"])) == (1, 2)
+  assert 0 < one["cpu"][0] < 10
+  assert bad["failed"] == "it has no flag"
+  commands.in_turn(given[:1], filled=True)
+  assert (tmp_path / "log").read_text() == "1 2 1 2 2 1 "
+
+
+def test_a_history_that_does_not_reach_back_is_told(tmp_path):
+  with (
+    pytest.raises(turns.Failed, match="no checkout of 0000000"),
+    commands.checkout("0000000", tmp_path),
+  ):
+    pass
 
 
 def test_arithmetic_of_an_update_is_that_of_its_products():
