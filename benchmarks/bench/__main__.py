@@ -11,7 +11,7 @@ matrices), training (an epoch, with peers), sweeps, commands (whole processes,
 cold and warm), startup (against commit e6e06a0, from git's history), growth
 (by members, batch, width, examples, parameters; goes on where it stopped) and
 attempts (what was tried). Peers need `make peers`; one that is missing is told.
-Full takes 25 to 30 minutes on two quiet cores. Each part is a file in
+Full takes about half an hour on two quiet cores. Each part is a file in
 results/bench; --write puts the tables into docs/speed.md.
 """
 
@@ -67,7 +67,7 @@ class Size:
 
 
 SIZES = {
-  "full": Size(55_000, 15, (1, 4, 16, 64, 256), 5, 40, 5, 5),
+  "full": Size(55_000, 15, (1, 4, 16, 64, 256), 5, 40, 5, 3),
   "tiny": Size(1_000, 2, (1, 4), 1, 1, 1, 1),
 }
 

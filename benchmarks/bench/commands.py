@@ -60,13 +60,14 @@ def _once(command: Command) -> tuple[float, float, float]:
   return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / unit
 
 
-def in_turn(commands: Sequence[Command]) -> list[Row]:
-  """Each once, uncounted, which fills caches; then in turn, round by round."""
+def in_turn(commands: Sequence[Command], *, filled: bool = False) -> list[Row]:
+  """In turn, round by round; caches that are not filled by a round before."""
   rows: list[Row] = [
     {"name": command.name, "seconds": [], "cpu": [], "memory": 0.0}
     for command in commands
   ]
-  for number in range(1 + max(command.rounds for command in commands)):
+  last = max(command.rounds for command in commands)
+  for number in range(int(filled), last + 1):
     turns.say(f"round {number} of the commands")
     for command, row in zip(commands, rows, strict=True):
       if "failed" in row or number > command.rounds:
@@ -125,13 +126,11 @@ def whole(
       for name, (line, env) in lines.items()
     ]
 
-  return in_turn(
-    [
-      *commands("warm", epochs, folder / "warm"),
-      *commands("warm", 1, folder / "warm"),
-      *commands("cold", 1, folder / "cold"),
-    ]
-  )
+  return [
+    *in_turn(commands("warm", 1, folder / "warm")),
+    *in_turn(commands("warm", epochs, folder / "warm"), filled=True),
+    *in_turn(commands("cold", 1, folder / "cold"), filled=True),
+  ]
 
 
 @contextlib.contextmanager
@@ -187,8 +186,8 @@ def startup(folder: Path, rounds: int) -> list[Row]:
         "import jax": [sys.executable, "-c", "import jax"],
       }
       for name, line in lines.items():
-        # Before, the check takes a minute: its size is known in three.
-        few = min(rounds, 3) if name.endswith("gradient_check") else rounds
+        # Before, all take long, and their size is known in three.
+        few = min(rounds, 3) if what == "before" else rounds
         cache = {"XDG_CACHE_HOME": str(folder / "cache")}
         commands.append(
           Command(f"{name}, {what}", line, where, env=cache, rounds=few)

@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 
 from benchmarks.bench import growth, ours
-from benchmarks.bench.page import Part
+from benchmarks.bench.page import FIGURES, Part
 from mnist_jax import plotting
 
 
@@ -52,6 +52,7 @@ def _growth(part: Part) -> plotting.Figure:
 
 def draw(folder: Path, parts: dict[str, Part]) -> None:
   """Draws training.png and growth.png of what was measured."""
-  for name, make in (("training", _peers), ("growth", _growth)):
+  makers = {"training": _peers, "growth": _growth}
+  for name in FIGURES:
     if name in parts:
-      plotting.save(make(parts[name]), folder / f"{name}.png")
+      plotting.save(makers[name](parts[name]), folder / f"{name}.png")

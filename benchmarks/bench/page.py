@@ -13,6 +13,7 @@ from experiments import claims
 
 Part = dict[str, Any]  # what __main__ writes as PART.json
 OTHER = "NOT THE SAME TRAINING"
+FIGURES = {"training": "An epoch, times ours", "growth": "Cost against size"}
 NOT_YET = "Not measured yet: `make bench`."
 
 
@@ -304,11 +305,18 @@ def read(folder: Path) -> dict[str, Part]:
   }
 
 
-def block(name: str, parts: dict[str, Part]) -> str:
-  """A part's table with its circumstances, or that there is none yet."""
+def block(name: str, parts: dict[str, Part], folder: str = "") -> str:
+  """A part's table with its circumstances, or that there is none yet.
+
+  Args:
+    folder: Where figures are, as seen from the page.
+  """
   if name not in parts:
     return NOT_YET
-  return f"{circumstances(parts[name])}\n\n{TABLES[name](parts)}"
+  text = f"{circumstances(parts[name])}\n\n{TABLES[name](parts)}"
+  if name in FIGURES:
+    text += f"\n\n![{FIGURES[name]}]({folder}{name}.png)"
+  return text
 
 
 def written(root: Path) -> dict[Path, str]:
@@ -322,7 +330,8 @@ def written(root: Path) -> dict[Path, str]:
   page = root / "docs" / "speed.md"
   text = page.read_text("utf-8")
   for name in TABLES:
-    text = claims.in_place(text, name, block(name, parts))
+    shown = block(name, parts, "../results/bench/")
+    text = claims.in_place(text, name, shown)
   pages = {page: text}
   if parts:
     sections = [f"## {name}\n\n{block(name, parts)}" for name in parts]

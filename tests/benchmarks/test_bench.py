@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from benchmarks.bench import __main__ as command
-from benchmarks.bench import growth, ours, page, peers, problem, turns
+from benchmarks.bench import (
+  attempts,
+  commands,
+  figures,
+  growth,
+  ours,
+  page,
+  peers,
+  problem,
+  turns,
+)
 from experiments import claims
 
 pytestmark = pytest.mark.once
@@ -71,7 +81,7 @@ def test_ratios_are_of_medians_and_a_missing_peer_is_told():
   assert "400 (400 to 400) | 2.00 (1.33 to 4.00)" in numpy
   assert "| 25 | 12 % |" in numpy  # GFLOP/s, of 200
   assert "| 3.00 (2.00 to 6.00) |" in sklearn
-  assert text.endswith("Not measured: torch.compile: No module named 'torch'.")
+  assert "Not measured: torch.compile: No module named 'torch'." in text
   assert "used 0.01 of its cores" in text
 
 
@@ -80,6 +90,60 @@ def test_a_time_of_another_training_is_not_shown():
   (line,) = (line for line in text.splitlines() if "flax" in line)
   assert "NOT THE SAME TRAINING" in line
   assert "100" not in line
+
+
+def test_a_member_of_a_sweep_is_beside_a_run():
+  rows = [
+    row(ours.SINGLE, [0.2, 0.2]),
+    row("sweep of 4", [0.4, 0.4], facts={"units": 4.0, "flops": 1.0}),
+  ]
+  text = page.block("sweeps", {"sweeps": part(rows)})
+  assert "| sweep of 4 | 100 (100 to 100) | 2.00 (2.00 to 2.00) |" in text
+
+
+def test_whole_commands_are_told_as_ours_over_theirs():
+  rows = [
+    row("experiments.train, 40 epochs, warm", [6.0]),
+    row("NumPy script, 40 epochs, warm", [8.0]),
+    row("PyTorch script, 40 epochs, warm", []) | {"failed": "no torch"},
+  ]
+  for each in rows[:2]:  # as `commands.in_turn` leaves them
+    del each["failed"]
+  text = page.block("commands", {"commands": part(rows)})
+  assert "| NumPy script, 40 epochs, warm | 8 (8 to 8) | 0.75 (0.75" in text
+  assert "| PyTorch script, 40 epochs, warm | no torch |" in text
+
+
+def test_start_up_is_told_as_now_over_before_and_jax():
+  seconds = {"now": 3.0, "before": 10.0}
+  rows = [
+    row(f"{name}, {when}", [taken])
+    for name in [*page.AT_MOST, "import jax"]
+    for when, taken in seconds.items()
+  ]
+  for each in rows:
+    del each["failed"]
+  text = page.block("startup", {"startup": part(rows)})
+  assert "| experiments.train --epochs=1 | 3 (3 to 3) | 10 | 0.30" in text
+  assert "beside import jax | 3 (3 to 3) | 3 | 1.00" in text
+
+
+def test_an_attempt_is_beside_what_it_would_replace():
+  rows = [row(name, [0.1], [0.5, 0.4]) for name in attempts.TRIED]
+  by_name = {each["name"]: each for each in rows}
+  by_name["batch 8"]["seconds"] = [0.5]
+  by_name["bfloat16 in the first layer"]["losses"] = [0.5, 0.404]
+  text = page.block("attempts", {"attempts": part(rows)})
+  assert (
+    "| batch 8, 4 updates a unit | 100 | 0.20 (0.20 to 0.20) | yes |" in text
+  )
+  assert "| no, 1e-02 |" in text
+
+
+def test_a_part_is_drawn_with_the_contestants_that_were_measured(tmp_path):
+  figures.draw(tmp_path, parts())
+  assert (tmp_path / "training.png").stat().st_size > 10_000
+  assert not (tmp_path / "growth.png").exists()
 
 
 def test_what_was_measured_in_small_says_so():
@@ -156,6 +220,34 @@ def test_contestants_take_turns_in_processes_of_their_own(task):
   assert "nobody" in found["nobody"].failed
   assert "No such file" in found["elsewhere"].failed
   assert circumstances["cores_used_by_others"] >= 0
+
+
+def test_commands_are_run_in_turn_and_one_that_fails_is_told(tmp_path):
+  program = "open('log', 'a').write('{} ')"
+  lines = {
+    "one": [sys.executable, "-c", program.format(1)],
+    "two": [sys.executable, "-c", program.format(2)],
+    "bad": [sys.executable, "-c", "raise SystemExit('it has no flag')"],
+  }
+  given = [
+    commands.Command(name, line, tmp_path, rounds=1 + (name == "two"))
+    for name, line in lines.items()
+  ]
+  one, two, bad = commands.in_turn(given)
+  assert (tmp_path / "log").read_text() == "1 2 1 2 2 "  # the first uncounted
+  assert (len(one["seconds"]), len(two["seconds"])) == (1, 2)
+  assert 0 < one["cpu"][0] < 10
+  assert bad["failed"] == "it has no flag"
+  commands.in_turn(given[:1], filled=True)
+  assert (tmp_path / "log").read_text() == "1 2 1 2 2 1 "
+
+
+def test_a_history_that_does_not_reach_back_is_told(tmp_path):
+  with (
+    pytest.raises(turns.Failed, match="no checkout of 0000000"),
+    commands.checkout("0000000", tmp_path),
+  ):
+    pass
 
 
 def test_arithmetic_of_an_update_is_that_of_its_products():
