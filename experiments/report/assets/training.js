@@ -132,7 +132,7 @@ const training = (() => {
       rate: run.rate, batch: run.batch, recent: run.recent.length };
     if (run.ended === "not finite") return draw.fill("train.not_finite", said);
     const at = run.epochs[run.epochs.length - 1];
-    if (!at || !run.updates) return words("train.waiting");
+    if (!at || !run.updates) return run.ended ? "" : words("train.waiting");
     if (recent > GUESSING) {
       // At the very start the loss may rise and still come down.
       const late = run.updates >= 2 * RECENT && at.epoch >= 2;
