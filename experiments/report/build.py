@@ -90,7 +90,7 @@ class _Page:
     self.charts["cells"] = {
       f"{cell['rate']:g} {cell['batch']}": cell for cell in cells
     }
-    self.charts["cell"] = vega.finished(figures.cell())
+    self.charts["cell"] = vega.finished(figures.cell(cells[0]["dev_loss"]))
     return markup.heat_map(cells, self.words)
 
   def content(self, name: str) -> str:

@@ -215,98 +215,95 @@ def _opacity(figure: Figure, shown: float) -> dict[str, Any]:
   return {"condition": {"test": test, "value": shown}, "value": 0.13 * shown}
 
 
+def _tooltip(figure: Figure) -> list[dict[str, Any]]:
+  """What a point says of itself: its series, its place, its interval."""
+
+  def number(field: str, word: str) -> dict[str, Any]:
+    named = {"field": field, "title": f"@{word}"}
+    return named | {"type": "quantitative", "format": ".4~g"}
+
+  found: list[dict[str, Any]] = [{"field": "s", "title": "@figure.series"}]
+  for field, axis in (("x", figure.x), ("y", figure.y)):
+    told = number(field, axis.word)
+    if axis.categories:
+      told = {"field": field, "title": f"@{axis.word}", "type": "nominal"}
+    found.append(told)
+  return [
+    *found,
+    *(number("below", "figure.low"), number("high", "figure.high")),
+  ]
+
+
+def _layer(
+  figure: Figure,
+  mark: dict[str, Any],
+  shown: Sequence[bool],
+  opacity: float,
+  **encoding: Any,
+) -> dict[str, Any]:
+  """A layer of the series that `shown` chooses; bands where it has `high`."""
+  chosen = [i for i, choice in enumerate(shown) if choice]
+  place = {
+    "x": _channel(figure.x, True) | {"field": "x"},
+    "y": _channel(figure.y, False) | {"field": "y"},
+  }
+  filters: list[Any] = [{"filter": {"field": "i", "oneOf": chosen}}]
+  if mark["type"] in ("area", "rule"):
+    filters.append({"filter": "isValid(datum.low)"})
+    along = "x" if figure.y.categories else "y"
+    place[along] |= {"field": "low"}
+    place[f"{along}2"] = {"field": "high"}
+  looks = {"color": _looks(figure)["colour"]}
+  looks["opacity"] = _opacity(figure, opacity)
+  return {
+    "transform": filters,
+    "mark": mark,
+    "encoding": {**place, **looks, **encoding},
+  }
+
+
+def _layers(figure: Figure) -> list[dict[str, Any]]:
+  """Bands, bars, lines and points, from behind to the front."""
+  looks, tooltip = _looks(figure), _tooltip(figure)
+  joined = [series.joined for series in figure.series]
+  marked = [not series.plain for series in figure.series]
+  found = [
+    _layer(figure, {"type": "area"}, joined, 0.16),
+    _layer(figure, {"type": "rule", "strokeWidth": 1.5}, marked, 0.8),
+    _layer(
+      figure,
+      {"type": "line", "strokeWidth": 2},
+      joined,
+      1.0,
+      strokeDash=looks["dash"],
+    ),
+    _layer(
+      figure,
+      {"type": "point", "filled": True, "size": 42},
+      marked,
+      1.0,
+      shape=looks["shape"],
+      tooltip=tooltip,
+    ),
+  ]
+  plain = [series.plain for series in figure.series]
+  # A line alone has nothing to hover over.
+  unseen = {"type": "point", "size": 60}
+  hover = _layer(figure, unseen, plain, 0.0, tooltip=tooltip[:3])
+  found.append(hover | {"name": "hover"})
+  return [layer for layer in found if _is_shown(figure, layer)]
+
+
 def spec(figure: Figure) -> dict[str, Any]:
   """The figure's Vega-Lite spec, its words yet to be put in."""
-  across = _channel(figure.x, True) | {"field": "x"}
-  up = _channel(figure.y, False) | {"field": "y"}
-  looks = _looks(figure)
-  place = {"x": across, "y": up}
-  lines = [i for i, s in enumerate(figure.series) if s.joined]
-  marked = [i for i, s in enumerate(figure.series) if not s.plain]
-  where = "x" if figure.y.categories else "y"
-  tooltip: list[dict[str, Any]] = [
-    {"field": "s", "title": "@figure.series"},
-    {"field": "x", "title": f"@{figure.x.word}"},
-    {"field": "y", "title": f"@{figure.y.word}"},
-  ]
-  for each in tooltip[1:]:
-    axis = figure.x if each["field"] == "x" else figure.y
-    each["type"] = "nominal" if axis.categories else "quantitative"
-    if not axis.categories:
-      each["format"] = ".4~g"
-  limits = [
-    {"field": field, "title": f"@figure.{name}", "format": ".4~g"}
-    | {"type": "quantitative"}
-    for field, name in (("below", "low"), ("high", "high"))
-  ]
-  band = {
-    "x": across,
-    "y": up,
-    where: {**(across if where == "x" else up), "field": "low"},
-    f"{where}2": {"field": "high"},
-  }
-  layers: list[dict[str, Any]] = []
-  if figure.has_seeds():
-    layers.append(_seeds(figure, place, looks))
-  layers += [
-    {
-      "transform": [
-        {"filter": {"field": "i", "oneOf": lines}},
-        {"filter": "isValid(datum.low)"},
-      ],
-      "mark": {"type": "area"},
-      "encoding": {
-        **band,
-        "color": looks["colour"],
-        "opacity": _opacity(figure, 0.16),
-      },
-    },
-    {
-      "transform": [
-        {"filter": {"field": "i", "oneOf": marked}},
-        {"filter": "isValid(datum.low)"},
-      ],
-      "mark": {"type": "rule", "strokeWidth": 1.5},
-      "encoding": {
-        **band,
-        "color": looks["colour"],
-        "opacity": _opacity(figure, 0.8),
-      },
-    },
-    {
-      "transform": [{"filter": {"field": "i", "oneOf": lines}}],
-      "mark": {"type": "line", "strokeWidth": 2},
-      "encoding": {
-        **place,
-        "color": looks["colour"],
-        "strokeDash": looks["dash"],
-        "opacity": _opacity(figure, 1.0),
-      },
-    },
-    {
-      "transform": [{"filter": {"field": "i", "oneOf": marked}}],
-      "mark": {"type": "point", "filled": True, "size": 42},
-      "encoding": {
-        **place,
-        "color": looks["colour"],
-        "shape": looks["shape"],
-        "opacity": _opacity(figure, 1.0),
-        "tooltip": tooltip + limits,
-      },
-    },
-  ]
-  layers = [
-    layer
-    for layer in layers
-    if layer.get("name") == "seeds" or _is_shown(figure, layer)
-  ]
+  seeds = [_seeds(figure)] if figure.has_seeds() else []
   found: dict[str, Any] = {
     "data": {"values": rows(figure)},
     "width": WIDTH - left(figure) - RIGHT,
     "height": height(figure),
     "autosize": "none",
     "padding": {"left": left(figure), "right": RIGHT, "top": 8, "bottom": 46},
-    "layer": layers,
+    "layer": [*seeds, *_layers(figure)],
     "config": _CONFIG,
   }
   if figure.pick:
@@ -328,9 +325,8 @@ def _is_shown(figure: Figure, layer: dict[str, Any]) -> bool:
   return bool(own) and not (kind == "rule" and many and joined)
 
 
-def _seeds(
-  figure: Figure, place: dict[str, Any], looks: dict[str, Any]
-) -> dict[str, Any]:
+def _seeds(figure: Figure) -> dict[str, Any]:
+  """The single runs, thin, behind all else."""
   values = [
     {"x": x, "y": float(f"{y:.4g}"), "i": i, "k": f"{i}-{k}"}
     for i, series in enumerate(figure.series)
@@ -338,17 +334,11 @@ def _seeds(
     for x, y in run
     if finite(y)
   ]
-  return {
-    "name": "seeds",
-    "data": {"values": values},
-    "mark": {"type": "line", "strokeWidth": 0.7},
-    "encoding": {
-      **place,
-      "color": looks["colour"],
-      "detail": {"field": "k", "type": "nominal"},
-      "opacity": _opacity(figure, 0.35),
-    },
-  }
+  every = [True] * len(figure.series)
+  detail = {"field": "k", "type": "nominal"}
+  mark = {"type": "line", "strokeWidth": 0.7}
+  found = _layer(figure, mark, every, 0.35, detail=detail)
+  return found | {"name": "seeds", "data": {"values": values}}
 
 
 RIGHT = 14
@@ -402,14 +392,16 @@ def finished(figure: Figure) -> dict[str, Any]:
 
 
 def drawn(figure: Figure, words: dict[str, str]) -> str:
-  """The static drawing in one language, as SVG without the runs of seeds.
+  """The static drawing in one language, as SVG: no seeds, nothing to hover.
 
   Args:
     words: Of the language, by key.
   """
   found = finished(figure)
   found["layer"] = [
-    layer for layer in found["layer"] if layer.get("name") != "seeds"
+    layer
+    for layer in found["layer"]
+    if layer.get("name") not in ("seeds", "hover")
   ]
   if figure.pick:
     found["params"] = []

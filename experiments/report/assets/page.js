@@ -56,9 +56,6 @@ function openCell() {
     .filter((point) => point[1] !== null)
     .map(([x, y, low, high]) =>
       ({ x, y, low, high, below: low, i: 0, s: title }));
-  for (const layer of spec.layer) {
-    layer.transform = layer.transform.filter((each) => !each.filter.oneOf);
-  }
   charts.draw(chart, spec);
 }
 

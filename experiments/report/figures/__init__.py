@@ -1,9 +1,11 @@
 """Every figure of the page, from the committed results."""
 
+from collections.abc import Sequence
+
 from experiments.report.figures import _batches, _gradient, _network, _rates
 from experiments.report.figures._common import EPOCH, LOSS, Panel
 from experiments.report.results import Results
-from experiments.report.vega import Figure
+from experiments.report.vega import Figure, Point, Series
 from experiments.report.words import Words
 
 
@@ -17,9 +19,10 @@ def panels(results: Results, words: Words) -> dict[str, Panel]:
   return {panel.name: panel for panel in made}
 
 
-def cell() -> Figure:
-  """The figure of one cell of the map, its points yet to be put in."""
-  return Figure("cell", "figure.comparison_dev_loss", EPOCH, LOSS, [])
+def cell(points: Sequence[Point]) -> Figure:
+  """The figure of one cell of the map, with the points of any."""
+  series = [Series("series.loss", points)]
+  return Figure("cell", "figure.comparison_dev_loss", EPOCH, LOSS, series)
 
 
 __all__ = ["Panel", "cell", "panels"]
