@@ -57,6 +57,14 @@ def test_tiles_follow_epoch_and_unit(page):
   assert len(early) == len(late)
   assert early != late
   assert len(set(late)) > 200
+  part(page, "tiles").locator("summary").click()
+  with np.load(bundle.BOOK_RUN / "network.npz") as arrays:
+    layer = snapshot.unflat(arrays["theta_40"])[0]
+  row = part(page, "tiles").locator("tbody tr").nth(5).inner_text().split("\t")
+  numbers = [float(text.replace("\u2212", "-")) for text in row]
+  w = layer.w[:, 5]
+  expected = [5, w.min(), w.max(), np.linalg.norm(w), layer.b[5]]
+  assert numbers == pytest.approx(expected, rel=1e-3)
   box = page.locator("canvas.wall").bounding_box()
   page.locator("canvas.wall").click(
     position={"x": 2.5 / 8 * box["width"], "y": 1.5 / 8 * box["height"]}
