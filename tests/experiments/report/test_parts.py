@@ -182,6 +182,25 @@ def test_divergence_is_seen_and_said(page):
   assert min(losses(page)) < 13  # at the upper edge of the figure
 
 
+def test_training_goes_on_where_every_update_outlasts_its_slice(page):
+  assert page.evaluate(
+    """() => new Promise((done) => {
+      const source = document.getElementById("worker-source").textContent;
+      const slow = source.replace("SLICE = 40", "SLICE = -1");
+      if (slow === source) throw new Error("no slice");
+      const worker = new Worker(URL.createObjectURL(new Blob([slow])));
+      const updates = [];
+      worker.onmessage = ({ data }) => {
+        updates.push(data.updates);
+        if (data.ended) done(updates);
+      };
+      worker.postMessage({ type: "start", theta: book.theta(0).slice(),
+        train: book.examples("test"), dev: book.examples("test"), epochs: 40,
+        rate: 0.1, batch: 10, updates: 3 });
+    })"""
+  ) == [0, 1, 2, 3]
+
+
 def test_a_link_restores_the_view(open_page):
   page = open_page(
     "?lang=zh&rate=0.8&batch=32&unit=7&mistake=dw2_sign&epoch=5&image=7"
