@@ -98,7 +98,8 @@ class _Page:
     if name in claims.CLAIMS:
       return markup.claim(name, self.results, self.words)
     if kind == "part":
-      return f'<div data-part="{rest}"></div>'
+      lacking = self.words.element("part.lacking", "p")
+      return f'<div data-part="{rest}"><noscript>{lacking}</noscript></div>'
     if kind == "block":
       return self._map()
     return markup.panel(self.panels[name], self.results, self.words)

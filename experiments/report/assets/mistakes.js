@@ -144,14 +144,20 @@ const mistakes = (() => {
 
   function setUp(element, state, words) {
     const { el } = draw;
-    const { pixels, labels: all } = book.examples("train");
-    const theta = book.theta(AT);
-    const x = network.scaled(pixels.subarray(0, CHECKED * network.SIZES[0]));
-    const labels = all.slice(0, CHECKED);
-    const pass = network.forward(theta, x);
-    const gradientOf = (name) =>
-      network.backward(theta, pass, labels, spoil(name)).gradient;
-    let numeric = null; // made when it is first needed: it takes a moment
+    let point = null; // made when it is first needed: it takes a moment
+
+    function pointed() {
+      const { pixels, labels: all } = book.examples("train");
+      const theta = book.theta(AT);
+      const x = network.scaled(pixels.subarray(0, CHECKED * network.SIZES[0]));
+      const labels = all.slice(0, CHECKED);
+      const pass = network.forward(theta, x);
+      return {
+        numeric: network.numericGradient(theta, x, labels, H),
+        gradientOf: (name) =>
+          network.backward(theta, pass, labels, spoil(name)).gradient,
+      };
+    }
 
     const names = () => [["none", words("mistake.none")],
       ...Object.keys(CATALOGUE).map((name) => [name, words(`mistake.${name}`)])];
@@ -166,6 +172,7 @@ const mistakes = (() => {
 
     // |given - numeric| of the first wrong tensor; W1's by pixel.
     function drawMap({ name, from, to, shape: [fanIn, fanOut] }, given) {
+      const { numeric } = point;
       let error = Float64Array.from({ length: to - from }, (_, i) =>
         Math.abs(given[from + i] - numeric[from + i]));
       let width = fanOut;
@@ -209,7 +216,8 @@ const mistakes = (() => {
       const name = state.get("mistake");
       const known = name in CATALOGUE;
       choice.set(known ? name : "none");
-      numeric = numeric || network.numericGradient(theta, x, labels, H);
+      point = point || pointed();
+      const { numeric, gradientOf } = point;
       const given = gradientOf(name);
       const found = diagnose(given, numeric, gradientOf);
       const diff = network.distance(given, numeric);

@@ -104,8 +104,27 @@
     const to = draw.nearlyLargest(last.subarray(0, PIXELS * HIDDEN), 200);
     scale.show(["≤ ", "≥ "].map((sign, i) => sign + both(to)[i]));
 
+    const rows = el("tbody");
+    const details = el("details", {}, el("summary", { word: "numbers" }),
+      el("table", {}, el("thead", {}, el("tr", {}, ...["table.unit",
+        "tiles.least", "tiles.most", "tiles.norm", "tiles.bias"].map(
+        (word) => el("th", { scope: "col", word })))), rows));
+    function list(theta) {
+      if (!details.open) return;
+      const { b } = network.layersOf(theta)[1];
+      rows.replaceChildren(...Array.from({ length: HIDDEN }, (_, j) => {
+        const w = tileOf(theta, j);
+        const sizes = [Math.min(...w), Math.max(...w), Math.hypot(...w), b[j]];
+        return el("tr", {}, el("th", { scope: "row" }, String(j)),
+          ...sizes.map((size) =>
+            el("td", { class: "number" }, draw.number(size))));
+      }));
+    }
+    details.addEventListener("toggle", () => list(thetaNow()));
+
     function show() {
       const theta = thetaNow();
+      list(theta);
       const wide = PITCH * ACROSS + GAP;
       const wall = new Float64Array(wide * wide);
       // The chosen unit's frame is light; the others' have the grey of 0.
@@ -128,7 +147,7 @@
     }
     element.append(slider.element, unit.element,
       el("figure", {}, canvas, el("figcaption", {},
-        el("span", { word: "tiles.caption" }), " ", scale.element)),
+        el("span", { word: "tiles.caption" }), " ", scale.element)), details,
       el("p", { class: "note", word: "tiles.note" }),
       el("pre", {}, el("code", {}, BUNDLE.run.command)));
     whenever(state, ["epoch"], show, slider);

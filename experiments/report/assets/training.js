@@ -9,6 +9,7 @@ const training = (() => {
   const GUESSING = Math.log(10); // nats, of ten digits alike
   const RECENT = 20; // updates whose mean loss is said
   const POINTS = 300; // of a curve
+  const REDRAW = 100; // milliseconds between two drawings
   const RUNS = 4; // shown: the one of now and those before
 
   const MANTISSAS = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8];
@@ -67,8 +68,11 @@ const training = (() => {
       element.append(...children);
       return element;
     };
-    const all = runs.flatMap((run) => [...run.curve.points().map(([, y]) => y),
-      ...run.epochs.map(({ loss }) => loss)]).filter(Number.isFinite);
+    // The scale is the newest run's; those before may leave it.
+    const all = runs.slice(-1)
+      .flatMap((run) => [...run.curve.points(), ...run.epochs.map((each) =>
+        [each.epoch, each.loss])])
+      .map(([, loss]) => loss).filter(Number.isFinite);
     const most = Math.min(Math.max(2.5, ...all) * 1.05, 12);
     const last = Math.max(1, ...runs.map((run) => run.updates / run.perEpoch));
     const x = (epoch) => left + (epoch / last) * (width - left - right);
@@ -132,7 +136,7 @@ const training = (() => {
       rate: run.rate, batch: run.batch, recent: run.recent.length };
     if (run.ended === "not finite") return draw.fill("train.not_finite", said);
     const at = run.epochs[run.epochs.length - 1];
-    if (!at || !run.updates) return words("train.waiting");
+    if (!at || !run.updates) return run.ended ? "" : words("train.waiting");
     if (recent > GUESSING) {
       // At the very start the loss may rise and still come down.
       const late = run.updates >= 2 * RECENT && at.epoch >= 2;
@@ -198,6 +202,17 @@ const training = (() => {
       if (details.open) rows.replaceChildren(...rowsOf(run));
     }
 
+    // Messages may come faster than the figure can be drawn.
+    let waiting = false;
+    function soon() {
+      if (waiting) return;
+      waiting = true;
+      setTimeout(() => {
+        waiting = false;
+        show();
+      }, REDRAW);
+    }
+
     function post(type, more = {}) {
       started.postMessage({ type, ...more });
     }
@@ -235,7 +250,7 @@ const training = (() => {
         run.epochs.push({ ...epoch, mean });
         run.inEpoch = [];
       }
-      show();
+      soon();
     }
 
     function tell() {

@@ -25,11 +25,12 @@ const trainer = (() => {
     return order;
   }
 
-  function examples({ x, labels }, order) {
-    const batch = new Float64Array(order.length * SIZE);
+  function examples({ pixels, labels }, order) {
+    const batch = new Uint8Array(order.length * SIZE);
     order.forEach((index, n) =>
-      batch.set(x.subarray(index * SIZE, (index + 1) * SIZE), n * SIZE));
-    return { x: batch, labels: order.map((index) => labels[index]) };
+      batch.set(pixels.subarray(index * SIZE, (index + 1) * SIZE), n * SIZE));
+    return { x: network.scaled(batch),
+      labels: order.map((index) => labels[index]) };
   }
 
   // The examples of the update that comes next; the last of an epoch may be
@@ -45,28 +46,31 @@ const trainer = (() => {
     return examples(train, chosen);
   }
 
-  function judge({ x, labels }) {
-    const pass = network.forward(run.theta, x);
+  function judge({ pixels, labels }) {
+    const pass = network.forward(run.theta, network.scaled(pixels));
     return { loss: network.loss(pass, labels),
       accuracy: network.accuracy(pass, labels) };
   }
 
   const finite = () => run.losses.every(Number.isFinite);
 
-  // Updates until the slice is over; then lets messages in, and goes on.
+  // At least one update, and more until the slice or the epoch is over; then
+  // lets messages in, and goes on.
   function work(current) {
     if (run !== current || run.ended) return;
     const until = performance.now() + SLICE;
+    let epoch = null;
     run.losses = [];
-    let epoch = run.updates ? null : { epoch: 0, ...judge(run.dev) };
-    while (!(epoch && epoch.epoch) && performance.now() < until && run.updates < run.last) {
+    while (!epoch && run.updates < run.last) {
       const { x, labels } = next();
       run.losses.push(network.step(run.theta, x, labels, run.rate));
       run.updates += 1;
-      if (run.at < run.order.length) continue;
-      [run.at, run.order] = [0, null];
-      run.epoch += 1;
-      epoch = { epoch: run.epoch, ...judge(run.dev) };
+      if (run.at >= run.order.length) {
+        [run.at, run.order] = [0, null];
+        run.epoch += 1;
+        epoch = { epoch: run.epoch, ...judge(run.dev) };
+      }
+      if (performance.now() > until) break;
     }
     const ended = !finite() ? "not finite"
       : run.updates >= run.last || run.epoch >= run.epochs ? "done" : "";
@@ -76,16 +80,14 @@ const trainer = (() => {
     if (!ended) setTimeout(work, 0, current);
   }
 
-  const pixels = ({ pixels: levels, labels }) =>
-    ({ x: network.scaled(levels), labels });
-
   // theta, train and dev {pixels, labels}, rate, batch, epochs; for a test the
   // order of the first epoch and the number of updates as well.
   function start(asked) {
-    run = { ...asked, train: pixels(asked.train), dev: pixels(asked.dev),
-      given: asked.order || null, order: null, at: 0, epoch: 0, updates: 0,
-      last: asked.updates ?? Infinity, seed: asked.seed || 0, ended: "",
-      losses: [] };
+    run = { ...asked, given: asked.order || null, order: null, at: 0, epoch: 0,
+      updates: 0, last: asked.updates ?? Infinity, seed: asked.seed || 0,
+      ended: "", losses: [] };
+    postMessage({ type: "progress", id: run.id, updates: 0, losses: [],
+      epoch: { epoch: 0, ...judge(run.dev) }, ended: "", theta: null });
     work(run);
   }
 

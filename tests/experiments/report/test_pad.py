@@ -44,16 +44,19 @@ SKELETONS = {
 }
 
 
-def strokes(digit, rng):
+def strokes(digit, rng, specks=0.0):
   """A skeleton turned, stretched, placed and shaken, in parts of the pad."""
   turn = rng.normal(0, 0.12)
-  size = rng.uniform(0.3, 0.8) * np.array([rng.uniform(0.6, 0.9), 1])
-  start = rng.uniform(0.05, 0.95 - size)
+  # Large ones are widened by the preparation, as their pen is thin for them.
+  size = rng.uniform(0.3, 0.96) * np.array([rng.uniform(0.6, 0.9), 1])
+  start = rng.uniform(0.02, 0.98 - size)
   c, s = np.cos(turn), np.sin(turn)
   for line in SKELETONS[digit]:
     points = np.asarray(line) + rng.normal(0, 0.03, (len(line), 2))
     points = (points - 0.5) @ np.array([[c, -s], [s, c]]) + 0.5
     yield np.clip(start + points * size, -0.02, 1.02)
+  if rng.random() < specks:  # a dot, which some digits are large enough to lose
+    yield np.array([[0.06, 0.06], [0.06, 0.06]])
 
 
 def on_screen(page, points):
@@ -117,7 +120,8 @@ def test_a_blank_pad_says_so(page):
 
 def draw_at_once(page, digit, rng):
   """As `draw`, by the events alone that the browser makes of a pen."""
-  lines = [on_screen(page, line).tolist() for line in strokes(digit, rng)]
+  found = strokes(digit, rng, specks=0.2)
+  lines = [on_screen(page, line).tolist() for line in found]
   page.evaluate(
     """(lines) => {
       const canvas = document.querySelector(".pad");

@@ -57,6 +57,14 @@ def test_tiles_follow_epoch_and_unit(page):
   assert len(early) == len(late)
   assert early != late
   assert len(set(late)) > 200
+  part(page, "tiles").locator("summary").click()
+  with np.load(bundle.BOOK_RUN / "network.npz") as arrays:
+    layer = snapshot.unflat(arrays["theta_40"])[0]
+  row = part(page, "tiles").locator("tbody tr").nth(5).inner_text().split("\t")
+  numbers = [float(text.replace("\u2212", "-")) for text in row]
+  w = layer.w[:, 5]
+  expected = [5, w.min(), w.max(), np.linalg.norm(w), layer.b[5]]
+  assert numbers == pytest.approx(expected, rel=1e-3)
   box = page.locator("canvas.wall").bounding_box()
   page.locator("canvas.wall").click(
     position={"x": 2.5 / 8 * box["width"], "y": 1.5 / 8 * box["height"]}
@@ -172,6 +180,25 @@ def test_divergence_is_seen_and_said(page):
   here.get_by_text(re.compile("It diverges: .*rate 10 is too large")).wait_for()
   here.get_by_role("button", name="Stop").click()
   assert min(losses(page)) < 13  # at the upper edge of the figure
+
+
+def test_training_goes_on_where_every_update_outlasts_its_slice(page):
+  assert page.evaluate(
+    """() => new Promise((done) => {
+      const source = document.getElementById("worker-source").textContent;
+      const slow = source.replace("SLICE = 40", "SLICE = -1");
+      if (slow === source) throw new Error("no slice");
+      const worker = new Worker(URL.createObjectURL(new Blob([slow])));
+      const updates = [];
+      worker.onmessage = ({ data }) => {
+        updates.push(data.updates);
+        if (data.ended) done(updates);
+      };
+      worker.postMessage({ type: "start", theta: book.theta(0).slice(),
+        train: book.examples("test"), dev: book.examples("test"), epochs: 40,
+        rate: 0.1, batch: 10, updates: 3 });
+    })"""
+  ) == [0, 1, 2, 3]
 
 
 def test_a_link_restores_the_view(open_page):
