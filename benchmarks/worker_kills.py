@@ -5,10 +5,9 @@
 Three workers, each a process with one device, train the blocks of a sweep of
 small networks. At random moments one of those that have a block is killed by
 SIGKILL, and another one is started in its place; the first once a block is
-filed. The results are compared with
-those of the same sweep in one process: cells that are missing, cells that are
-there twice, and whether each file of cells has the same bytes. Prints the seed
-of the moments.
+filed. The results are compared with those of the same sweep in one process:
+cells that are missing, cells that are there twice, and whether each file of
+cells has the same bytes. Prints the seed of the moments.
 """
 
 import contextlib
