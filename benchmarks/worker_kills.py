@@ -4,10 +4,10 @@
 
 Three workers, each a process with one device, train the blocks of a sweep of
 small networks. At random moments one of those that have a block is killed by
-SIGKILL, and another one is started in its place. The results are compared with
-those of the same sweep in one process: cells that are missing, cells that are
-there twice, and whether each file of cells has the same bytes. Prints the seed
-of the moments.
+SIGKILL, and another one is started in its place; the first once a block is
+filed. The results are compared with those of the same sweep in one process:
+cells that are missing, cells that are there twice, and whether each file of
+cells has the same bytes. Prints the seed of the moments.
 """
 
 import contextlib
@@ -111,9 +111,16 @@ class Killer(threading.Thread):
   """
 
   def __init__(
-    self, folder: Path, client: Any, workers: int, kills: int, seed: int
+    self,
+    folder: Path,
+    workdir: Path,
+    client: Any,
+    workers: int,
+    kills: int,
+    seed: int,
   ):
     super().__init__()
+    self._cells = workdir / "cells"
     self.killed = 0
     self.ended = threading.Event()
     self._folder, self._client = folder, client
@@ -142,8 +149,10 @@ class Killer(threading.Thread):
       while self.killed < self._kills:
         if self.ended.wait(self._drawn.uniform(*SECONDS)):
           return
+        # Not so many that one block meets all of them: ten times is its most.
+        filed = len(list(self._cells.glob("[!.]*.parquet")))
         busy = sorted(self._busy(alive))
-        if not busy:
+        if not busy or self.killed >= self._workers * filed:
           continue
         gone = alive.pop(self._drawn.choice(busy))
         gone.send_signal(signal.SIGKILL)
@@ -164,7 +173,9 @@ def run_killed(folder: Path, workdir: Path, kills: int) -> tuple[int, float]:
     while not file.exists():
       time.sleep(0.05)
     with distributed.Client(scheduler_file=str(file)) as client:
-      killer = Killer(folder, client, FLAGS.workers, kills, FLAGS.kill_seed)
+      killer = Killer(
+        folder, workdir, client, FLAGS.workers, kills, FLAGS.kill_seed
+      )
       killer.start()
       begun = time.monotonic()
       try:
