@@ -50,7 +50,8 @@ def _once(command: Command) -> tuple[float, float, float]:
       text=True,
     )
     assert process.stderr
-    said = process.stderr.read().strip().splitlines()
+    with process.stderr as lines:
+      said = lines.read().strip().splitlines()
     _, status, used = os.wait4(process.pid, 0)
   seconds = time.perf_counter() - begun
   process.returncode = os.waitstatus_to_exitcode(status)
