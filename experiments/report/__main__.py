@@ -14,20 +14,25 @@ from absl import flags
 from experiments._shared import app
 from experiments.report import build
 from mnist_jax.runtime import files
+from mnist_jax.runtime.errors import InputError
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).parents[2]
 
 
 def define_flags() -> None:
-  flags.DEFINE_string("output", str(ROOT / "docs" / "chapter.html"), "the page")
-  flags.DEFINE_string("results", str(ROOT / "results"), "of the studies")
+  flags.DEFINE_string("output", None, "the page (docs/chapter.html)")
+  flags.DEFINE_string("results", None, "those of the studies (results)")
 
 
 def main(_: list[str]) -> None:
-  text = build.page(Path(FLAGS.results), ROOT / "docs" / "results.md")
-  files.write_text(Path(FLAGS.output), text)
-  print(f"{FLAGS.output}: {len(text.encode()) / 1e6:.2f} MB")
+  results = Path(FLAGS.results or ROOT / "results").expanduser()
+  if not results.is_dir():
+    raise InputError(f"--results={results}: is no folder")
+  output = Path(FLAGS.output or ROOT / "docs" / "chapter.html").expanduser()
+  text = build.page(results, ROOT / "docs" / "results.md")
+  files.write_text(output, text)
+  print(f"{output}: {len(text.encode()) / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import vl_convert
-
 WIDTH, HEIGHT = 640, 300
 _VERSION = "6.4"
 # Okabe and Ito's colours, told apart by the colour-blind; with dashes and
@@ -397,6 +395,8 @@ def drawn(figure: Figure, words: dict[str, str]) -> str:
   Args:
     words: Of the language, by key.
   """
+  import vl_convert  # 85 MB, for the build alone
+
   found = finished(figure)
   found["layer"] = [
     layer
@@ -429,4 +429,6 @@ def _short(svg: str) -> str:
 @functools.cache
 def library() -> str:
   """JavaScript that defines `vegaEmbed`, with the interpreter in it."""
+  import vl_convert
+
   return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
