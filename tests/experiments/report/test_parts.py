@@ -84,6 +84,11 @@ def test_a_unit_is_opened(page):
   with np.load(bundle.BOOK_RUN / "network.npz") as arrays:
     layer = snapshot.unflat(arrays["theta_40"].astype(np.float64))[0]
   z = split.images[index] / 255 @ layer.w[:, 3] + layer.b[3]
+  equation = part(page, "unit").locator(".equation").first.inner_text()
+  summed = re.search(r"b = (\S+) \+ \((\S+)\)", equation).groups()
+  assert [float(text.replace("\u2212", "-")) for text in summed] == (
+    pytest.approx([z - layer.b[3], layer.b[3]], rel=1e-3)
+  )
   for text, value in zip(
     part(page, "unit").locator("strong").all_inner_texts(),
     (z, 1 / (1 + np.exp(-z))),
