@@ -24,7 +24,8 @@ from mnist_jax.training.settings import Settings
   ],
 )
 def test_values(text, values):
-  assert axes.parse(text) == axes.Axis(text.partition("=")[0], values)
+  found = axes.parse(text)
+  assert (found.name, found.values) == (text.partition("=")[0], values)
 
 
 @pytest.mark.parametrize(

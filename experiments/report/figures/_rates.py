@@ -110,7 +110,8 @@ def _formulas(words: Words) -> list[Figure]:
   for name, constants in each.items():
     config = ScheduleConfig(name, 0.2, **constants)
     rates = learning_rates(config, T, T).tolist()
-    points = [(t, rates[t]) for t in places]
+    # To digits that no rounding of XLA's reaches: the page's bytes are fixed.
+    points = [(t, float(f"{rates[t]:.4g}")) for t in places]
     label = words.label("series.name", config.describe())
     series.append(Series(label, points, plain=True))
   updates = Axis("axis.updates", format="~s")

@@ -177,7 +177,7 @@ def test_training_falls_and_its_gradient_is_checked(page):
   drawn = losses(page)
   assert np.mean(drawn[-5:]) > np.mean(drawn[:5]) + 50  # pixels downwards
   here.locator("summary").first.click()
-  assert here.locator("details tbody tr").count() >= 2
+  here.locator("details tbody tr").nth(1).wait_for()  # two of them at least
 
 
 def test_divergence_is_seen_and_said(page):
