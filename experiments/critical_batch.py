@@ -53,7 +53,11 @@ BASE, RATE = 32, 0.2
 POWERS = (0.5, 0.75, 1.0)
 TOLERANCE = math.log(1.05)
 RESAMPLES = 1_000
-MEASURES = ("noise", "target", "branch")
+LABELS = {
+  "noise": "noise scale",
+  "target": "updates to the loss",
+  "branch": "branches from there",
+}
 
 OPTIONS = (
   study.Option("epochs_at", (1, 2), (1, 2, 4), "of the base run", rises=2),
@@ -366,14 +370,14 @@ def judge(measured: study.Tables, values: study.Values) -> list[stats.Judged]:
 
   def sentence(judged: stats.Judged) -> str:
     first, last = (
-      ", ".join(f"{found[name].batches[0, i]:.0f}" for name in MEASURES)
+      ", ".join(f"{found[name].batches[0, i]:.0f}" for name in LABELS)
       for i in (0, -1)
     )
-    powers = ", ".join(stats.amount(judged.found(name)) for name in MEASURES)
+    powers = ", ".join(stats.amount(judged.found(name)) for name in LABELS)
     return (
-      f"By noise, target and branch the critical batch is {first} at a loss "
-      f"of {at[0]:.3g} nats and {last} at {at[-1]:.3g} (exponents {powers}), "
-      f"n = {judged.n}."
+      "The critical batch by the noise scale, by the updates to a loss and by "
+      f"branching is {first} at a loss of {at[0]:.3g} nats and {last} at "
+      f"{at[-1]:.3g} (exponents {powers}), n = {judged.n}."
     )
 
   return [stats.judge(stats.Claim("H3", parts, sentence))]
@@ -400,12 +404,12 @@ def draw(measured: study.Tables, values: study.Values) -> study.Figures:
   for i, (name, own) in enumerate(rows.groupby("measure", sort=False)):
     plotting.error_bars(
       ax,
-      own["dev_loss"].to_numpy() * 1.01**i,
+      own["dev_loss"].to_numpy() * 1.003**i,
       own["critical_batch"].to_numpy(),
       own["critical_batch_low"].to_numpy(),
       own["critical_batch_high"].to_numpy(),
       index=i,
-      label=str(name),
+      label=LABELS[str(name)],
       **plotting.series(i),
     )
   plotting.log_axis(ax, "x")

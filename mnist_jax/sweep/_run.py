@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 from mnist_jax import data, runtime
 from mnist_jax.runtime import extras, files
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import _block, _program, _workers, plan, store
+from mnist_jax.sweep import _block, _program, _workers, plan, store, tables
 from mnist_jax.sweep.plan import Block, Budget
 from mnist_jax.training.settings import Settings
 
@@ -156,7 +156,7 @@ def run(
       if results is not None:
         results.add([keys[cell] for cell in found], rows, result.notes)
       parts.append(rows)
-  return _ordered(pd.concat(parts, ignore_index=True), list(keys.values()))
+  return tables.in_order(pd.concat(parts, ignore_index=True), [*keys.values()])
 
 
 def _train(
@@ -249,15 +249,6 @@ def _frame(
     }
     result += [identity | row for row in rows]
   return store.frame(result)
-
-
-def _ordered(table: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame":
-  """The rows of the cells with these keys, in that order."""
-  place = {key: i for i, key in enumerate(keys)}
-  own = table[table["cell"].isin(place)]
-  order = own.assign(place=own["cell"].map(place))
-  index = order.sort_values(["place", "step"]).index
-  return own.loc[index].reset_index(drop=True)
 
 
 def _fitting(cells: Sequence[Settings], mesh: Mesh, num_train: int) -> int:

@@ -33,7 +33,7 @@ from jax.sharding import Mesh
 
 from mnist_jax.runtime import code, devices, extras, files
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import _workers, store
+from mnist_jax.sweep import _workers, store, tables
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -88,6 +88,9 @@ class _Task:
     program = _program(self.train_fn, self.cells[0].static)
     put = functools.partial(jax.device_put, device=devices.spread(mesh))
     outputs = jax.device_get(program(put(traced), put(seeds)))
+    columns = {*_OWN, *dict(self.cells[0].point)}
+    for name in sorted(columns.intersection(outputs)):
+      raise InputError(f"train_fn returns {name!r}, which is a column already")
     rows = [_rows(outputs, i) for i in range(len(self.cells))]
     seconds = time.perf_counter() - begun
     return _workers.Result(
@@ -154,7 +157,8 @@ def run_function(
 
   Raises:
     InputError: No points or seeds, one twice, other names in one of them, a
-      value that JSON cannot hold; and as `sweep.run`.
+      value that JSON cannot hold, a result with the name of a column; and as
+      `sweep.run`.
   """
   with extras.needed("studies"):
     import pandas as pd
@@ -197,11 +201,7 @@ def run_function(
         results.add([c.key for c in task.cells], rows, result.notes)
       parts.append(rows)
   table = pd.concat(parts, ignore_index=True)
-  place = {cell.key: i for i, cell in enumerate(cells)}
-  own = table[table["cell"].isin(place)]
-  order = own.assign(place=own["cell"].map(place))
-  index = order.sort_values(["place", "step"]).index
-  return own.loc[index].reset_index(drop=True)
+  return tables.in_order(table, [cell.key for cell in cells])
 
 
 def _trained(
@@ -258,12 +258,19 @@ def _cells(
           f"points[{number}] has {name}={given!r}, expected a number or text"
         )
       plain.append((name, value))
-    found += [_Cell(tuple(plain), int(seed)) for seed in seeds]
+    found += [_Cell(tuple(plain), _seed(seed)) for seed in seeds]
   if not found:
     raise InputError("found no points or no seeds, expected at least one each")
   if len({cell.key for cell in found}) < len(found):
     raise InputError("found a point or a seed twice, expected each once")
   return found
+
+
+def _seed(given: int) -> int:
+  seed = int(given)
+  if not 0 <= seed < 2**32:
+    raise InputError(f"seeds have {given}, expected 0 to {2**32 - 1}")
+  return seed
 
 
 def _version(train_fn: TrainFn, given: str | None) -> str:

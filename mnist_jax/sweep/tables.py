@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 GUESSING = math.log(10)  # the loss of giving each digit the same chance
 
 
+def in_order(table: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame":
+  """The rows of the cells with these keys, in that order, by rising step."""
+  place = {key: i for i, key in enumerate(keys)}
+  own = table[table["cell"].isin(place)]
+  order = own.assign(place=own["cell"].map(place))
+  index = order.sort_values(["place", "step"]).index
+  return own.loc[index].reset_index(drop=True)
+
+
 class Curves(NamedTuple):
   """A metric of A arms over S shared seeds."""
 

@@ -93,6 +93,8 @@ def test_another_version_is_refused(tmp_path):
     ([{"rate": 0.1}, {"rat": 0.1}], [0], "expected .'rate'"),
     ([{"rate": [0.1]}], [0], "a number or text"),
     ([{"seed": 1.0}], [0], "column of its own"),
+    (POINTS, [-1], "seeds have -1, expected 0 to 4294967295"),
+    ([{"rate": 0.1, "steps": 2, "loss": 1.0}], [0], "returns 'loss'"),
   ],
 )
 def test_what_is_no_sweep_is_said(points, seeds, said):
