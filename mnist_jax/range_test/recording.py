@@ -22,7 +22,7 @@ from mnist_jax.model import objective
 from mnist_jax.range_test import batches, rules
 from mnist_jax.range_test.curve import MEASURES, Ramp, Recording
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.training import loop
+from mnist_jax.training import loop, optimizers
 
 Noise = tuple[Float[Array, ""], Float[Array, ""]]
 ValueAndGrad = Callable[[Any, Any], tuple[Float[Array, ""], Any]]
@@ -36,7 +36,9 @@ _ADAPTIVE = ("adam", "rmsprop")
 
 def default_ramp(optimizer: str) -> Ramp:
   """Six decades that contain the useful rates of an optimiser by name."""
-  low, high = (1e-6, 1.0) if optimizer in _ADAPTIVE else (1e-4, 100.0)
+  name = optimizer.partition("(")[0]
+  other = name not in optimizers.OPTIMIZERS and "sgd" not in name
+  low, high = (1e-6, 1.0) if name in _ADAPTIVE or other else (1e-4, 100.0)
   return Ramp(low, high, _STEPS)
 
 

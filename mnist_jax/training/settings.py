@@ -61,7 +61,7 @@ class Settings(schedules.ScheduleConfig):
     0.0, "probability of dropping a hidden unit", least=0, below=1
   )
   optimizer: str = fields.setting(
-    "sgd", "update", str, choices=optimizers.OPTIMIZERS
+    "sgd", f"{', '.join(optimizers.OPTIMIZERS)}, or another of optax", str
   )
   momentum: Number | None = fields.setting(
     None, "of momentum and nesterov (default: 0.9)", least=0, below=1
@@ -97,6 +97,9 @@ class Settings(schedules.ScheduleConfig):
   init_scale: Number = fields.setting(
     1.0, "factor of the initial weights", above=0, newer=True
   )
+  optimizer_args: str | None = fields.setting(
+    None, "of the optimizer, as weight_decay=0.01,b1=0.8", str, newer=True
+  )
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -114,6 +117,7 @@ class Settings(schedules.ScheduleConfig):
         f"{len(sizes)} layers of hidden_sizes={','.join(map(str, sizes))}"
       )
     kind = self.optimizer
+    optimizers.check(kind, self.optimizer_args)
     if self.momentum is not None and kind not in optimizers.USES_MOMENTUM:
       raise InputError(
         f"momentum={self.momentum}: not read by optimizer={kind}, expected "
@@ -139,7 +143,7 @@ class Settings(schedules.ScheduleConfig):
       activations=self.activations,
       initializer=self.initializer,
       init_scale=self.init_scale,
-      optimizer=self.optimizer,
+      optimizer=optimizers.kind_of(self.optimizer, self.optimizer_args),
       grad=self.grad,
       dropout_rate=self.dropout,
       batch_size=self.batches.size_at(0),
@@ -210,6 +214,8 @@ class Settings(schedules.ScheduleConfig):
       meant["momentum"] = self.traced()["momentum"]
     if self.batch_schedule is not None:
       meant["batch_schedule"] = str(self.batches)
+    if self.optimizer_args is not None:
+      meant["optimizer_args"] = optimizers.canonical(self.optimizer_args)
     return {
       name: meant.get(name, getattr(self, name))
       for name, each in FIELDS.items()

@@ -291,6 +291,10 @@ def test_keys_are_the_same_for_ever():
       Settings(optimizer="momentum"),
       Settings(optimizer="momentum", momentum=0.9),
     ),
+    (
+      Settings(optimizer="adam", optimizer_args="b1=0.8,b2=0.99"),
+      Settings(optimizer="adam", optimizer_args="b2=9.9e-1 b1=0.8"),
+    ),
   ],
 )
 def test_settings_of_the_same_run_have_one_key(one, other):
@@ -318,6 +322,7 @@ OTHER_VALUES = {
   "batch_schedule": "0:64,1:128",
   "clip_norm": 1.0,
   "init_scale": 0.1,
+  "optimizer_args": "momentum=0.5",
 }
 
 

@@ -99,6 +99,12 @@ KINDS = {
       {"schedule": "step", "decay_steps": 1, "schedule_unit": "epochs"},
     )
   ],
+  "any of optax": product(
+    SMALL,
+    optimizer="adamw",
+    optimizer_args=["weight_decay=0.1", "weight_decay=1.0"],
+    learning_rate=0.01,
+  ),
   "l2, dropout, two layers": product(
     SMALL,
     hidden_sizes=(8, 6),

@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import optimizers
 
 RATE, MOMENTUM, GRADS = 0.1, 0.8, (1.0, -2.0, 0.5)
@@ -104,3 +105,73 @@ def test_a_long_gradient_is_scaled_to_the_norm_and_a_short_one_left():
   for norm in (13.5, 1e30):
     same = clip(grads, norm)
     assert jax.tree.all(jax.tree.map(jnp.array_equal, same, grads))
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "expected"),
+  [
+    ("adamw", "weight_decay=0.5", lambda: optax.adamw(RATE, weight_decay=0.5)),
+    ("adam", "b2=0.9, b1=0.8", lambda: optax.adam(RATE, b1=0.8, b2=0.9)),
+    ("lion", None, lambda: optax.lion(RATE)),
+    ("dowg", None, lambda: optax.contrib.dowg(RATE)),
+    (
+      "schedule_free",
+      "b1=0.5",
+      lambda: optax.contrib.schedule_free_sgd(RATE, b1=0.5),
+    ),
+  ],
+)
+def test_any_of_optax_is_optaxs_own(name, text, expected):
+  optimizers.check(name, text)
+  w, tx = jnp.ones(()), expected()
+  state = tx.init(w)
+  v, ours = w, optimizers.make(optimizers.kind_of(name, text), 0.0).init(w)
+  for grad in map(jnp.float32, GRADS):
+    updates, state = tx.update(grad, state, w)
+    w = optax.apply_updates(w, updates)
+    kind = optimizers.make(optimizers.kind_of(name, text), jnp.float32(RATE))
+    updates, ours = kind.update(grad, ours, v)
+    v = optax.apply_updates(v, updates)
+  np.testing.assert_allclose(v, w, rtol=1e-6)
+  assert float(v) != 1.0
+
+
+def test_arguments_have_one_kind_in_any_order():
+  one = optimizers.kind_of("adam", "b1=0.80 b2=9e-1")
+  assert one == optimizers.kind_of("adam", "b2=0.9,b1=0.8")
+  assert one == "adam(b1=0.8,b2=0.9)"
+
+
+def test_the_average_is_evaluated_of_all_that_are_schedule_free():
+  kind = optimizers.kind_of("schedule_free_adamw", "weight_decay=0.1")
+  w = jnp.zeros(())
+  state = optimizers.make(kind, 0.0).init(w)
+  for grad in GRADS:
+    updates, state = optimizers.make(kind, RATE).update(
+      jnp.float32(grad), state, w
+    )
+    w = optax.apply_updates(w, updates)
+  expected = optax.contrib.schedule_free_eval_params(state, w)
+  found = optimizers.evaluation_params(kind, w, state)
+  np.testing.assert_array_equal(found, expected)
+  assert float(found) != float(w)
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "said"),
+  [
+    ("sgdd", None, "expected one of sgd, .* or another of optax"),
+    ("scale_by_adam", None, "expected one of sgd"),
+    ("adamw", "weigt_decay=0.1", "no 'weigt_decay', expected 'weight_decay'"),
+    ("adamw", "learning_rate=0.1", "no 'learning_rate'"),
+    ("adamw", "b1", "found 'b1', expected NAME=VALUE"),
+    ("adamw", "b1=much", "found 'b1=much', expected NAME=VALUE"),
+    ("momentum", "nesterov=True", "optimizer=sgd takes those of optax.sgd"),
+    ("lbfgs", None, "optimizer=lbfgs: cannot train from gradients"),
+    ("sophia", None, "optimizer=sophia: cannot train from gradients"),
+    ("dpsgd", None, "missing 3 required"),
+  ],
+)
+def test_what_cannot_train_is_said(name, text, said):
+  with pytest.raises(InputError, match=said):
+    optimizers.check(name, text)
