@@ -47,10 +47,29 @@ def tradeoff(
       "expected at least 3 of each, above 0"
     )
   log_updates = np.log(np.asarray(updates, np.float64))
-
-  def residuals(logs: Float[np.ndarray, " 2"]) -> Float[np.ndarray, " K"]:
-    return np.logaddexp(logs[0], logs[1] - np.log(batches)) - log_updates
-
   first = np.log([min(updates), updates[0] * batches[0]])
-  least, examples = scipy.optimize.least_squares(residuals, first).x
+  # MINPACK's, with slopes, is 12 times as fast as the default; a study fits
+  # thousands.
+  fit = scipy.optimize.least_squares(
+    _residuals, first, _slopes, method="lm", args=(batches, log_updates)
+  )
+  least, examples = fit.x
   return Tradeoff(math.exp(least), math.exp(examples))
+
+
+def _residuals(
+  logs: Float[np.ndarray, " 2"],
+  batches: Real[np.ndarray, " K"],
+  log_updates: Float[np.ndarray, " K"],
+) -> Float[np.ndarray, " K"]:
+  """Of log S; `logs` are those of S_min and E_min."""
+  return np.logaddexp(logs[0], logs[1] - np.log(batches)) - log_updates
+
+
+def _slopes(
+  logs: Float[np.ndarray, " 2"],
+  batches: Real[np.ndarray, " K"],
+  _: Float[np.ndarray, " K"],
+) -> Float[np.ndarray, "K 2"]:
+  share = scipy.special.expit(logs[1] - np.log(batches) - logs[0])
+  return np.stack([1 - share, share], axis=1)
