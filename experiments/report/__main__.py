@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments._shared import app
-from experiments.report import build
+from experiments.report.page import build
 from mnist_jax.runtime import files
 from mnist_jax.runtime.errors import InputError
 

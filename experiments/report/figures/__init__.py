@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from experiments.report.figures import _batches, _gradient, _network, _rates
 from experiments.report.figures._common import EPOCH, LOSS, Panel
+from experiments.report.figures.vega import Figure, Point, Series
 from experiments.report.results import Results
-from experiments.report.vega import Figure, Point, Series
 from experiments.report.words import Words
 
 

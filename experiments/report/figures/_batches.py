@@ -20,8 +20,8 @@ from experiments.report.figures._common import (
   spread,
   with_interval,
 )
+from experiments.report.figures.vega import Axis, Figure, Point, Series
 from experiments.report.results import Results
-from experiments.report.vega import Axis, Figure, Point, Series
 from experiments.report.words import Words
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import scipy.stats
 
-from experiments.report.vega import Axis, Figure, Series
+from experiments.report.figures.vega import Axis, Figure, Series
 from experiments.report.words import Words
 
 ACCURACY = Axis("axis.accuracy", format=".1%")

@@ -11,8 +11,8 @@ from experiments.report.figures._common import (
   spread,
   with_interval,
 )
+from experiments.report.figures.vega import Axis, Figure, Series
 from experiments.report.results import Results
-from experiments.report.vega import Axis, Figure, Series
 from experiments.report.words import Words
 
 DISTANCE = Axis("axis.distance", log=True)

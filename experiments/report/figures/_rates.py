@@ -17,8 +17,8 @@ from experiments.report.figures._common import (
   seeds,
   spread,
 )
+from experiments.report.figures.vega import Axis, Figure, Series
 from experiments.report.results import Results
-from experiments.report.vega import Axis, Figure, Series
 from experiments.report.words import Words
 from mnist_jax.schedules.config import ScheduleConfig, learning_rates
 

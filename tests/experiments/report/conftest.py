@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.report import build, bundle
+from experiments.report.page import build, bundle
 
 PARTS = ("tiles", "unit", "passes", "pad", "mistake", "training")
 
@@ -45,7 +45,7 @@ def parts_file(tmp_path_factory):
   text = string.Template(build.asset("page.html")).substitute(
     csp=build.policy([script]),
     title="",
-    css=build.asset("page.css") + build.asset("parts.css"),
+    css=build.styles(),
     body="".join(f'<div data-part="{name}"></div>' for name in PARTS),
     words=build._json(build.Words().table),
     charts="{}",

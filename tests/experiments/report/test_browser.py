@@ -8,8 +8,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from experiments import claims
-from experiments.report import build
-from experiments.report.sections import SECTIONS
+from experiments.report.page import build
+from experiments.report.page.sections import SECTIONS
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[3]

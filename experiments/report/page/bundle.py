@@ -2,7 +2,7 @@
 
 Arrays are base64 of little-endian numbers. Images are mostly zeros: of a row of
 bytes every run of zeros becomes its length, and what stands between two of them
-its length and itself (`pack`); assets/book.js undoes it.
+its length and itself (`pack`); assets/parts/book.js undoes it.
 """
 
 import base64

@@ -4,11 +4,10 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.report import told, vega
-from experiments.report.figures import Panel
+from experiments.report.figures import Panel, vega
+from experiments.report.figures.vega import Figure, Series
 from experiments.report.results import Results
-from experiments.report.vega import Figure, Series
-from experiments.report.words import LANGUAGES, Words
+from experiments.report.words import LANGUAGES, Words, told
 
 _MARKS = {
   "circle": '<circle cx="16" cy="7" r="4"/>',

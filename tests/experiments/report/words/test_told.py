@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from experiments import claims
-from experiments.report import told
-from experiments.report.words import Words
+from experiments.report.words import Words, told
 
-RESULTS = Path(__file__).parents[3] / "results"
+RESULTS = Path(__file__).parents[4] / "results"
 
 
 def part(name, effect, interval=(0.0, 1.0)):

@@ -9,24 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from experiments import claims
-from experiments.report import bundle, figures, markup, vega
+from experiments.report import figures
+from experiments.report.figures import vega
+from experiments.report.page import bundle, markup
+from experiments.report.page.sections import SECTIONS, Section
 from experiments.report.results import Results
-from experiments.report.sections import SECTIONS, Section
 from experiments.report.words import Words
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 # In the order in which they are run; worker.js runs after network.js, in the
 # worker.
 SCRIPTS = (
-  *("state", "charts", "network", "book", "mistakes", "tiles"),
-  *("prepare", "pad", "training", "page"),
+  *("state", "charts", "parts/network", "parts/book", "parts/mistakes"),
+  *("parts/tiles", "parts/prepare", "parts/pad", "parts/training", "page"),
 )
-WORKER = ("network", "worker")
+WORKER = ("parts/network", "parts/worker")
+STYLES = ("page", "parts/parts")
 _OVERVIEW = 'id="overview-title"'
 
 
 def asset(name: str) -> str:
   return (ASSETS / name).read_text("utf-8")
+
+
+def styles() -> str:
+  return "".join(asset(f"{name}.css") for name in STYLES)
 
 
 def _in_script(text: str) -> str:
@@ -176,7 +183,7 @@ def page(results: Path, said: Path) -> str:
   return string.Template(asset("page.html")).substitute(
     csp=policy([library, script]),
     title=words.table["title"]["en"],
-    css=asset("page.css") + asset("parts.css"),
+    css=styles(),
     body=body,
     words=_json(words.table),
     charts=_json(made.charts),

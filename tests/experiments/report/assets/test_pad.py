@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.report import bundle, snapshot
+from experiments.report import snapshot
+from experiments.report.page import bundle
 from mnist_jax import training
 from mnist_jax.data import picture
 from mnist_jax.training import runner

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.report import bundle, snapshot
+from experiments.report import snapshot
+from experiments.report.page import bundle
 from mnist_jax import data, training
 from mnist_jax.gradcheck.faults import catalogue
 from mnist_jax.model import objective

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from experiments import claims
-from experiments.report import build, figures
+from experiments.report import figures
+from experiments.report.page import build
+from experiments.report.page.sections import SECTIONS
 from experiments.report.results import Results, sentences
-from experiments.report.sections import SECTIONS
 from experiments.report.words import LANGUAGES, Words
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 RESULTS, SAID = ROOT / "results", ROOT / "docs" / "results.md"
 ASSETS = ROOT / "experiments" / "report" / "assets"
 MOST_BYTES = 6_000_000
@@ -85,7 +86,7 @@ def test_no_string_is_missing_in_a_language():
 
 def test_every_string_that_a_script_asks_for_is_there():
   table = Words().table
-  for path in sorted(ASSETS.glob("*.js")):
+  for path in sorted(ASSETS.rglob("*.js")):
     text = path.read_text("utf-8")
     for key in re.findall(r"""words\("([^"]+)"\)""", text):
       assert key in table, f"{path.name}: {key}"

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from experiments.report import build, bundle, snapshot
+from experiments.report import snapshot
+from experiments.report.page import build, bundle
 from mnist_jax import data
 
 pytestmark = pytest.mark.once
@@ -223,7 +224,7 @@ def test_a_link_restores_the_view(open_page):
 def test_every_key_of_the_scripts_has_words():
   table = build.Words().table
   for name in ("mistakes", "tiles", "pad", "training"):
-    script = build.asset(f"{name}.js")
+    script = build.asset(f"parts/{name}.js")
     keys = re.findall(
       r'"((?:table|band|image|pad|tiles|unit|passes|mistake|train)\.\w+)"',
       script,

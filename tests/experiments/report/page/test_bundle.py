@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.report import bundle, snapshot
+from experiments.report import snapshot
+from experiments.report.page import bundle
 from mnist_jax import data, training
 from mnist_jax.training import loop
 

@@ -1,0 +1,1 @@
+"""The page's one file: its sections, their HTML, its scripts and its data."""
