@@ -15,8 +15,8 @@ VERSIONS = $(WORKERS) -m 'not once'
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help train chapter page bench browser test test-oldest test-newest \
-  lint format setup setup-oldest peers lock clean
+.PHONY: help train chapter page notebook docs bench browser test test-oldest \
+  test-newest lint format setup setup-oldest peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' \
@@ -36,6 +36,13 @@ bench: setup ## our speed beside peers' and the machine's, about half an hour
 
 page: setup ## build docs/chapter.html from the committed results
 	@.venv/bin/python -m experiments.report $(ARGS)
+
+notebook: setup ## run experiments/colab.ipynb into docs/colab.ipynb, minutes
+	@.venv/bin/python tools/notebook.py
+
+docs: setup ## the reference of what is exported: build/docs/index.html
+	@.venv/bin/python -m pdoc mnist_jax --docformat=google --no-show-source \
+	  --template-directory=tools/pdoc --output-directory=build/docs
 
 browser: # for the tests of the page; where none can be had they are skipped
 	@sh tools/browser.sh >/dev/null
