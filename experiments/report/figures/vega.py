@@ -17,19 +17,29 @@ from typing import Any
 
 WIDTH, HEIGHT = 640, 300
 _VERSION = "6.4"
-# Okabe and Ito's colours, told apart by the colour-blind; with dashes and
-# shapes they are told apart in grey as well.
+# Three of Okabe and Ito's, then of all colours that stand out from a light and
+# a dark card (3:1) each time the one that is farthest from those before it to
+# the eye that confuses it most; grey leaves dashes and shapes to go by.
 COLOURS = (
   "#0072b2",
   "#d55e00",
   "#009e73",
-  "#cc79a7",
-  "#8c6d00",
-  "#56a3d9",
-  "#7a5195",
-  "#707070",
+  "#888899",
+  "#8877ff",
+  "#886644",
+  "#776677",
+  "#cc00aa",
 )
-DASHES = ((1, 0), (7, 3), (2, 2), (9, 3, 2, 3), (12, 3), (4, 4), (1, 3), (6, 2))
+DASHES = (
+  (1, 0),
+  (7, 3),
+  (2, 2),
+  (9, 3, 2, 3),
+  (12, 3),
+  (4, 4),
+  (1, 4),
+  (12, 2, 2, 2, 2, 2),
+)
 SHAPES = (
   *("circle", "square", "triangle-up", "diamond", "cross"),
   *("triangle-down", "triangle-right", "triangle-left"),

@@ -283,7 +283,10 @@ def shade(share: float) -> tuple[str, str]:
   dark = (8, 48, 107)
   light = (247, 251, 255)
   mixed = [round(a + (b - a) * share) for a, b in zip(light, dark, strict=True)]
-  return f"rgb({','.join(map(str, mixed))})", "#fff" if share > 0.5 else "#000"
+  return (
+    f"rgb({','.join(map(str, mixed))})",
+    "#fff" if share > 0.645 else "#000",
+  )
 
 
 def heat_map(cells: Sequence[Mapping[str, Any]], words: Words) -> str:
