@@ -36,7 +36,9 @@ const charts = (() => {
 
   async function draw(element, spec) {
     const drawn = inWords(spec);
-    const width = Math.floor(element.clientWidth);
+    // Letters grow with those of the page, which on a projector are larger.
+    const { fontSize } = getComputedStyle(document.documentElement);
+    const width = Math.floor((element.clientWidth * 16) / parseFloat(fontSize));
     if (width < 80) return null;
     const categories = drawn.layer.some(
       (layer) => layer.encoding.y && layer.encoding.y.type === "nominal",

@@ -1,5 +1,6 @@
 """B1 to B8, H1, H2, H4: the batch size, and what it asks of the rate."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,7 +93,7 @@ def _largest(results: Results, words: Words) -> list[Figure]:
   made = figure("largest_rate", BATCH, rate, series, n=n)
   if "step" not in table:
     return made
-  steps = Axis("axis.updates", format="~s")
+  steps = Axis("axis.updates", format=",d")
   share = Axis("axis.edge", log=True, format="~g")
   edge = table[table["what"] == "sharpness over 2 / rate"]
   for size, rows in edge.groupby("batch_size"):
@@ -274,7 +275,8 @@ def _gap(table: pd.DataFrame, words: Words) -> list[Figure]:
     series.append(Series(label, points, joined=False))
   arms = Axis("axis.arm", categories=names)
   n = int(rows["seeds"].min())
-  return figure("generalisation", ACCURACY, arms, series, n=n)
+  either = dataclasses.replace(ACCURACY, word="axis.either_accuracy")
+  return figure("generalisation", either, arms, series, n=n)
 
 
 def _noise(results: Results, words: Words) -> list[Figure]:

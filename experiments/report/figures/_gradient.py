@@ -121,7 +121,7 @@ def _toy(results: Results, words: Words) -> list[Figure]:
     own = [row for row in rows if row["arm"] == f"by {name}"]
     left = [(row[name], *spread(row, "left")) for row in own]
     series = [Series("series.left", left)]
-    steps = Axis("axis.updates", format="~s", zero=True)
+    steps = Axis("axis.updates", format=",d", zero=True)
     made += figure(f"saddle_{name}", axis, steps, series, n=n)
   return made
 

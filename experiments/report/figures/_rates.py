@@ -30,7 +30,7 @@ def _tried(results: Results, words: Words) -> list[Figure]:
   found = results.json("lr_range_audit").get("loss", [])
   found = sorted(found, key=lambda curve: float(curve["key"]))
   updates = Axis("axis.updates", format="d")
-  loss = Axis("axis.loss", log=True, format=".2~g")
+  loss = Axis("axis.loss", log=True, format="~g")
   return figure(
     "rate_tried",
     updates,
@@ -58,7 +58,7 @@ def _range_test(results: Results, words: Words) -> list[Figure]:
       for rule, rate in test["rules"].items()
       if rate
     ]
-    loss = Axis("axis.batch_loss", log=True, format=".2~g")
+    loss = Axis("axis.batch_loss", log=True, format="~g")
     more = {"n": found["seeds"], "command": found["command"]}
     name = f"range_test_{size}"
     made += figure(name, RATE, loss, [curve, *rules], **more)
@@ -114,7 +114,7 @@ def _formulas(words: Words) -> list[Figure]:
     points = [(t, float(f"{rates[t]:.4g}")) for t in places]
     label = words.label("series.name", config.describe())
     series.append(Series(label, points, plain=True))
-  updates = Axis("axis.updates", format="~s")
+  updates = Axis("axis.updates", format=",d")
   rate = Axis("axis.rate", format=".2~f", zero=True)
   return figure("policies", updates, rate, series)
 

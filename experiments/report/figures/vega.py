@@ -40,9 +40,10 @@ DASHES = (
   (1, 4),
   (12, 2, 2, 2, 2, 2),
 )
+# One fewer, so that the ninth series is not the first again.
 SHAPES = (
   *("circle", "square", "triangle-up", "diamond", "cross"),
-  *("triangle-down", "triangle-right", "triangle-left"),
+  *("triangle-down", "triangle-right"),
 )
 Point = Sequence[float | None]
 
@@ -180,8 +181,8 @@ def _channel(axis: Axis, across: bool) -> dict[str, Any]:
     }
   if axis.format:
     drawn["format"] = axis.format
-  if axis.format == "d":
-    drawn["tickMinStep"] = 1
+  if axis.format.endswith("d"):  # 1.5 would be a 2
+    drawn["labelExpr"] = "datum.value % 1 ? '' : datum.label"
   if axis.log:
     drawn["tickCount"] = 6
     drawn.setdefault("format", "~g" if across else ".1~e")
@@ -349,7 +350,7 @@ def _seeds(figure: Figure) -> dict[str, Any]:
   return found | {"name": "seeds", "data": {"values": values}}
 
 
-RIGHT = 14
+RIGHT = 20
 _MANY = 120  # points, from which on bars at each would hide the curves
 _CONFIG = {
   "font": "Liberation Sans, Arial, Helvetica, sans-serif",
@@ -362,7 +363,6 @@ _CONFIG = {
     "gridOpacity": 0.35,
     "labelLimit": 222,
     "titlePadding": 8,
-    "labelOverlap": "greedy",
     "labelSeparation": 6,
   },
   "axisX": {"minExtent": 20, "maxExtent": 20},
@@ -428,7 +428,8 @@ _NO_USE = re.compile(
   r')(?:="[^"]*")?(?=[ />])'
 )
 _EMPTY = re.compile(r'<path [^>]*d="(?:M0,0h0v0h0Z|)"[^>]*/>')
-_DECIMALS = re.compile(r"(\d\.\d)\d+")
+# Of a place alone: in a text, which no tag is, 0.05 must not become 0.0.
+_DECIMALS = re.compile(r"(\d\.\d)\d+(?=[^<>]*>)")
 
 
 def _short(svg: str) -> str:

@@ -17,7 +17,6 @@ _MARKS = {
   "cross": '<path d="M14.5 2h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z"/>',
   "triangle-down": '<path d="M16 12l5-9h-10z"/>',
   "triangle-right": '<path d="M21 7l-9 5v-10z"/>',
-  "triangle-left": '<path d="M11 7l9 5v-10z"/>',
 }
 
 
@@ -317,9 +316,9 @@ def heat_map(cells: Sequence[Mapping[str, Any]], words: Words) -> str:
   head = "".join(f'<th scope="col">{batch}</th>' for batch in batches)
   corner = words.element("map.corner", "th", 'scope="col"')
   return (
-    f"{words.element('map.caption', 'p', _CAPTION)}"
+    f'<div class="panel">{words.element("map.caption", "p", _CAPTION)}'
     '<div class="scroll" tabindex="0"><table class="map" id="cells"><thead><tr>'
     f"{corner}{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     '<div id="cell" aria-live="polite">'
-    f"{words.element('map.none', 'p')}</div>"
+    f"{words.element('map.none', 'p')}</div></div>"
   )
