@@ -15,6 +15,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "chapter.html"
 WIDTHS = (390, 1280, 1920)
+SLOWEST = 15  # seconds, on a machine that has other things to do
 
 
 class Watched:
@@ -148,6 +149,30 @@ def test_nothing_is_wider_than_the_window(watch, width):
   assert too_wide == []
   root = "document.documentElement"
   assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+
+
+def test_the_first_figure_is_soon_there_on_a_slow_machine(chromium, capsys):
+  """The tiles, drawn, and then the first curves, by a CPU slowed 4 times."""
+  page = chromium.new_context().new_page()
+  page.context.new_cdp_session(page).send(
+    "Emulation.setCPUThrottlingRate", {"rate": 4}
+  )
+  page.goto(PAGE.as_uri(), wait_until="commit")
+  seen = """(selector) => document.querySelector(selector) &&
+    new Promise((done) => requestAnimationFrame(() =>
+      requestAnimationFrame(() => done(performance.now() / 1e3))))"""
+  tiles = page.wait_for_function(seen, arg="canvas.wall").json_value()
+  figure = page.locator("[data-figure]").first
+  began = page.evaluate("performance.now() / 1e3")
+  figure.scroll_into_view_if_needed()
+  curves = page.wait_for_function(seen, arg=".is-live .live svg").json_value()
+  with capsys.disabled():
+    print(
+      f"\nfirst figure {tiles:.1f} s after the page is asked for, the first "
+      f"curves {curves - began:.1f} s after they are scrolled to"
+    )
+  page.context.close()
+  assert max(tiles, curves - began) < SLOWEST
 
 
 def test_a_choice_shows_another_figure(watch):
