@@ -48,12 +48,14 @@ LEAST = {
     "smooth_epochs": 3,
   },
   "critical_batch": {"factors": (1, 2, 4), "target_factors": (1, 2, 4)},
+  "adam_batch": {"batches": (16, 64, 1024)},
   "width_transfer": {"widths": (4, 16, 64)},
 }
 # Training examples, where the study's largest batch asks for more.
 EXAMPLES = {
   "gradient_noise": 1100,
   "lr_batch_size": 1100,
+  "adam_batch": 1100,
   "updates_to_target": 2100,
 }
 
