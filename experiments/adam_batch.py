@@ -385,9 +385,8 @@ def judge(table: pd.DataFrame, values: study.Values) -> list[stats.Judged]:
       f"From batch {sizes[0]} to {sizes[1]} the best rate goes with the batch "
       f"to the power {adam} for Adam and {sgd} for SGD, from {sizes[-2]} to "
       f"{sizes[-1]} {last} for Adam (epochs: {values.epochs}); at {sizes[0]} a "
-      f"beta2 of {half_life(sizes[0]):.3g} ends {gain} below one of "
-      f"{half_life(SHORT_FROM):.3g}, "
-      f"n = {found.n}."
+      f"beta2 of {half_life(SHORT_FROM):.3g} costs {gain} of loss beside one "
+      f"of {half_life(sizes[0]):.3g}, n = {found.n}."
     )
 
   return [stats.judge(stats.Claim("H5", parts, sentence))]
@@ -462,10 +461,10 @@ def _draw_best(
     look = plotting.series(i) | {"label": label}
     at = sizes * 1.03**i
     plotting.error_bars(ax, at, ratios[0], low, high, index=i, **look)
-  for power, name in ((1.0, "batch"), (0.5, "root of the batch")):
+  guide: dict[str, Any] = {"color": "0.6", "linewidth": 1, "marker": ""}
+  for power, name, style in ((1.0, "batch", "-"), (0.5, "root", "--")):
     line = (sizes / sizes[0]) ** power
-    ax.plot(sizes, line, color="0.6", linewidth=1, linestyle=":")
-    ax.annotate(name, (sizes[-1], line[-1]), ha="right", va="bottom")
+    ax.plot(sizes, line, linestyle=style, label=f"like the {name}", **guide)
   plotting.log_axis(ax, "x", values.batches)
   plotting.log_axis(ax, "y")
   ax.set(xlabel="batch size", ylabel=f"best rate over that at batch {sizes[0]}")
