@@ -32,7 +32,7 @@ Diagnostic: the latter with short; at the largest batch half-life and default
   end within 0.005 nats.
 Test: Student's t on the bootstrap's standard error, 95 % intervals; Holm over
 the secondary parts. Test set beside.
-Cost on two cores: full (30 seeds, 5 that tune) an estimated 12 minutes.
+Cost on two cores: full (30 seeds, 5 that tune) an estimated 15 minutes.
 """
 
 import functools
