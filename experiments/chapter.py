@@ -54,6 +54,7 @@ STUDIES = {
   "best_batch": ("B6",),
   "updates_to_target": ("B7", "B8"),
   "critical_batch": ("H3",),
+  "adam_batch": ("H5",),
   "width_transfer": ("H7",),
 }
 _STAMP = "chapter.json"

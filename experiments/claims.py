@@ -53,6 +53,7 @@ CLAIMS = {
   "H2": "a rate cut by c is worth a batch grown by c (SGD) or c squared (Adam)",
   "H3": "the critical batch grows as the loss falls, by three measures",
   "H4": "training brings the curvature to 2 / rate, which bounds the rate",
+  "H5": "Adam's best rate grows like the batch's root, and by less than SGD's",
   "H6": "linear to zero beats a constant rate, untuned and tuned",
   "H7": "the best rate moves with the width, and with muP it stays",
   "H8": "near 0 the network waits at a saddle, and leaves it for one loss",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import chapter
+from experiments import adam_batch, chapter
 from experiments._shared import study, tuning
 from mnist_jax import data
 from mnist_jax.gradcheck.faults import catalogue
@@ -48,6 +48,7 @@ LEAST = {
     "smooth_epochs": 3,
   },
   "critical_batch": {"factors": (1, 2, 4), "target_factors": (1, 2, 4)},
+  "adam_batch": {"batches": (16, 64, 256)},
   "width_transfer": {"widths": (4, 16, 64)},
 }
 # Training examples, where the study's largest batch asks for more.
@@ -154,6 +155,14 @@ def test_every_study_is_run():
 @pytest.fixture(autouse=True)
 def grids_end_where_they_end(monkeypatch):
   monkeypatch.setattr(tuning, "MOST", 0)
+  monkeypatch.setattr(adam_batch, "MOST", 0)
+
+
+@pytest.fixture(autouse=True)
+def two_optimizers_for_five(monkeypatch):
+  five, names = adam_batch.ARMS, (adam_batch.SGD, adam_batch.DEFAULT)
+  two = {k: five[names[arm.beta2 is not None]] for k, arm in five.items()}
+  monkeypatch.setattr(adam_batch, "ARMS", two)
 
 
 @pytest.mark.once

@@ -42,7 +42,7 @@ SECTIONS = (
   Section(
     "scaling",
     (
-      *("B2", "best_rates", "H1", "B3", "largest_rate", "H4", "H7"),
+      *("B2", "best_rates", "H1", "H5", "B3", "largest_rate", "H4", "H7"),
       *("B9", "line_fit"),
     ),
   ),
