@@ -268,6 +268,33 @@ def regret_table(folder: Path) -> str:
   return _markdown(columns, rows)
 
 
+def best_rates_table(folder: Path) -> str:
+  """The best rate of each batch size by epochs of training, in Markdown.
+
+  It is of the results of lr_batch_size, with 95 % intervals.
+
+  Raises:
+    OSError: They are not there.
+  """
+  best = pd.read_csv(folder / "lr_batch_size" / "summary.csv")
+  best = best[best["by"] == "dev_loss"]
+  epochs = sorted(best["epochs"].unique())
+  rows = []
+  for size, own in best.groupby("batch_size"):
+    found = own.set_index("epochs")
+    cells = (
+      "{best_rate:.2g} ({best_rate_low:.2g} to {best_rate_high:.2g})".format(
+        **found.loc[count]
+      )
+      if count in found.index
+      else ""
+      for count in epochs
+    )
+    rows.append([str(size), *cells])
+  count = (f"{n} epoch{'' if n == 1 else 's'}" for n in epochs)
+  return _markdown(("batch", *count), rows)
+
+
 def in_place(text: str, name: str, block: str) -> str:
   """A document with a table between the marks of that name.
 
@@ -297,6 +324,7 @@ def written(root: Path) -> dict[Path, str]:
       *((name, block(name, found)) for name in CLAIMS if name in found),
     ],
     root / "docs" / "range_test.md": [("regret", regret_table(results))],
+    root / "docs" / "which_rate.md": [("rates", best_rates_table(results))],
   }
   documents = {results / "README.md": details(found)}
   for path, blocks in places.items():
