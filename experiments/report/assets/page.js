@@ -59,6 +59,22 @@ function openCell() {
   charts.draw(chart, spec);
 }
 
+// Puts the losses after the chosen number of epochs into the map.
+function paintMap() {
+  const choice = document.getElementById("horizon");
+  if (!choice) return;
+  const wanted = state.get("horizon");
+  if ([...choice.options].some((each) => each.value === wanted)) {
+    choice.value = wanted;
+  }
+  for (const button of document.querySelectorAll("#cells button")) {
+    const [text, back, ink] = JSON.parse(button.dataset.ends)[choice.value];
+    button.textContent = text;
+    button.style.background = back;
+    button.style.color = ink;
+  }
+}
+
 function startMap() {
   for (const button of document.querySelectorAll("#cells button")) {
     button.addEventListener("click", () => {
@@ -69,6 +85,11 @@ function startMap() {
   }
   for (const name of ["lang", "rate", "batch"]) state.subscribe(name, openCell);
   openCell();
+  const choice = document.getElementById("horizon");
+  if (!choice) return;
+  choice.addEventListener("change", () => state.set("horizon", choice.value));
+  state.subscribe("horizon", paintMap);
+  paintMap();
 }
 
 // --- where one is ------------------------------------------------------------

@@ -8,7 +8,7 @@ const WORDS = data("words");
 
 const state = (() => {
   const NAMES = ["lang", "section", "rate", "batch", "unit", "mistake", "epoch",
-    "image"];
+    "image", "horizon"];
   const listeners = {};
   const values = {};
   const given = new URLSearchParams(location.search);

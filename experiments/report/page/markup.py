@@ -1,6 +1,8 @@
 """The pieces of the page's HTML: figures, their numbers, claims, the map."""
 
 import html
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -288,35 +290,71 @@ def shade(share: float) -> tuple[str, str]:
   )
 
 
+_HORIZONS = (1, 2, 5, 10, 20)  # epochs
+_WORST = 8.0  # times the least loss, from which on a cell has no colour
+
+
+def _ends(cells: Sequence[Mapping[str, Any]]) -> dict[int, list[Any]]:
+  """By epochs of training: each cell's loss, None where it ended before."""
+  last = max(int(cell["dev_loss"][-1][0]) for cell in cells)
+  losses = [{int(p[0]): p[1] for p in cell["dev_loss"]} for cell in cells]
+  return {
+    epochs: [own.get(epochs) for own in losses]
+    for epochs in sorted({*_HORIZONS, last})
+    if epochs <= last
+  }
+
+
+def _painted(
+  losses: Sequence[float | None],
+) -> list[tuple[str, str, str]]:
+  """Of each cell its text and the colours behind it and of it."""
+  least = min((loss for loss in losses if loss), default=1.0)
+  found = []
+  for loss in losses:
+    if loss is None:
+      found.append(("–", "transparent", "inherit"))
+      continue
+    bad = math.log(max(loss, least) / least) / math.log(_WORST)
+    found.append((f"{loss:.3f}", *shade(1 - min(bad, 1.0))))
+  return found
+
+
 def heat_map(cells: Sequence[Mapping[str, Any]], words: Words) -> str:
-  """The cells of rate x batch as a table of buttons."""
+  """The cells of rate x batch as a table of buttons, by epochs of training."""
   batches = sorted({cell["batch"] for cell in cells})
   rates = sorted({cell["rate"] for cell in cells}, reverse=True)
-  at = {(cell["rate"], cell["batch"]): cell for cell in cells}
-  ends = {k: c["dev_loss"][-1][1] for k, c in at.items()}
-  known = sorted(v for v in ends.values() if v is not None)
-  low, high = known[0], min(known[-1], 2.3)
+  ends = {epochs: _painted(losses) for epochs, losses in _ends(cells).items()}
+  last = max(ends)
+  at = {(cell["rate"], cell["batch"]): i for i, cell in enumerate(cells)}
   rows = []
   for rate in rates:
     row = [f'<th scope="row">{rate:g}</th>']
     for batch in batches:
-      cell, end = at.get((rate, batch)), ends.get((rate, batch))
-      if cell is None:
+      i = at.get((rate, batch))
+      if i is None:
         row.append("<td></td>")
         continue
-      bad = 1.0 if end is None else (min(end, high) - low) / (high - low or 1)
-      back, ink = shade(1 - bad)
-      text = "–" if end is None else f"{end:.3f}"
+      text, back, ink = ends[last][i]
+      own = {str(epochs): painted[i] for epochs, painted in ends.items()}
+      packed = html.escape(json.dumps(own, separators=(",", ":")))
       row.append(
         f'<td><button type="button" data-rate="{rate:g}" '
-        f'data-batch="{batch}" aria-pressed="false" '
+        f'data-batch="{batch}" aria-pressed="false" data-ends="{packed}" '
         f'style="background:{back};color:{ink}">{text}</button></td>'
       )
     rows.append(f"<tr>{''.join(row)}</tr>")
   head = "".join(f'<th scope="col">{batch}</th>' for batch in batches)
   corner = words.element("map.corner", "th", 'scope="col"')
+  choices = "".join(
+    f'<option value="{epochs}"{" selected" if epochs == last else ""}>{epochs}'
+    "</option>"
+    for epochs in ends
+  )
   return (
     f'<div class="panel">{words.element("map.caption", "p", _CAPTION)}'
+    f'<label class="choice">{words.element("map.epochs")} '
+    f'<select id="horizon">{choices}</select></label>'
     '<div class="scroll" tabindex="0"><table class="map" id="cells"><thead><tr>'
     f"{corner}{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     '<div id="cell" aria-live="polite">'

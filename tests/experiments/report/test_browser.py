@@ -278,6 +278,7 @@ CELLS = [
   for batch in (16, 32)
   for rate in (0.1, 0.5)
 ]
+CELLS[-1]["dev_loss"].append([2, 0.05, 0.04, 0.06])  # the others end before
 RUNS = [
   {"key": key, "n": 3, "points": [[0, 2.3, 2.2, 2.4], [10, end, None, None]]}
   for key, end in (("0.1", 0.9), ("1", 0.4), ("10", 80.0))
@@ -303,8 +304,11 @@ def test_a_cell_of_the_map_opens_its_curve_and_command(chromium, small_page):
   seen = Watched(chromium, path=small_page)
   page = seen.page
   cells = page.locator("#cells button")
-  assert cells.count() == 4
-  assert cells.first.inner_text() == "0.080"  # rate 0.5 at batch 16
+  assert cells.all_inner_texts() == ["–", "0.050", "–", "–"]
+  page.get_by_label("Epochs of training").select_option("1")
+  # Rates 0.5 and 0.1 at batches of 16 and 32.
+  assert cells.all_inner_texts() == ["0.080", "0.160", "0.016", "0.032"]
+  assert "horizon=1" in page.url
   cells.nth(3).focus()
   page.keyboard.press("Enter")
   page.locator("#cell .mark-line path[stroke-dasharray]").wait_for()
@@ -318,7 +322,9 @@ def test_a_cell_of_the_map_opens_its_curve_and_command(chromium, small_page):
 
 
 def test_a_link_opens_a_cell(chromium, small_page):
-  seen = Watched(chromium, "?rate=0.5&batch=32&section=map", path=small_page)
+  query = "?rate=0.5&batch=32&horizon=1&section=map"
+  seen = Watched(chromium, query, path=small_page)
+  assert seen.page.locator("#cells button").first.inner_text() == "0.080"
   code = seen.page.locator("#cell code")
   assert "--cell=0.5-32" in code.inner_text()
   seen.page.context.close()
