@@ -263,7 +263,8 @@ class Watch:
 
   def wait(self) -> None:
     """Lets `on_loss` be called, if another process is the cause of trouble."""
-    self._over.wait(self._timeout + 2 * self._beat)
+    if self._over.wait(self._timeout + 2 * self._beat):
+      self._thread.join()  # it is over before `on_loss` has told it
 
   def fail(self, text: str) -> None:
     """Tells the others that this process ends before its work is done."""
@@ -318,6 +319,9 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 
 def _forth(near: socket.socket, far: socket.socket) -> None:
-  _copy(near, far)
+  with contextlib.suppress(OSError):
+    while found := near.recv(65536):
+      with contextlib.suppress(OSError):  # nobody hears it any more
+        far.sendall(found)
   far.close()
   near.close()

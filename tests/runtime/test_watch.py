@@ -197,10 +197,26 @@ def test_the_relay_stays_open_when_the_other_end_has_gone():
       source.sendall(b"hello")
       assert target.recv(5) == b"hello"
     far.close()
-  near.settimeout(0.3)
-  with pytest.raises(TimeoutError):
-    near.recv(1)
+  near.settimeout(0.1)
+  for _ in range(3):  # also where something is still sent
+    with pytest.raises(TimeoutError):
+      near.recv(1)
+    near.sendall(b"hello")
   near.close()
+
+
+def test_whoever_waits_for_a_loss_waits_until_it_is_told():
+  a, b = socket.socketpair()
+  told = []
+
+  def tell(text):
+    time.sleep(0.2)
+    told.append(text)
+
+  watch = _watch.Watch([_watch.Link("process 1 on here", a)], T, tell)
+  b.close()
+  watch.wait()
+  assert told == ["process 1 on here is lost: its connection closed"]
 
 
 def test_a_message_may_come_in_pieces():
