@@ -61,7 +61,10 @@ def test_a_bowl_diverges_past_two_over_its_curvature():
   assert found.rate < rules.limit(found.curves[0])
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.1])
+# Whether one without noise is solved to the last bit is XLA's rounding.
+@pytest.mark.parametrize(
+  "noise", [pytest.param(0.0, marks=pytest.mark.once), 0.1]
+)
 def test_a_loss_that_never_rises_again_is_told_in_the_reason(noise):
   x, y = regression(100)
   exact = x @ np.float32([1, 2, 3])
