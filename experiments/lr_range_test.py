@@ -8,9 +8,11 @@ once; prints what each rule reads off the curves. The run directory gets
 range_test.png, range_test.json and curves.csv. About 10 s on two cores.
 """
 
+import csv
 import dataclasses
 import datetime
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -114,25 +116,25 @@ def measure(dataset: data.Dataset) -> rules.RangeTest:
 
 def points(test: rules.RangeTest) -> bytes:
   """Every update of every seed as CSV; `kept` ends where the seed stopped."""
-  import pandas as pd  # a third of a second, which a help need not wait
-
-  recording, parts = test.recording, []
-  noise, updates = recording.noise, np.arange(len(recording.rates))
-  for i, curve in enumerate(test.curves):
-    columns = {
-      "seed": recording.seeds[i],
-      "update": updates,
-      "rate": recording.rates,
-      "loss": recording.losses[i],
-      "kept": updates < len(curve.rates),
-      "smoothed": pd.Series(curve.smoothed).reindex(updates),
-    }
-    if noise is not None:
-      columns |= {"signal": noise[i, 0], "variance": noise[i, 1]}
-    parts.append(pd.DataFrame(columns))
+  recording, noise = test.recording, test.recording.noise
+  names = ["seed", "update", "rate", "loss", "kept", "smoothed"]
   text = io.StringIO()
-  pd.concat(parts).to_csv(text, index=False, float_format="%.6g")
+  table = csv.writer(text, lineterminator="\n")
+  table.writerow(names if noise is None else [*names, "signal", "variance"])
+  for i, curve in enumerate(test.curves):
+    smoothed = dict(enumerate(curve.smoothed))
+    for t, rate in enumerate(recording.rates):
+      values = [smoothed.get(t, math.nan)]
+      if noise is not None:
+        values += [noise[i, 0, t], noise[i, 1, t]]
+      kept, loss = t < len(curve.rates), recording.losses[i, t]
+      own = (*map(_digits, (rate, loss)), kept, *map(_digits, values))
+      table.writerow((recording.seeds[i], t, *own))
   return text.getvalue().encode()
+
+
+def _digits(value: float) -> str:
+  return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def picture(test: rules.RangeTest) -> bytes:
