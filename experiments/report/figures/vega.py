@@ -422,9 +422,10 @@ def drawn(figure: Figure, words: dict[str, str]) -> str:
 
 
 # What a drawing that is hidden from screen readers, and smaller than a page,
-# has no use for.
+# has no use for: page.css names the font, and the others are the defaults.
 _NO_USE = re.compile(
   r' (?:aria-\w+|role|pointer-events|class="background"|opacity="1"'
+  r'|font-family|stroke-width="1"|[xy]2="0"'
   r')(?:="[^"]*")?(?=[ />])'
 )
 _EMPTY = re.compile(r'<path [^>]*d="(?:M0,0h0v0h0Z|)"[^>]*/>')
