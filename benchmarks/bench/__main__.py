@@ -224,17 +224,23 @@ PARTS: dict[str, Callable[[Bench], Rows]] = {
 
 
 def machine() -> str:
-  """Its cores and their name."""
+  """Its accelerator, if there is one; its cores and their name."""
   path, name = Path("/proc/cpuinfo"), platform.processor()
   lines = path.read_text().splitlines() if path.exists() else []
   names = [text.partition(": ")[2] for text in lines if "model name" in text]
-  return f"{len(names) or 1} x {names[0] if names else name}"
+  cores = f"{len(names) or 1} x {names[0] if names else name}"
+  device = jax.devices()[0]
+  if device.platform == "cpu":
+    return cores
+  return f"{jax.device_count()} x {device.device_kind} beside {cores}"
 
 
 def measured(part: str, bench: Bench) -> dict[str, Any]:
   with turns.watched() as circumstances:
     rows = PARTS[part](bench)
   line = ["python", "-m", "benchmarks.bench", f"--part={part}"]
+  if FLAGS.results:
+    line.append(f"--results={FLAGS.results}")
   return {
     "command": shlex.join(line),
     "preset": FLAGS.preset,

@@ -13,6 +13,7 @@ from experiments import claims
 
 Part = dict[str, Any]  # what __main__ writes as PART.json
 OTHER = "NOT THE SAME TRAINING"
+ON_A_GPU = ("training", "sweeps")
 FIGURES = {"training": "An epoch, times ours", "growth": "Cost against size"}
 NOT_YET = "Not measured yet: `make bench`."
 
@@ -319,22 +320,27 @@ def block(name: str, parts: dict[str, Part], folder: str = "") -> str:
   return text
 
 
+def _all(parts: dict[str, Part]) -> str:
+  sections = [f"## {name}\n\n{block(name, parts)}" for name in parts]
+  return "\n\n".join(["# How fast, measured", *sections]) + "\n"
+
+
 def written(root: Path) -> dict[Path, str]:
-  """The pages with what is in results/bench, by path, as they should be.
+  """The pages with what is in results/, by path, as they should be.
 
   Raises:
     InputError: docs/speed.md lacks the marks of a part.
   """
-  folder = root / "results" / "bench"
-  parts = read(folder)
-  page = root / "docs" / "speed.md"
-  text = page.read_text("utf-8")
-  for name in TABLES:
-    shown = block(name, parts, "../results/bench/")
-    text = claims.in_place(text, name, shown)
-  pages = {page: text}
-  if parts:
-    sections = [f"## {name}\n\n{block(name, parts)}" for name in parts]
-    whole = "\n\n".join(["# How fast, measured", *sections]) + "\n"
-    pages[folder / "README.md"] = whole
-  return pages
+  results, page = root / "results", root / "docs" / "speed.md"
+  text, pages = page.read_text("utf-8"), {}
+  for folder, marks, names in (
+    ("bench", "", TABLES),
+    ("bench_gpu", "gpu-", ON_A_GPU),
+  ):
+    parts = read(results / folder)
+    for name in names:
+      shown = block(name, parts, f"../results/{folder}/")
+      text = claims.in_place(text, f"{marks}{name}", shown)
+    if parts:
+      pages[results / folder / "README.md"] = _all(parts)
+  return {page: text, **pages}

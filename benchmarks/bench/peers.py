@@ -146,6 +146,21 @@ def flax_nnx(problem: Problem) -> Contestant:
   return _training(problem, run=epoch, weights=weights)
 
 
+def torch_device() -> str:
+  """The GPU where there is one, as jax has it."""
+  import torch
+
+  return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def torch_wait() -> None:
+  """Until the GPU has done what it was given."""
+  import torch
+
+  if torch.cuda.is_available():
+    torch.cuda.synchronize()
+
+
 def _torch_network(problem: Problem) -> Any:
   import torch
 
@@ -159,12 +174,12 @@ def _torch_network(problem: Problem) -> Any:
   one, two, three = layers
   return torch.nn.Sequential(
     *(one, torch.nn.Sigmoid(), two, torch.nn.Tanh(), three)
-  )
+  ).to(torch_device())
 
 
 def _torch_weights(model: Any) -> Weights:
   return [
-    (layer.weight.detach().numpy().T, layer.bias.detach().numpy())
+    (layer.weight.detach().cpu().numpy().T, layer.bias.detach().cpu().numpy())
     for layer in (model[0], model[2], model[4])
   ]
 
@@ -179,13 +194,15 @@ def torch_loader(problem: Problem) -> Contestant:
   loss_fn = torch.nn.CrossEntropyLoss()
   images = torch.from_numpy(problem.scaled())
   dataset = TensorDataset(images, torch.from_numpy(problem.labels).long())
+  device = torch_device()
 
   def epoch(number: int) -> None:
     order = problem.order(number).tolist()
     for x, y in DataLoader(dataset, batch_size=BATCH, sampler=order):
       optimizer.zero_grad()
-      loss_fn(model(x), y).backward()
+      loss_fn(model(x.to(device)), y.to(device)).backward()
       optimizer.step()
+    torch_wait()
 
   weights = functools.partial(_torch_weights, model)
   return _training(problem, run=epoch, weights=weights)
@@ -197,8 +214,9 @@ def torch_expert(problem: Problem, *, compiled: bool = False) -> Contestant:
 
   model = _torch_network(problem)
   optimizer = torch.optim.SGD(model.parameters(), lr=RATE, fused=True)
-  images = torch.from_numpy(problem.scaled())
-  labels = torch.from_numpy(problem.labels).long()
+  device = torch_device()
+  images = torch.from_numpy(problem.scaled()).to(device)
+  labels = torch.from_numpy(problem.labels).long().to(device)
 
   def loss_fn(x: Any, y: Any) -> Any:
     return torch.nn.functional.cross_entropy(model(x), y)
@@ -206,11 +224,12 @@ def torch_expert(problem: Problem, *, compiled: bool = False) -> Contestant:
   loss = torch.compile(loss_fn, dynamic=False) if compiled else loss_fn
 
   def epoch(number: int) -> None:
-    order = torch.from_numpy(problem.order(number)).long()
+    order = torch.from_numpy(problem.order(number)).long().to(device)
     for rows in order.split(BATCH):
       loss(images[rows], labels[rows]).backward()
       optimizer.step()
       optimizer.zero_grad()
+    torch_wait()
 
   weights = functools.partial(_torch_weights, model)
   return _training(problem, run=epoch, weights=weights)

@@ -72,6 +72,24 @@ def parts():
   }
 
 
+def test_what_a_gpu_measured_is_in_a_section_of_its_own(tmp_path):
+  (tmp_path / "docs").mkdir()
+  marks = [*page.TABLES, *(f"gpu-{name}" for name in page.ON_A_GPU)]
+  speed = "".join(f"<!-- {m}: begin -->\n<!-- {m}: end -->\n" for m in marks)
+  (tmp_path / "docs" / "speed.md").write_text(speed, "utf-8")
+  folder = tmp_path / "results" / "bench_gpu"
+  folder.mkdir(parents=True)
+  found = parts()["training"] | {"machine": "1 x Some GPU"}
+  (folder / "training.json").write_text(json.dumps(found), "utf-8")
+  texts = page.written(tmp_path)
+  speed = texts[tmp_path / "docs" / "speed.md"]
+  before, _, own = speed.partition("<!-- gpu-training: begin -->")
+  assert "1 x Some GPU" not in before
+  assert "1 x Some GPU" in own.partition("<!-- gpu-sweeps: begin -->")[0]
+  assert "../results/bench_gpu/training.png" in own
+  assert "1 x Some GPU" in texts[folder / "README.md"]
+
+
 def test_ratios_are_of_medians_and_a_missing_peer_is_told():
   text = page.block("training", parts())
   numpy, sklearn = (
