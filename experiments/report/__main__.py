@@ -30,6 +30,8 @@ def main(_: list[str]) -> None:
   if not results.is_dir():
     raise InputError(f"--results={results}: is no folder")
   output = Path(FLAGS.output or ROOT / "docs" / "chapter.html").expanduser()
+  if not output.parent.is_dir():
+    raise InputError(f"--output={output}: {output.parent} is no folder")
   text = build.page(results, ROOT / "docs" / "results.md")
   files.write_text(output, text)
   print(f"{output}: {len(text.encode()) / 1e6:.2f} MB")

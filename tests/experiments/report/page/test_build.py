@@ -3,18 +3,19 @@
 import json
 import re
 import shutil
-from itertools import zip_longest
-from math import isclose
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from experiments import claims
+from experiments.report import __main__ as command
 from experiments.report import figures
 from experiments.report.page import build
 from experiments.report.page.sections import SECTIONS
 from experiments.report.results import Results, sentences
 from experiments.report.words import LANGUAGES, Words
+from mnist_jax.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[4]
 RESULTS, SAID = ROOT / "results", ROOT / "docs" / "results.md"
@@ -35,37 +36,37 @@ def test_the_committed_page_is_what_the_results_give():
 
 
 def first_difference(made, committed):
-  """The first place where two pages differ by more than another CPU's rounding.
-
-  The rates of the formulas are XLA's: one that ends in a 5 may be rounded the
-  other way on another machine, and its place on a drawing, which has a decimal,
-  with it.
-  """
-  number = re.compile(r"(-?\d+\.\d+(?:e-?\d+)?)")
-
-  def near(a, b):
-    drawn = all(len(x.partition(".")[2]) == 1 for x in (a, b))
-    return isclose(
-      float(a), float(b), rel_tol=1e-3, abs_tol=0.101 if drawn else 0
-    )
-
-  parts, others = number.split(made), number.split(committed)
-  for i, (a, b) in enumerate(zip_longest(parts, others, fillvalue="")):
-    if a != b and not (i % 2 and a and b and near(a, b)):
-      before = "".join(others[max(i - 20, 0) : i])[-80:]
-      return f"after {before!r} {a[:80]!r}, committed {b[:80]!r}"
-  return ""
+  """Where two pages part, with what stands around; "" if nowhere."""
+  if made == committed:
+    return ""
+  pairs = enumerate(zip(made, committed, strict=False))
+  at = next(
+    (i for i, (a, b) in pairs if a != b), min(len(made), len(committed))
+  )
+  ours, theirs = (text[at : at + 80] for text in (made, committed))
+  before = committed[max(at - 80, 0) : at]
+  return f"after {before!r} {ours!r}, committed {theirs!r}"
 
 
 def test_differences_of_pages_are_found():
-  assert not first_difference("a 0.001562 M1.2", "a 0.001563 M1.3")
+  assert not first_difference("a 1.5 b", "a 1.5 b")
   for made, committed, places in (
-    ("a 0.0016 b", "a 0.0015 b", "'0.0016', committed '0.0015'"),
-    ("a 1.4 b", "a 1.2 b", "'1.4', committed '1.2'"),
-    ("a 1.5 c", "a 1.5 b", "' c', committed ' b'"),
+    ("a 0.001562 b", "a 0.001563 b", "'2 b', committed '3 b'"),
+    ("a 1.5 c", "a 1.5 b", "'c', committed 'b'"),
     ("a 1.5 b2.5", "a 1.5 b", "'2.5', committed ''"),
   ):
     assert places in first_difference(made, committed)
+
+
+def test_a_page_without_a_folder_is_refused_before_it_is_built(
+  monkeypatch, tmp_path
+):
+  path = tmp_path / "nowhere" / "page.html"
+  given = SimpleNamespace(results=None, output=str(path))
+  monkeypatch.setattr(command, "FLAGS", given)
+  monkeypatch.setattr(build, "page", lambda *_: pytest.fail("was built"))
+  with pytest.raises(InputError, match=r"^--output=.*nowhere is no folder$"):
+    command.main([])
 
 
 def test_no_string_is_missing_in_a_language():
