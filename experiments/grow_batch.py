@@ -33,7 +33,7 @@ H2 primary (all): at f = 5 the split of p = 1 is nearer to decay for SGD, and
 Margins: 0.1 point of accuracy, 0.005 nats, as in L4 and L5. Test: Student's t,
 TOST for the same; the median where a run is beyond 5 MAD; Holm over secondary
 parts. Diverged runs count with their last finite weights; notes count them.
-Cost on two cores: full (30 seeds, 3 that tune) an estimated 20 minutes.
+Cost on two cores: full (30 seeds, 3 that tune) 16 minutes.
 """
 
 import functools
