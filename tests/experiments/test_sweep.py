@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import worker_kills
+from benchmarks.workers import local
 from experiments import sweep as command
 from mnist_jax import data, stats, sweep
 from mnist_jax.runtime import devices
@@ -104,8 +104,8 @@ def test_one_seed_has_no_interval():
 @pytest.mark.once
 def test_workers_of_a_scheduler_file_what_one_process_does(tmp_path):
   with (
-    worker_kills.dask_scheduler(tmp_path),
-    worker_kills.dask_worker(tmp_path),
+    local.scheduler(tmp_path),
+    local.worker(tmp_path),
   ):
     file = tmp_path / "scheduler.json"
     while not file.exists():

@@ -1,6 +1,6 @@
 """What the process costs that plans a sweep, sends its blocks and files them.
 
-  python -m benchmarks.coordinator --members=100000
+  python -m benchmarks.workers.coordinator --members=100000
 
 Workers that answer at once: 32 of them by an executor of this process, which
 pickles and unpickles what a worker would get and send back, and with --dask by

@@ -1,6 +1,6 @@
 """A sweep by Dask workers that are killed again and again.
 
-  python -m benchmarks.worker_kills --kills=50
+  python -m benchmarks.workers.kills --kills=50
 
 Three workers, each a process with one device, train the blocks of a sweep of
 small networks. At random moments one of those that have a block is killed by
@@ -12,7 +12,6 @@ cells has the same bytes. Prints the seed of the moments.
 
 import contextlib
 import itertools
-import os
 import random
 import signal
 import subprocess
@@ -20,13 +19,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from absl import flags
 
+from benchmarks.workers import local
 from experiments._shared import app, cluster
 from mnist_jax import sweep
 from mnist_jax.runtime import devices, extras
@@ -36,12 +36,6 @@ FLAGS = flags.FLAGS
 DATA = ("--dev_size=64", "--num_train=1000")
 BUDGET = sweep.Budget(epochs=20)
 SECONDS = (0.2, 3.0)  # between a kill and the next
-ENVIRONMENT = {
-  "JAX_PLATFORMS": "cpu",
-  # Blocks are no longer than their training, so that a kill hits that.
-  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-  "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
 
 
 def define_flags() -> None:
@@ -56,51 +50,6 @@ def cells() -> list[sweep.Settings]:
     hidden_sizes=(4,), activations=("sigmoid",), batch_size=8
   )
   return sweep.product(base, seed=range(FLAGS.cells))
-
-
-@contextlib.contextmanager
-def process(*line: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-  """A process that ends with the block."""
-  with subprocess.Popen(
-    [sys.executable, "-m", *line],
-    env={**os.environ, **env},
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
-  ) as running:
-    try:
-      yield running
-    finally:
-      running.kill()
-
-
-def dask_scheduler(folder: Path) -> contextlib.AbstractContextManager[object]:
-  """Its address is in folder/scheduler.json when it listens."""
-  file = folder / "scheduler.json"
-  return process(
-    "distributed.cli.dask_scheduler",
-    "--port=0",
-    "--no-dashboard",
-    "--host=127.0.0.1",
-    f"--scheduler-file={file}",
-  )
-
-
-def dask_worker(
-  folder: Path, name: str = "0"
-) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-  """One process of one thread, and no nanny to start it again."""
-  return process(
-    "distributed.cli.dask_worker",
-    f"--scheduler-file={folder / 'scheduler.json'}",
-    f"--name={name}",
-    "--nthreads=1",
-    "--no-nanny",
-    "--no-dashboard",
-    "--memory-limit=0",
-    f"--local-directory={folder}",
-    JAX_COMPILATION_CACHE_DIR=str(folder / "cache"),
-    **ENVIRONMENT,
-  )
 
 
 class Killer(threading.Thread):
@@ -143,7 +92,7 @@ class Killer(threading.Thread):
 
       def start() -> tuple[str, subprocess.Popen[bytes]]:
         name = f"worker-{next(started)}"
-        return name, stack.enter_context(dask_worker(self._folder, name))
+        return name, stack.enter_context(local.worker(self._folder, name))
 
       alive = dict(start() for _ in range(self._workers))
       while self.killed < self._kills:
@@ -168,7 +117,7 @@ def run_killed(folder: Path, workdir: Path, kills: int) -> tuple[int, float]:
     import distributed
 
   cluster.quieten()
-  with dask_scheduler(folder):
+  with local.scheduler(folder):
     file = folder / "scheduler.json"
     while not file.exists():
       time.sleep(0.05)

@@ -12,7 +12,7 @@ import pytest
 def test_killed_workers_lose_and_double_nothing():
   done = subprocess.run(
     [
-      *(sys.executable, "-m", "benchmarks.worker_kills"),
+      *(sys.executable, "-m", "benchmarks.workers.kills"),
       *("--kills=3", "--cells=120", "--workers=2"),
     ],
     cwd=Path(__file__).parents[2],

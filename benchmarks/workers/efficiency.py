@@ -1,6 +1,6 @@
 """A sweep by one-core workers, against the same by one process on all cores.
 
-  python -m benchmarks.worker_efficiency
+  python -m benchmarks.workers.efficiency
 
 Two Dask workers, each on a core of its own, against `use_all_cores` in one
 process, which has as many devices as cores. The book's network at batch 128, in
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks import worker_kills
 from benchmarks.bench import turns
+from benchmarks.workers import local
 from experiments._shared import app
 from mnist_jax import data, runtime, sweep
 from mnist_jax.runtime import devices
@@ -50,7 +50,7 @@ def pinned(stack: contextlib.ExitStack, folder: Path, cores: list[int]) -> None:
   for core in cores:
     os.sched_setaffinity(0, {core})  # a child has its parent's
     try:
-      stack.enter_context(worker_kills.dask_worker(folder))
+      stack.enter_context(local.worker(folder))
     finally:
       os.sched_setaffinity(0, mine)
 
@@ -64,7 +64,7 @@ def main(_: list[str]) -> None:
   seconds: dict[str, list[float]] = {"one process": [], "workers": []}
   with contextlib.ExitStack() as stack:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    stack.enter_context(worker_kills.dask_scheduler(folder))
+    stack.enter_context(local.scheduler(folder))
     while not (folder / "scheduler.json").exists():
       time.sleep(0.05)
     cores = sorted(os.sched_getaffinity(0))
