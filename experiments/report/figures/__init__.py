@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 
-from experiments.report.figures import _batches, _gradient, _network, _rates
+from experiments.report.figures import (
+  _batches,
+  _gradient,
+  _network,
+  _own,
+  _rates,
+)
 from experiments.report.figures._common import EPOCH, LOSS, Panel
 from experiments.report.figures.vega import Figure, Point, Series
 from experiments.report.results import Results
@@ -13,7 +19,7 @@ def panels(results: Results, words: Words) -> dict[str, Panel]:
   """The panels of the page by name; one without figures has no data yet."""
   made = [
     panel
-    for module in (_network, _gradient, _rates, _batches)
+    for module in (_network, _gradient, _rates, _batches, _own)
     for panel in module.panels(results, words)
   ]
   return {panel.name: panel for panel in made}

@@ -42,14 +42,14 @@ SECTIONS = (
   Section(
     "scaling",
     (
-      *("B2", "best_rates", "H1", "H5", "B3", "largest_rate", "H4", "H7"),
-      *("B9", "line_fit"),
+      *("B2", "best_rates", "H1", "H5", "adam", "B3", "largest_rate", "H4"),
+      *("H7", "widths", "B9", "line_fit"),
     ),
   ),
   Section(
     "growing",
     ("B5", "grown", "H2", "B6", "best_batch", "B7", "targets", "B8"),
   ),
-  Section("noise", ("B4", "noise", "H3")),
+  Section("noise", ("B4", "noise", "H3", "critical")),
   Section("saddles", ("S2", "plateau", "saddle", "H8")),
 )

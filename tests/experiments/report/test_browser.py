@@ -265,6 +265,30 @@ def test_the_numbers_of_a_figure_are_those_of_the_study(watch):
   assert f"{best:.4g}" in table.text_content()
 
 
+def test_the_single_runs_are_shown_when_asked_for(watch):
+  page = watch("?section=comparison")
+  figure = page.locator("[data-figure=comparison_dev_accuracy]")
+  figure.scroll_into_view_if_needed()
+  page.locator("[data-figure=comparison_dev_accuracy].is-live").wait_for()
+  lines = figure.locator(".live .mark-line path[d]")
+  means = lines.count()
+  figure.locator("[data-seeds]").check()
+  lines.nth(means + 1).wait_for()
+  found = json.loads(
+    (ROOT / "results" / "lr_comparison" / "page.json").read_text("utf-8")
+  )
+  runs = sum(len(curve["seeds"]) for curve in found["dev_accuracy"])
+  assert runs > 100
+  assert lines.count() == means + runs
+  # A run goes through the points of its curve, which leaves out the start.
+  longest = max(
+    lines.evaluate_all(
+      "all => all.map(each => each.getAttribute('d').split('L').length)"
+    )
+  )
+  assert longest == len(found["dev_accuracy"][0]["points"]) - 1
+
+
 CELLS = [
   {
     "batch": batch,
