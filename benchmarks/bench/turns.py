@@ -145,9 +145,13 @@ def say(text: str) -> None:
 def ratio_interval(
   theirs: Sequence[float], own: Sequence[float]
 ) -> tuple[float, float, float]:
-  """median(theirs) / median(own) and its 95 % interval, rounds resampled."""
+  """median(theirs) / median(own) and its 95 % interval, rounds resampled.
+
+  Of the rounds that both made: the machine may be slower in later ones.
+  """
   rng = np.random.default_rng(0)
   rounds = min(len(own), len(theirs))
+  theirs, own = theirs[:rounds], own[:rounds]
   draws = rng.integers(0, rounds, (2000, rounds))
   ratios = np.median(np.array(theirs)[draws], axis=1) / np.median(
     np.array(own)[draws], axis=1

@@ -50,7 +50,7 @@ def pinned(stack: contextlib.ExitStack, folder: Path, cores: list[int]) -> None:
   for core in cores:
     os.sched_setaffinity(0, {core})  # a child has its parent's
     try:
-      stack.enter_context(local.worker(folder))
+      stack.enter_context(local.worker(folder, name=str(core)))
     finally:
       os.sched_setaffinity(0, mine)
 

@@ -90,6 +90,13 @@ def test_what_a_gpu_measured_is_in_a_section_of_its_own(tmp_path):
   assert "1 x Some GPU" in texts[folder / "README.md"]
 
 
+def test_a_ratio_is_of_the_rounds_that_both_made():
+  own = [1.0, 1.1, 0.9, 9.0, 9.0]
+  middle, low, high = turns.ratio_interval([2.0, 2.2, 1.8], own)
+  assert middle == pytest.approx(2.0)
+  assert low <= middle <= high
+
+
 def test_ratios_are_of_medians_and_a_missing_peer_is_told():
   text = page.block("training", parts())
   numpy, sklearn = (
