@@ -177,10 +177,10 @@ def _sentence(judged: verdicts.Judged, values: study.Values) -> str:
     if rate != BOOK
   ]
   return (
-    "In development accuracy at batch 128 rate "
+    "In dev accuracy at batch 128 rate "
     f"{lead(of('first'), f'{FAST:g}', f'{BOOK:g}')} after epoch 1, "
     f"{lead(of('passed'), f'{BOOK:g}', f'{FAST:g}')} after epoch "
-    f"{values.crossing}, and over the last {LAST} of {values.epochs} "
+    f"{values.crossing}, in the last {LAST} of {values.epochs} "
     f"{', '.join(ends)}; {crossed(ACCURACY)}, {crossed(LOSS)}; n = {judged.n}."
   )
 

@@ -90,7 +90,7 @@ def commands(page):
   """(experiments.NAME or benchmarks.NAME, its flags) of each command."""
   for line in words(page):
     found = re.search(
-      r"python -m ((?:experiments|benchmarks)\.\w+)([^#]*)", line
+      r"python -m ((?:experiments|benchmarks)(?:\.\w+)+)([^#]*)", line
     )
     if found and found[1] not in ("experiments.NAME", "experiments.my_study"):
       yield found[1], re.findall(r"--(\w+)", found[2])
