@@ -41,7 +41,7 @@ SECONDS = (0.2, 3.0)  # between a kill and the next
 def define_flags() -> None:
   flags.DEFINE_integer("kills", 50, "of workers", lower_bound=0)
   flags.DEFINE_integer("workers", 3, "at a time", lower_bound=1)
-  flags.DEFINE_integer("cells", 600, "of the sweep", lower_bound=1)
+  flags.DEFINE_integer("cells", 1600, "of the sweep", lower_bound=1)
   flags.DEFINE_integer("kill_seed", 0, "of the moments", lower_bound=0)
 
 
