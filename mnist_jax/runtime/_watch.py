@@ -148,6 +148,24 @@ def _close(links: Iterable[Link]) -> None:
     link.sock.close()
 
 
+def _drain(links: Sequence[Link], seconds: float) -> None:
+  """Ends what is said, and waits until the others have ended theirs as well.
+
+  To close a socket while something of the other end is unread resets the
+  connection, and what was said last may never arrive.
+  """
+  deadline = time.monotonic() + seconds
+  for link in links:
+    with contextlib.suppress(OSError):
+      link.sock.shutdown(socket.SHUT_WR)
+  for link in links:
+    with contextlib.suppress(OSError):
+      while (left := deadline - time.monotonic()) > 0:
+        link.sock.settimeout(left)
+        if not link.sock.recv(65536):
+          break
+
+
 def _tell(links: Iterable[Link], message: Message) -> None:
   for link in links:
     link.send(message)
@@ -227,7 +245,8 @@ class Watch:
     while not self._over.is_set():
       live = {link.sock: link for link in self._links if not link.done}
       for sock in select.select([*live], [], [], self._beat)[0]:
-        self._read(live[sock])
+        if not self._over.is_set():  # the first of them may have ended it
+          self._read(live[sock])
       now = time.monotonic()
       if now - told >= self._beat:
         _tell(self._links, {})
@@ -237,6 +256,7 @@ class Watch:
           self._lose(link, f"gave no sign of life for {self._timeout:g} s")
       if self._failed and now > self._failed[0]:
         self._end(self._failed[1])
+    _drain(self._links, self._beat)
     _close(self._links)
 
   def _read(self, link: Link) -> None:
@@ -257,8 +277,11 @@ class Watch:
     self._end(f"{link.name} is lost: {why}")
 
   def _end(self, text: str) -> None:
+    if self._over.is_set():
+      return  # what comes of the end is no further loss
     _tell(self._links, {"lost": text})
     self._over.set()
+    _drain(self._links, self._beat)  # `on_loss` may end the process
     self._on_loss(text)
 
   def wait(self) -> None:

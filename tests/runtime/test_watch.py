@@ -161,6 +161,18 @@ def test_a_closed_connection_is_told_at_once_to_all():
     assert text.endswith("is lost: its connection closed")
 
 
+def test_what_is_said_last_is_heard_by_those_who_speak_meanwhile():
+  links, (one, two) = meet(3)
+  two.sock.sendall(b"\n" * 200_000)  # more than is read at once
+  one.sock.close()
+  watch(links)
+  two.sock.settimeout(T)
+  said = b""
+  while found := two.sock.recv(65536):  # no ConnectionResetError
+    said += found
+  assert b"process 1 on " in said
+
+
 def test_silence_is_a_loss_after_the_timeout():
   links, others = meet(3)
   begun = time.monotonic()
