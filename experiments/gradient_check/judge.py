@@ -106,20 +106,21 @@ def _g1(errors: Errors) -> stats.Judged:
   ]
 
   def sentence(found: stats.Judged) -> str:
-    times, steps = (
-      10 ** abs(found.found(name).estimate)
-      for name in ("best two-sided better, float64", "valley, float64")
+    double, single = (
+      10 ** -found.found(f"best two-sided better, float{bits}").estimate
+      for bits in (64, 32)
     )
-    single = 10 ** -found.found("best two-sided better, float32").estimate
+    step = 10 ** found.found("valley, float64").estimate
     orders = [
       stats.amount(found.found(f"{side}-sided slope"), digits=3)
       for side in ("one", "two")
     ]
     return (
-      f"Each at its best step, the errors of one- and two-sided differences "
-      f"are {times:.3g} to 1 in float64, at steps 1 to {steps:.3g}, and "
-      f"{single:.3g} to 1 in float32; before rounding sets in they grow like "
-      f"h to the power {orders[0]} and {orders[1]} (n = {found.n})."
+      f"Each at its best step, the one-sided difference errs {double:.3g} "
+      f"times as much as the two-sided in float64, whose step is then "
+      f"{step:.3g} times as large, and {single:.3g} times in float32; before "
+      f"rounding sets in they grow like h to the power {orders[0]} and "
+      f"{orders[1]} (n = {found.n})."
     )
 
   return stats.judge(stats.Claim("G1", parts, sentence))
