@@ -9,8 +9,8 @@ N2, L4 and B3 are measured and judged again, each with one thing changed:
   test    the same runs as at first, judged by medians and the sign test
 
 A verdict that turns with any of these says more of the design than of the
-claim. Runs are kept in --workdir: stopped, it goes on. An hour on two cores, 6
-minutes on an H100.
+claim. Runs are kept in --workdir: stopped, it goes on. An estimated hour on two
+cores, 6 minutes on an H100.
 """
 
 import dataclasses

@@ -118,12 +118,11 @@ def sweeps(parts: dict[str, Part]) -> str:
     each = [t / row["facts"]["units"] for t in row["seconds"]]
     # Each call of a sweep begins anew; the run's first epoch is the same.
     same = agree(row["losses"][:1], single["losses"][:1])
-    few = min(len(each), len(single["seconds"]))
     lines.append(
       [
         row["name"],
         spread(each, 1e3, ".4g"),
-        ratio(single["seconds"][:few], each[:few]),
+        ratio(single["seconds"], each),
         f"{row['memory']:.0f}",
         same,
       ]

@@ -1,5 +1,7 @@
 """H3, H5, H7: what the chapter does not ask."""
 
+import pandas as pd
+
 from experiments.report.figures._common import (
   BATCH,
   LOSS,
@@ -15,24 +17,35 @@ from experiments.report.words import Words
 _BEST_RATE = Axis("axis.best_rate", log=True, format="~g")
 
 
+def _lines(
+  words: Words, table: pd.DataFrame, by: str, x: str, y: str, word: str = ""
+) -> list[Series]:
+  """A line for each value of `by`, whose name is WORDvalue of the words."""
+  return [
+    Series(
+      words.label(f"series.{word}{name}"),
+      [
+        (row[x], *with_interval(row, y))
+        for row in records(own.drop_duplicates(x).sort_values(x))
+      ],
+    )
+    for name, own in table.groupby(by, sort=False)
+  ]
+
+
 def _adam(results: Results, words: Words) -> list[Figure]:
   """H5: the best rate by batch, and the loss at it."""
   table = results.summary("adam_batch")
   if table is None:
     return []
+  n = int(table["seeds"].min())
   made: list[Figure] = []
   for name, column, axis in (
     ("adam_rates", "best_rate", _BEST_RATE),
     ("adam_losses", "dev_loss", LOSS),
   ):
-    series = [
-      Series(
-        words.label(f"series.{arm}"),
-        [(r["batch_size"], *with_interval(r, column)) for r in records(own)],
-      )
-      for arm, own in table.groupby("arm", sort=False)
-    ]
-    made += figure(name, BATCH, axis, series, n=int(table["seeds"].min()))
+    lines = _lines(words, table, "arm", "batch_size", column)
+    made += figure(name, BATCH, axis, lines, n=n)
   return made
 
 
@@ -41,19 +54,10 @@ def _widths(results: Results, words: Words) -> list[Figure]:
   table = results.summary("width_transfer")
   if table is None:
     return []
-  series = [
-    Series(
-      words.label(f"series.{kind}"),
-      [
-        (r["width"], *with_interval(r, "best_rate"))
-        for r in records(own.drop_duplicates("width"))
-      ],
-    )
-    for kind, own in table.groupby("kind", sort=False)
-  ]
   width = Axis("axis.width", log=True, format="d")
+  lines = _lines(words, table, "kind", "width", "best_rate")
   n = int(table["seeds"].min())
-  return figure("width_rates", width, _BEST_RATE, series, n=n)
+  return figure("width_rates", width, _BEST_RATE, lines, n=n)
 
 
 def _critical(results: Results, words: Words) -> list[Figure]:
@@ -61,20 +65,13 @@ def _critical(results: Results, words: Words) -> list[Figure]:
   table = results.summary("critical_batch")
   if table is None:
     return []
-  series = [
-    Series(
-      words.label(f"series.by_{measure}"),
-      [
-        (r["dev_loss"], *with_interval(r, "critical_batch"))
-        for r in records(own.sort_values("dev_loss"))
-      ],
-    )
-    for measure, own in table.groupby("measure", sort=False)
-  ]
   reached = Axis("axis.loss", log=True, format="~g")
   batch = Axis("axis.critical_batch", log=True, format="~g")
+  lines = _lines(
+    words, table, "measure", "dev_loss", "critical_batch", word="by_"
+  )
   n = int(table["seeds"].min())
-  return figure("critical", reached, batch, series, n=n)
+  return figure("critical", reached, batch, lines, n=n)
 
 
 def panels(results: Results, words: Words) -> list[Panel]:
