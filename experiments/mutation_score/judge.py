@@ -81,6 +81,10 @@ def summarise(faults: Sequence[Record], correct: Sequence[Record]) -> Record:
     "named": rate(told["named"]),
     "named_from_numbers_alone": rate(told["named_alone"][~told["modelled"]]),
     "no_cause_claimed_where_none_can_be_told": rate(table["named"][nameless]),
+    "ratio": {
+      "caught": rate(table["distance"] > SATISFYING),
+      "false_alarms": rate(right["distance"] > SATISFYING),
+    },
     "below_1e-7": rate(table["distance"] < 1e-7),
     "below_1e-2": rate(table["distance"] < 1e-2),
     "false_alarms": rate(right["alarm"]),
@@ -209,22 +213,25 @@ def judged(
 
 
 def picture(summary: Record) -> plotting.Figure:
-  """Found and false alarms of the check and of check_grads, side by side."""
+  """Found and false alarms, of ours, of the chapter's ratio, of check_grads."""
   best = summary["check_grads_best"]
   settings = [s for s in summary["check_grads"] if "defaults" in s]
   settings += [best] if best not in settings else []
-  names = ["ours", *(f"check_grads\n{s}" for s in settings)]
-  figure, axes = plotting.panels(1, 2, (10.5, 3.6))
+  checks = {
+    "ours": summary,
+    "the chapter's ratio\nabove 1e-7": summary["ratio"],
+  }
+  checks |= {f"check_grads\n{s}": summary["check_grads"][s] for s in settings}
+  figure, axes = plotting.panels(1, 2, (10.5, 4.2))
   for ax, key, title in (
     (axes[0, 0], "caught", "mistakes found"),
     (axes[0, 1], "false_alarms", "correct networks rejected"),
   ):
-    rates = [summary[key]]
-    rates += [summary["check_grads"][s][key] for s in settings]
+    rates = [each[key] for each in checks.values()]
     found = pd.DataFrame(rates)
     ends = found[["low", "high"]].sub(found["rate"], axis=0).abs()
     bars = ax.barh(
-      names,
+      [*checks],
       100 * found["rate"],
       0.6,
       color=plotting.COLOURS,

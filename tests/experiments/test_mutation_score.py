@@ -70,9 +70,11 @@ def with_outcomes(records, **outcomes):
 
 
 def test_rates_and_verdicts_follow_the_records(faults):
+  right = {"verdict": "correct", "check_grads": faults[0]["check_grads"]}
   correct = [
-    {"seed": s, "verdict": "correct", "check_grads": faults[0]["check_grads"]}
-    for s in range(1_000)
+    {"seed": s, "distance": 10.0**-power, **right}
+    for power in (10, 6)  # half of them above the chapter's bar
+    for s in range(500)
   ]
   many = [r | {"seed": s} for s in range(30) for r in faults]
   summary = judge.summarise(many, correct)
@@ -82,6 +84,11 @@ def test_rates_and_verdicts_follow_the_records(faults):
   assert summary["below_1e-2"]["count"] == sum(
     r["distance"] < 1e-2 for r in many
   )
+
+  assert summary["ratio"]["caught"]["count"] == sum(
+    r["distance"] > 1e-7 for r in many
+  )
+  assert summary["ratio"]["false_alarms"]["rate"] == 0.5
 
   def judged(faults, correct):
     (claim,) = judge.judged(faults, correct)
@@ -114,12 +121,22 @@ def test_table_and_picture(faults):
   assert {r["cases"] for r in rows} == {2}
   assert all(r["caught"] == 2 for r in rows)
   correct = [
-    {"seed": 1, "verdict": "correct", "check_grads": faults[0]["check_grads"]}
+    {
+      "seed": 1,
+      "verdict": "correct",
+      "distance": 1e-10,
+      "check_grads": faults[0]["check_grads"],
+    }
   ]
   summary = judge.summarise(faults, correct)
   figure = judge.picture(summary)
   titles = [ax.get_title() for ax in figure.axes]
   assert titles == ["mistakes found", "correct networks rejected"]
+  drawn = figure.axes[0].get_yticklabels()
+  assert [t.get_text() for t in drawn][:2] == [
+    "ours",
+    "the chapter's ratio\nabove 1e-7",
+  ]
   best = summary["check_grads_best"]
   gains = {
     s: rates["caught"]["rate"] - rates["false_alarms"]["rate"]
