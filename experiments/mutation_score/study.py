@@ -147,8 +147,6 @@ def report(measured: dict[str, Any], values: SimpleNamespace) -> str:
       "false_alarms",
     )
   }
-  rows["the ratio above 1e-7: caught"] = summary["ratio"]["caught"]
-  rows["the ratio above 1e-7: alarms"] = summary["ratio"]["false_alarms"]
   for setting, found in summary["check_grads"].items():
     best = " (best)" if setting == summary["check_grads_best"] else ""
     rows[f"check_grads {setting}{best}: caught"] = found["caught"]
