@@ -422,10 +422,11 @@ def drawn(figure: Figure, words: dict[str, str]) -> str:
 
 
 # What a drawing that is hidden from screen readers, and smaller than a page,
-# has no use for: page.css names the font, and the others are the defaults.
+# has no use for: page.css has the font and the grid, the others are defaults.
 _NO_USE = re.compile(
   r' (?:aria-\w+|role|pointer-events|class="background"|opacity="1"'
-  r'|font-family|stroke-width="1"|[xy]2="0"'
+  r'|font-family|font-size="12px"|stroke-width="1"|[xy]2="0"'
+  r'|stroke="#(?:ddd|888)"|stroke-opacity="0.3"|fill="#000"'
   r')(?:="[^"]*")?(?=[ />])'
 )
 _EMPTY = re.compile(r'<path [^>]*d="(?:M0,0h0v0h0Z|)"[^>]*/>')
