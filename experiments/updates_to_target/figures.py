@@ -53,6 +53,7 @@ def _mark_regions(
 def _draw_updates(
   ax: plotting.Axes, measured: Measured, targets: list[float]
 ) -> None:
+  shown = []
   for index, target in enumerate(targets):
     batches, updates = scaling.to_target(measured["table"], target)
     figures.draw_geometric(
@@ -62,7 +63,8 @@ def _draw_updates(
     perfect = means[0] * batches[0] / batches
     name = None if index else "perfect: updates ~ 1 / B"
     ax.plot(batches, perfect, "k", linewidth=0.8, label=name)
-    ax.set_ylim(bottom=means.min() / 3)
+    shown += [means.min(), means.max()]
+  ax.set_ylim(min(shown) / 1.5, 1.5 * max(shown))
   plotting.log_axis(ax, "y")
   ax.set_ylabel("updates to a development loss")
   ax.legend(fontsize=8)

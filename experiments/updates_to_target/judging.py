@@ -205,7 +205,7 @@ def b8(measured: study.Tables, values: study.Values) -> stats.Claim:
       f"batch {size} loses "
       + " and ".join(
         f"{ACCURACY.amount(judged.found(f'{name} at {size}, equal epochs'))} "
-        f"of {name} accuracy"
+        f"({name})"
         for name in ON
       )
       for size in large
@@ -213,11 +213,11 @@ def b8(measured: study.Tables, values: study.Values) -> stats.Claim:
     equal = judged.found(f"development at {LARGE}, equal updates")
     train = judged.found(f"training loss at {LARGE}")
     return (
-      f"Against batch {REFERENCE}, rates tuned, after {values.gap_epochs} "
-      f"epochs {'; '.join(lost)}; at equal updates batch {LARGE} loses "
-      f"{ACCURACY.amount(equal)} of development accuracy; its training loss "
-      f"after equal epochs is higher by {LOSS.amount(train)} (n = {judged.n}; "
-      "below 0 is a gain)."
+      f"Of accuracy after {values.gap_epochs} epochs, against batch "
+      f"{REFERENCE}, each tuned, {'; '.join(lost)}; after equal updates batch "
+      f"{LARGE} loses {ACCURACY.amount(equal)}, where below 0 is a gain; its "
+      f"training loss after equal epochs is higher by {LOSS.amount(train)} "
+      f"(n = {judged.n})."
     )
 
   return stats.Claim("B8", parts, sentence)
