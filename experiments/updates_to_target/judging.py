@@ -201,22 +201,20 @@ def b8(measured: study.Tables, values: study.Values) -> stats.Claim:
   )
 
   def sentence(judged: stats.Judged) -> str:
-    lost = [
-      f"batch {size} loses "
-      + " and ".join(
-        f"{ACCURACY.amount(judged.found(f'{name} at {size}, equal epochs'))} "
-        f"({name})"
+    def loses(size: int) -> str:
+      development, test = (
+        ACCURACY.amount(judged.found(f"{name} at {size}, equal epochs"))
         for name in ON
       )
-      for size in large
-    ]
+      return f"batch {size} loses {development} (test: {test})"
+
     equal = judged.found(f"development at {LARGE}, equal updates")
     train = judged.found(f"training loss at {LARGE}")
     return (
-      f"Of accuracy after {values.gap_epochs} epochs, against batch "
-      f"{REFERENCE}, each tuned, {'; '.join(lost)}; after equal updates batch "
-      f"{LARGE} loses {ACCURACY.amount(equal)}, where below 0 is a gain; its "
-      f"training loss after equal epochs is higher by {LOSS.amount(train)} "
+      f"Against batch {REFERENCE}, each tuned, in development accuracy after "
+      f"{values.gap_epochs} epochs {', '.join(map(loses, large))}; after equal "
+      f"updates batch {LARGE} loses {ACCURACY.amount(equal)}; its training "
+      f"loss after equal epochs is higher by {LOSS.amount(train)} "
       f"(n = {judged.n})."
     )
 
