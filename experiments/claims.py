@@ -10,7 +10,7 @@ listed as not judged yet.
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +111,28 @@ def _effect(part: dict[str, Any]) -> str:
   return _interval([part["effect"], *part["interval"]])
 
 
-def _word(claim: dict[str, Any]) -> str:
-  within = claim.get("restriction")
-  return f"**{claim['verdict']}**" + (f" ({within})" if within else "")
+def beside(claim: Mapping[str, Any]) -> tuple[str, str]:
+  """What a word leaves out: "holds", "not" or "", and of what.
+
+  "mostly not" has the restriction that holds, "holds with limits" the
+  secondary parts that do not.
+  """
+  if claim["restriction"]:
+    return "holds", claim["restriction"]
+  if claim["verdict"] != "holds with limits":
+    return "", ""
+  names = (
+    part["name"]
+    for part in claim["parts"]
+    if (part["role"], part["verdict"]) == ("secondary", "does not hold")
+  )
+  return "not", "; ".join(names)
 
 
-def _told(name: str, claim: dict[str, Any]) -> str:
-  """Its sentence, which a verdict by the rule of before has not."""
-  return claim.get("sentence") or f"{CLAIMS[name]} (by the rule of before)"
+def _word(claim: Mapping[str, Any]) -> str:
+  kind, what = beside(claim)
+  start = {"holds": "it holds ", "not": "not: "}.get(kind, "")
+  return f"**{claim['verdict']}**" + (f" ({start}{what})" if kind else "")
 
 
 def _line(name: str, found: Found) -> dict[str, str]:
@@ -129,7 +143,7 @@ def _line(name: str, found: Found) -> dict[str, str]:
   return {
     "claim": name,
     "verdict": _word(claim),
-    "what was found": _told(name, claim),
+    "what was found": claim["sentence"],
     "n": str(claim["n"] or "derived"),
     "time": in_words(study["wall_seconds"]),
     "command": f"`{study['command']}`",
@@ -170,13 +184,13 @@ def _part_cells(part: dict[str, Any]) -> list[str]:
     aim += f" {part['target']:.4g}"
     if part["margin"] is not None:
       aim += f", margin {part['margin']:.4g}"
-  test = part.get("test_effect")
+  test = part["test_effect"]
   verdict = part["verdict"]
-  finding = part.get("finding")
+  finding = part["finding"]
   if finding and verdict != "holds":
     verdict += f": {finding}"
   return [
-    *(part["name"], part.get("role", ""), aim, _effect(part)),
+    *(part["name"], part["role"], aim, _effect(part)),
     *(_interval(test) if test else "", str(part["n"] or ""), verdict),
   ]
 
@@ -191,7 +205,7 @@ def _facts(study: dict[str, Any]) -> str:
   device = study["device"]
   facts = [
     f"`{study['command']}`",
-    *([study["date"]] if "date" in study else []),
+    study["date"],
     f"{device['count']} x {device['kind']}",
     f"jax {study['versions']['jax']}",
     in_words(study["wall_seconds"]),
@@ -217,10 +231,10 @@ def details(found: Found) -> str:
     claim, study = found[name]
     parts = claim["parts"]
     rows = [_part_cells(part) + _note_cells(part) for part in parts]
-    logic = f" (primary parts: {claim['logic']})" if "logic" in claim else ""
+    logic = f" (primary parts: {claim['logic']})"
     text += [
       *("", f"## {name}", "", f"{summary}: {_word(claim)}{logic}", ""),
-      *(_told(name, claim), ""),
+      *(claim["sentence"], ""),
       *(_facts(study), ""),
       _markdown((*_PART, "in words", "note"), rows),
     ]
@@ -230,13 +244,11 @@ def details(found: Found) -> str:
 def block(name: str, found: Found) -> str:
   """What a claim came to, for its section of docs/results.md."""
   claim, study = found[name]
-  primary = [
-    part for part in claim["parts"] if part.get("role", "primary") == "primary"
-  ]
+  primary = [part for part in claim["parts"] if part["role"] == "primary"]
   parts = f"[All parts of {name}](../results/README.md#{name.lower()})"
   return "\n".join(
     [
-      f"{_word(claim)}: {_told(name, claim)}",
+      f"{_word(claim)}: {claim['sentence']}",
       "",
       f"{_facts(study)}. {parts}.",
       "",

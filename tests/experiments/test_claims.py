@@ -91,7 +91,25 @@ def test_a_restriction_is_said_beside_the_word(tmp_path):
   content["claims"][0]["restriction"] = "at batch 32 alone"
   write(tmp_path, "a", content)
   table = claims.table(claims.read(tmp_path))
-  assert "| **mostly not** (at batch 32 alone) |" in table
+  assert "| **mostly not** (it holds at batch 32 alone) |" in table
+
+
+def test_limits_are_the_secondary_parts_that_do_not_hold(tmp_path):
+  content = verdict()
+  (claim,) = content["claims"]
+  claim["verdict"] = "holds with limits"
+  (part,) = claim["parts"]
+  claim["parts"] += [
+    part | {"name": name, "role": role, "verdict": word}
+    for name, role, word in (
+      ("at 16", "secondary", "does not hold"),
+      ("at 32", "secondary", "undecided"),
+      ("at 64", "diagnostic", "does not hold"),
+    )
+  ]
+  write(tmp_path, "a", content)
+  table = claims.table(claims.read(tmp_path))
+  assert "| **holds with limits** (not: at 16) |" in table
 
 
 def test_two_studies_of_a_claim_and_no_verdict_are_refused(tmp_path):

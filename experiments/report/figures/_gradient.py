@@ -133,10 +133,13 @@ def _plateau(results: Results, words: Words) -> list[Figure]:
     return []
   assert table is not None
   own = records(table[table["what"] == "updates to leave"])
-  points = []
+  points: dict[str, list[Any]] = {"series.left": [], "series.held": []}
   for place, row in enumerate(own):
     value, low, high = with_interval(row, "value")
-    points.append((value, place, low, high))
+    if row["held"] == row["seeds"]:  # the value is the length of the run
+      points["series.held"].append((value, place))
+    else:
+      points["series.left"].append((value, place, low, high))
   labels = [
     words.label("arm.xavier")
     if row["arm"] == "xavier"
@@ -144,7 +147,9 @@ def _plateau(results: Results, words: Words) -> list[Figure]:
     for row in own
   ]
   names = Axis("axis.start", categories=labels)
-  series = [Series("series.left", points, joined=False)]
+  series = [
+    Series(word, there, joined=False) for word, there in points.items() if there
+  ]
   n = int(own[0]["seeds"]) if own else None
   return figure("plateau", UPDATES, names, series, n=n)
 

@@ -23,6 +23,7 @@ from experiments.report.words import Words
 from mnist_jax.schedules.config import ScheduleConfig, learning_rates
 
 POINTS = Axis("axis.points", format=".2~f")
+_LOST = Axis("axis.points_lost", format=".2~f")
 
 
 def _tried(results: Results, words: Words) -> list[Figure]:
@@ -52,7 +53,7 @@ def _range_test(results: Results, words: Words) -> list[Figure]:
     low, high = min(heights), min(max(heights), 10.0)
     rules = [
       Series(
-        words.label("series.rule", rule, f"{rate:.2g}"),
+        words.label(f"series.rule.{rule}", f"{rate:.2g}"),
         [(rate, low), (rate, high)],
       )
       for rule, rate in test["rules"].items()
@@ -70,25 +71,23 @@ def _regret(results: Results, words: Words) -> list[Figure]:
   table = results.summary("lr_range_audit")
   if table is None:
     return []
-  # By the rule of before intervals were of means.
-  kind = "median" if "regret_median_low" in table else "mean"
   rules = table["rule"].unique().tolist()
   names = Axis(
-    "axis.rule", categories=[words.label("rule.name", rule) for rule in rules]
+    "axis.rule", categories=[words.label(f"rule.{rule}") for rule in rules]
   )
   series = []
   for size, own in table.groupby("batch_size"):
     points = [
       (
-        *(row[f"regret_{kind}"], rules.index(row["rule"])),
-        *(row[f"regret_{kind}_low"], row[f"regret_{kind}_high"]),
+        *(row["regret_median"], rules.index(row["rule"])),
+        *(row["regret_median_low"], row["regret_median_high"]),
       )
       for row in records(own)
     ]
     label = words.label("series.batch", size)
     series.append(Series(label, points, joined=False))
   n = int(table["seeds"].max())
-  return figure(f"regret_{kind}", POINTS, names, series, n=n)
+  return figure("regret_median", _LOST, names, series, n=n)
 
 
 T = 20_000  # updates of the formulas

@@ -157,7 +157,8 @@ class _Page:
       f"{words.element('title', 'h1')}"
       '<p><button type="button" data-lang="en" lang="en">English</button> '
       '<button type="button" data-lang="zh" lang="zh">中文</button></p>'
-      f"{words.element('intro', 'p')}{self.contents()}</header>"
+      f"{words.element('intro', 'p')}{markup.meanings(words)}"
+      f"{self.contents()}</header>"
       f'<main id="main" tabindex="-1">{walked}'
       '<section id="overview" aria-labelledby="overview-title">'
       f"{words.element('overview', 'h2', _OVERVIEW)}{table}"

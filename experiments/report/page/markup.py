@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments import claims
 from experiments.report.figures import Panel, vega
 from experiments.report.figures.vega import Figure, Series
 from experiments.report.results import Results
@@ -204,11 +205,12 @@ def _parts(claim: Mapping[str, Any], words: Words) -> str:
   head = "".join(words.element(key, "th", 'scope="col"') for key in heads)
   rows = "".join(
     f'<tr><th scope="row"><span lang="en">{html.escape(part["name"])}</span>'
+    f'<br><small lang="en">{html.escape(part["text"])}</small>'
     f"</th><td>{_aim(part)}</td><td>{_effect(part)}</td>"
     f"<td>{part['n'] or ''}</td>"
     f"{words.element(_verdict(part, words), 'td')}</tr>"
     for part in claim["parts"]
-    if part.get("role", "primary") == "primary"
+    if part["role"] == "primary"
   )
   return (
     f'<details class="parts">{words.element("parts", "summary")}'
@@ -243,14 +245,31 @@ def claim(name: str, results: Results, words: Words) -> str:
   found, study = results.found[name]
   n = found["n"]
   count = words.label("facts.n", n) if n else "facts.derived"
-  within = found.get("restriction")
-  within = f' <span lang="en">({html.escape(within)})</span>' if within else ""
+  kind, what = claims.beside(found)
+  within = (
+    f" ({words.element(f'beside.{kind}')} "
+    f'<span lang="en">{html.escape(what)}</span>)'
+    if kind
+    else ""
+  )
   return (
     f"{start}{badge(found['verdict'], words)}{within}</h3>"
     f"<blockquote>{said}</blockquote>"
     f"{words.element(told.tell(name, found, words), 'p', _FOUND)}"
     f'<p class="facts">{words.element(count)} · '
     f"{command(study['command'], words)}</p>{_parts(found, words)}</article>"
+  )
+
+
+def meanings(words: Words) -> str:
+  """What each word of a verdict says."""
+  rows = "".join(
+    f"<dt>{badge(verdict, words)}</dt>{words.element(f'means.{verdict}', 'dd')}"
+    for verdict in _SIGNS
+  )
+  return (
+    f'<details class="meanings">{words.element("means", "summary")}'
+    f"<dl>{rows}</dl></details>"
   )
 
 

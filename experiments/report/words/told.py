@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import claims
 from experiments.report.words import Words
 
 _FIELD = re.compile(r"\{([^{}|]+)(?:\|(\w+))?\}")
@@ -19,9 +18,9 @@ def _number(value: float, kind: str) -> str:
   if kind == "power":
     return f"{10**value:.1e}"
   if kind == "percent":
-    return f"{100 * value:.2f} %"
+    return f"{100 * value:z.2f} %"
   if kind == "point":
-    return f"{100 * value:.2f}"
+    return f"{100 * value:z.2f}"
   return f"{value:.4g}"
 
 
@@ -57,41 +56,26 @@ def filled(template: str, claim: Mapping[str, Any]) -> str | None:
   return None if lacking else text
 
 
-def _counted(claim: Mapping[str, Any]) -> tuple[int, int]:
-  """How many of its primary parts hold, and of how many."""
-  own = [p for p in claim["parts"] if p.get("role", "primary") == "primary"]
-  return sum(part["verdict"] == "holds" for part in own), len(own)
-
-
 def tell(name: str, claim: Mapping[str, Any], words: Words) -> str:
   """The key of the sentence.
 
-  A verdict of before this rule has none of its own, and gets one that says so.
+  That in Chinese is a template's; without one it is the claim and its word.
   """
   table = words.table
-  held, count = _counted(claim)
-  word = table[f"verdict.{claim['verdict']}"]
-  sentence = claim.get("sentence")
+  held = [p["verdict"] == "holds" for p in _primary(claim)]
   n = claim["n"]
   seeds = table[words.label("facts.n", n) if n else "facts.derived"]
-  form = table["told.now" if sentence else "told.before"]
-  en = claims.CLAIMS[name]
-  summary = {
-    "en": en[0].upper() + en[1:],
-    "zh": table[f"claim.{name}"]["zh"],
-  }
-  said = {
-    lang: form[lang].format(
-      summary=summary[lang],
-      word=word[lang],
-      held=held,
-      count=count,
-      seeds=seeds[lang],
-    )
-    for lang in ("en", "zh")
-  }
-  if sentence:
-    said["en"] = sentence
-    template = table.get(f"told.{name}", {}).get("zh")
-    said["zh"] = (template and filled(template, claim)) or said["zh"]
-  return words.add(f"found.{name}", said["en"], said["zh"])
+  template = table.get(f"told.{name}", {}).get("zh")
+  zh = template and filled(template, claim)
+  zh = zh or table["told.counted"]["zh"].format(
+    summary=table[f"claim.{name}"]["zh"],
+    word=table[f"verdict.{claim['verdict']}"]["zh"],
+    held=sum(held),
+    count=len(held),
+    seeds=seeds["zh"],
+  )
+  return words.add(f"found.{name}", claim["sentence"], zh)
+
+
+def _primary(claim: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+  return [part for part in claim["parts"] if part["role"] == "primary"]

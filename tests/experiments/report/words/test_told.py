@@ -44,13 +44,6 @@ def test_a_template_is_filled_with_effects(template, expected):
   assert told.filled(template, found) == expected
 
 
-def test_a_verdict_of_before_says_so_in_both_languages():
-  words = Words()
-  key = told.tell("G1", claim(part("x", 1.0)), words)
-  assert "by the rule of before: 1 of 1" in words.table[key]["en"]
-  assert "按以前的规则" in words.table[key]["zh"]
-
-
 def test_a_sentence_is_the_verdicts_own_and_chinese_has_its_numbers():
   words = Words()
   found = claim(part("wider, accuracy", 0.0028, (0.002, 0.0036)), sentence="S.")
