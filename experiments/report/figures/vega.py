@@ -430,13 +430,18 @@ _NO_USE = re.compile(
   r')(?:="[^"]*")?(?=[ />])'
 )
 _EMPTY = re.compile(r'<path [^>]*d="(?:M0,0h0v0h0Z|)"[^>]*/>')
+_CIRCLE = re.compile(
+  r'<path ([^>]*)d="M([\d.]+),0A\2,\2,0,1,1,-\2,0A\2,\2,0,1,1,\2,0"'
+)
+_NO_STROKE = re.compile(r'(<(?:(?! stroke=)[^>])*) stroke-width="2"(?=/>)')
 # Of a place alone: in a text, which no tag is, 0.05 must not become 0.0.
 _DECIMALS = re.compile(r"(\d\.\d)\d+(?=[^<>]*>)")
 
 
 def _short(svg: str) -> str:
   """The drawing with a decimal to its places, less what nothing needs."""
-  return _DECIMALS.sub(r"\1", _EMPTY.sub("", _NO_USE.sub("", svg)))
+  svg = _DECIMALS.sub(r"\1", _EMPTY.sub("", _NO_USE.sub("", svg)))
+  return _NO_STROKE.sub(r"\1", _CIRCLE.sub(r'<circle \1r="\2"', svg))
 
 
 @functools.cache
