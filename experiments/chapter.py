@@ -64,7 +64,6 @@ _SMALL = (
   "summary.csv",
   "summary.json",
   "faults.csv",
-  "report.txt",
 )
 
 
