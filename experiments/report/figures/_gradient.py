@@ -68,6 +68,7 @@ def _found(results: Results, words: Words) -> list[Figure]:
     return []
   checkers: dict[str, dict[str, Any]] = {
     words.label("check.ours"): found,
+    words.label("check.ratio"): found["ratio"],
     **{
       words.label("check.check_grads", name): each
       for name, each in found["check_grads"].items()
