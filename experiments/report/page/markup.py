@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments import claims
 from experiments.report.figures import Panel, vega
 from experiments.report.figures.vega import Figure, Series
 from experiments.report.results import Results
@@ -162,6 +161,7 @@ def panel(found: Panel, results: Results, words: Words) -> str:
   return f"{start}{choice}{drawings}</div>"
 
 
+_ROW = 'scope="row"'
 _FOUND, _CAPTION = 'class="found"', 'class="caption"'
 
 # --- claims -------------------------------------------------------------------
@@ -204,12 +204,11 @@ def _parts(claim: Mapping[str, Any], words: Words) -> str:
   heads = ("part", "part.claimed", "part.effect", "part.n", "part.verdict")
   head = "".join(words.element(key, "th", 'scope="col"') for key in heads)
   rows = "".join(
-    f'<tr><th scope="row"><span lang="en">{html.escape(part["name"])}</span>'
-    f'<br><small lang="en">{html.escape(part["text"])}</small>'
-    f"</th><td>{_aim(part)}</td><td>{_effect(part)}</td>"
+    f"<tr>{words.element(told.part(place, claim, words), 'th', _ROW)}"
+    f"<td>{_aim(part)}</td><td>{_effect(part)}</td>"
     f"<td>{part['n'] or ''}</td>"
     f"{words.element(_verdict(part, words), 'td')}</tr>"
-    for part in claim["parts"]
+    for place, part in enumerate(claim["parts"])
     if part["role"] == "primary"
   )
   return (
@@ -245,13 +244,8 @@ def claim(name: str, results: Results, words: Words) -> str:
   found, study = results.found[name]
   n = found["n"]
   count = words.label("facts.n", n) if n else "facts.derived"
-  kind, what = claims.beside(found)
-  within = (
-    f" ({words.element(f'beside.{kind}')} "
-    f'<span lang="en">{html.escape(what)}</span>)'
-    if kind
-    else ""
-  )
+  beside = told.beside(found, words)
+  within = f" ({words.element(beside)})" if beside else ""
   return (
     f"{start}{badge(found['verdict'], words)}{within}</h3>"
     f"<blockquote>{said}</blockquote>"

@@ -1,10 +1,14 @@
-"""What was found of a claim, in one sentence of each language."""
+"""What was found of a claim and what its parts ask, in each language."""
 
+import functools
+import json
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from experiments import claims
 from experiments.report.words import Words
 
 _FIELD = re.compile(r"\{([^{}|]+)(?:\|(\w+))?\}")
@@ -75,6 +79,34 @@ def tell(name: str, claim: Mapping[str, Any], words: Words) -> str:
     seeds=seeds["zh"],
   )
   return words.add(f"found.{name}", claim["sentence"], zh)
+
+
+@functools.cache
+def _chinese() -> dict[str, dict[str, str]]:
+  """By claim: its parts, and what its restriction names, in Chinese."""
+  path = Path(__file__).parent / "parts.json"
+  found: dict[str, dict[str, str]] = json.loads(path.read_text("utf-8"))
+  return found
+
+
+def part(place: int, claim: Mapping[str, Any], words: Words) -> str:
+  """The key of what a part of the claim asks; in English after its name."""
+  name, text = (claim["parts"][place][key] for key in ("name", "text"))
+  en = text if name == text else f"{name}: {text}"
+  zh = _chinese().get(claim["claim"], {}).get(name, text)
+  return words.add(f"part.{claim['claim']}.{place}", en, zh)
+
+
+def beside(claim: Mapping[str, Any], words: Words) -> str | None:
+  """The key of what the claim's word leaves out, if there is any."""
+  kind, what = claims.beside(claim)
+  if not kind:
+    return None
+  own = _chinese().get(claim["claim"], {})
+  start = words.table[f"beside.{kind}"]
+  zh = "；".join(own.get(each, each) for each in what.split("; "))
+  key = f"beside.{claim['claim']}"
+  return words.add(key, f"{start['en']} {what}", f"{start['zh']}{zh}")
 
 
 def _primary(claim: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -58,9 +58,28 @@ def test_where_a_part_lacks_chinese_says_the_word_and_the_count():
   assert "成立（1 个主要部分中证实了 1 个" in words.table[key]["zh"]
 
 
+def chinese(text):
+  return any("\u4e00" <= sign <= "\u9fff" for sign in text)
+
+
 def test_every_claim_published_has_a_sentence_in_chinese():
   for name, (found, _) in claims.read(RESULTS).items():
     words = Words()
     key = told.tell(name, found, words)
-    assert any("\u4e00" <= sign <= "\u9fff" for sign in words.table[key]["zh"])
+    assert chinese(words.table[key]["zh"])
     assert json.dumps(words.table[key])
+
+
+def test_every_part_shown_and_every_limit_has_its_chinese():
+  for name, (found, _) in claims.read(RESULTS).items():
+    words = Words()
+    for place, own in enumerate(found["parts"]):
+      if own["role"] == "primary":
+        shown = words.table[told.part(place, found, words)]
+        assert chinese(shown["zh"]), (name, own["name"])
+        assert own["text"] in shown["en"]
+    key = told.beside(found, words)
+    limited = found["verdict"] in ("mostly not", "holds with limits")
+    assert bool(key) == limited
+    for each in words.table[key]["zh"].split("；") if key else ():
+      assert chinese(each.partition("：")[2] or each), (name, each)
