@@ -26,10 +26,14 @@ class Words:
     return key
 
   def label(self, key: str, *values: object) -> str:
-    """The key of the words of `key` with values in their {}."""
-    if not values:
-      self.table[key]  # a key that is missing is found here
-      return key
+    """The key of the words of `key` with values in their {}.
+
+    Where the table has words for KEY.VALUE they are those.
+    """
+    own = ".".join([key, *map(str, values)])
+    if not values or own in self.table:
+      self.table[own]  # a key that is missing is found here
+      return own
     texts = [self.table[key][lang].format(*values) for lang in LANGUAGES]
     return self.add(f"{key}:{','.join(map(str, values))}", *texts)
 
