@@ -36,12 +36,25 @@ def claim(*parts, **more):
     ("{a|power}", "3.2e+00（1.8e+00 至 5.6e+00）"),
     ("{n}", "30"),
     ("{a, 2*}", "2（1 至 3）"),
+    ("{nothing|point}", "0.00（-1.00 至 0.00）"),
     ("{b}", None),
   ],
 )
 def test_a_template_is_filled_with_effects(template, expected):
-  found = claim(part("a", 0.5, (0.25, 0.75)), part("a, 2 epochs", 2.0, (1, 3)))
+  found = claim(
+    part("a", 0.5, (0.25, 0.75)),
+    part("a, 2 epochs", 2.0, (1, 3)),
+    part("nothing", -1e-6, (-0.01, -1e-6)),
+  )
   assert told.filled(template, found) == expected
+
+
+def test_a_value_may_have_words_of_its_own():
+  words = Words()
+  words.add("some", "{} trees", "{} 棵树")
+  words.add("some.1", "a tree", "一棵树")
+  assert words.label("some", 1) == "some.1"
+  assert words.table[words.label("some", 2)]["zh"] == "2 棵树"
 
 
 def test_a_sentence_is_the_verdicts_own_and_chinese_has_its_numbers():
