@@ -347,8 +347,10 @@ def draw(measured: pd.DataFrame, values: study.Values) -> study.Figures:
       label=f"{kind}: width^{power:.2f} (n = {found.n})",
       **plotting.series(i),
     )
-  plotting.log_axis(right, "x")
-  plotting.log_axis(right, "y")
+  plotting.log_axis(right, "x", values.widths)
+  plotting.log_axis(right, "y", values.rates)
+  low, high = right.get_ylim()  # at least two of the rates, a factor 2 apart
+  right.set_ylim(low / 1.5, 1.5 * high)
   right.set(xlabel="units of the first hidden layer", ylabel="best rate")
   right.legend(fontsize=8)
   figure.suptitle(
