@@ -6,7 +6,8 @@
 
 Interrupted at any moment and started again it goes on: a study that is done
 is not run again unless its code, its settings or the data have changed, and
-what a sweep has measured stays measured as long as the engine is the same.
+what a sweep has measured stays measured as long as the engine is the same. A
+run that several studies need is made by the first of them.
 Ends with the table of claims. Exit code 1: a study failed; the others were run.
 """
 
@@ -131,8 +132,11 @@ def seconds_before(study: str) -> float | None:
 def run_study(study: str, digest: str) -> bool:
   """Runs one as a program of its own, and says whether it came to its end."""
   folder = directory(study)
+  folder.mkdir(parents=True, exist_ok=True)
   line = [sys.executable, "-m", f"experiments.{study}"]
   line += [f"--preset={FLAGS.preset}", f"--workdir={folder}"]
+  if study != "line_fit":  # which makes no runs
+    line.append(f"--known_runs={base()}")
   if not FLAGS[compile_cache.FLAG].value:
     line.append(f"--no{compile_cache.FLAG}")
   with subprocess.Popen(line) as process:

@@ -8,8 +8,10 @@ losses of a base run (batch 32, rate 0.2) after each of --epochs_at:
   noise    the simple noise scale tr(Sigma) / |G|^2 there, over all training
            examples (McCandlish et al. 2018)
   target   E_min / S_min of S = S_min + E_min / B, S the updates from the start
-           to that loss with batches 32 k of --target_factors; a run that does
-           not get there in --target_epochs counts as these
+           to that loss with batches 32 k of --target_factors. A rate whose
+           tuning runs are above the last loss after --target_epochs, none of
+           them lost, has twice as many; a run that does not get there counts
+           as the longest of its batch
   branch   the run goes on from there with batches 32 k of --factors for one
            epoch; the largest that ends within 5 % of the loss of k = 1, by
            interpolation over log k (after Merrill et al. 2025, arXiv
@@ -31,6 +33,7 @@ the secondary parts.
 Cost on two cores: full (30 seeds, 5 that tune) an estimated 15 minutes.
 """
 
+import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
@@ -153,10 +156,30 @@ def measure(lab: study.Lab, values: study.Values) -> dict[str, pd.DataFrame]:
     for factor in values.target_factors
     for power, rate in zip(POWERS, rates(factor), strict=True)
   }
+  there = pd.DataFrame(lab.collect(cases))
   budget = sweep.Budget(epochs=values.target_epochs, evaluate_every=0.25)
   table = lab.sweep(cells, budget)
+  slow = too_slow(table, levels(there, values)[-1], values)
+  if slow:
+    longer = dataclasses.replace(budget, epochs=2 * values.target_epochs)
+    again = lab.sweep({arm: cells[arm] for arm in slow}, longer)
+    table = pd.concat([table[~table["arm"].isin(slow)], again])
   sweep.require_whole_batches(table)
-  return {"there": pd.DataFrame(lab.collect(cases)), "target": table}
+  return {"there": there, "target": table.reset_index(drop=True)}
+
+
+def too_slow(
+  table: pd.DataFrame, level: float, values: study.Values
+) -> list[str]:
+  """The arms that the longest run is too short for, by the tuning seeds.
+
+  Most of their runs end above the level, and none is lost.
+  """
+  seeds = study.tuning_seeds(values.tuning_seeds)
+  ends = tables.last_rows(table[table["seed"].isin(seeds)])
+  ends = ends.assign(lost=tables.lost(ends), above=ends["dev_loss"] > level)
+  arms = ends.groupby("arm", sort=False)[["lost", "above"]].mean()
+  return arms.index[(arms["lost"] == 0) & (arms["above"] > 0.5)].tolist()
 
 
 class Draws(NamedTuple):
@@ -267,8 +290,9 @@ def updates_to(
   losses: Float[np.ndarray, "... K"],
   steps: Float[np.ndarray, " K"],
   level: float,
+  most: float,
 ) -> Float[np.ndarray, "..."]:
-  """The updates to a loss, on log loss between evaluations; else the last."""
+  """The updates to a loss, on log loss between evaluations; else the most."""
   logs = np.log(np.where(np.isfinite(losses), losses, np.inf))
   there = logs <= math.log(level)
   right = np.maximum(there.argmax(axis=-1), 1)[..., None]
@@ -280,7 +304,7 @@ def updates_to(
   part = np.clip(np.nan_to_num(part, nan=1.0), 0.0, 1.0)
   before, after = steps[right[..., 0] - 1], steps[right[..., 0]]
   found = before + part * (after - before)
-  return np.where(there.any(axis=-1), found, steps[-1])
+  return np.where(there.any(axis=-1), found, most)
 
 
 def _updates(
@@ -288,12 +312,15 @@ def _updates(
 ) -> tuple[Float[np.ndarray, "N P"], Bool[np.ndarray, "N P"]]:
   """log updates of each seed and rate to a loss; and which missed it."""
   columns, missed = [], []
-  for power in POWERS:
-    own = table[table["arm"] == f"{factor} {power}"]
+  arms = [f"{factor} {power}" for power in POWERS]
+  most = float(table.loc[table["arm"].isin(arms), "step"].max())
+  for arm in arms:
+    own = table[table["arm"] == arm]
     wide = own.pivot(index="seed", columns="step", values="dev_loss")
     losses = wide.loc[_seeds(values)].to_numpy()
     steps = wide.columns.to_numpy(np.float64)
-    columns.append(np.log(updates_to(losses, steps, level)))
+    found = updates_to(losses, steps, level, most)
+    columns.append(np.log(found))
     missed.append(~(losses <= level).any(axis=1))
   return np.stack(columns, axis=1), np.stack(missed, axis=1)
 

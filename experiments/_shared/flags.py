@@ -47,6 +47,9 @@ _SHARED = {
   "scheduler": Setting(
     None, "address of a Dask scheduler, whose workers run the sweeps", str
   ),
+  "known_runs": Setting(
+    None, "folder of other sweeps, whose runs are not made again", str
+  ),
   "mixed": Setting(False, "let its workers round differently", bool),
 }
 SCHEDULE_FLAGS = tuple(
@@ -57,7 +60,7 @@ SCHEDULE_FLAGS = tuple(
 )
 DATA_FLAGS = (*_DATA, "num_train")
 CLUSTER_FLAGS = ("scheduler", "mixed")
-_PATHS = ("data_dir", "workdir")
+_PATHS = ("data_dir", "known_runs", "workdir")
 _VALUE = r"""(?:[-+.\d'"(\[]|nan|inf|None)"""  # how one begins in a message
 _used: list[str] = []
 _listed: list[str] = []  # in the help, beside the shared ones

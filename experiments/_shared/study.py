@@ -129,6 +129,7 @@ class Lab:
     data_flags: Those that load the data set, for the replays.
     code_key: Of the code on which what `collect` files rests.
     executor: Whose workers run the sweeps; None for this process.
+    known: Directories of sweeps whose runs need not be made again.
     seconds: The time spent in sweeps, over all sessions of the study.
     session_seconds: The same of this session alone.
   """
@@ -140,6 +141,7 @@ class Lab:
   code_key: str = "any"
   executor: futures.Executor | None = None
   mixed: bool = False
+  known: Sequence[Path] = ()
   seconds: float = 0.0
   session_seconds: float = 0.0
 
@@ -195,6 +197,11 @@ class Lab:
     self.session_seconds += time.monotonic() - begun
     self.seconds += sum(done[case]["seconds"] for case in cases)
     return [record for case in cases for record in done[case]["records"]]
+
+  def blocks(self) -> list[dict[str, Any]]:
+    """What was noted about the blocks of all sweeps so far."""
+    folders = self.workdir.glob("*/blocks")
+    return [note for each in folders for note in store.read_blocks(each)]
 
   def tune(
     self,
@@ -270,15 +277,12 @@ class Lab:
         overwrite=self.overwrite,
         executor=self.executor,
         mixed=self.mixed,
+        known=self.known,
         on_progress=shown.show,
       )
     self.overwrite = False  # a second sweep adds to the first
     self.session_seconds += time.monotonic() - begun
-    self.seconds = sum(
-      block["seconds"]
-      for folder in self.workdir.glob("*/blocks")
-      for block in store.read_blocks(folder)
-    )
+    self.seconds = sum(block["seconds"] for block in self.blocks())
     if isinstance(cells, Mapping):
       return by_arm(table, cells, budget)
     return table
@@ -359,7 +363,13 @@ def _write_verdict(
 ) -> None:
   # What this session did beside its sweeps, and all sessions' sweeps.
   beside = time.monotonic() - begun - lab.session_seconds
-  places = ("--workdir", "--overwrite", "--nocompile_cache", "--scheduler")
+  places = (
+    "--workdir",
+    "--overwrite",
+    "--known_runs",
+    "--nocompile_cache",
+    "--scheduler",
+  )
   given = [arg for arg in sys.argv[1:] if not arg.startswith(places)]
   record = {
     "study": name,
@@ -368,6 +378,7 @@ def _write_verdict(
     "values": vars(values),
     "claims": [claim.to_dict() for claim in claims],
     "wall_seconds": round(lab.seconds + beside, 1),
+    "runs_taken": sum(len(note.get("taken", ())) for note in lab.blocks()),
     "date": datetime.date.today().isoformat(),
     "data_digest": lab.data_digest,
     "code_version": store.code_version(),
@@ -434,6 +445,20 @@ def stop(number: int, _: object) -> NoReturn:
   os._exit(128 + number)
 
 
+def _sweeps_below(folder: str | None, own: Path) -> list[Path]:
+  """The sweeps of other studies in a folder, whose runs may be taken.
+
+  Raises:
+    InputError: There is no such folder.
+  """
+  if folder is None:
+    return []
+  if not Path(folder).is_dir():
+    raise InputError(f"known_runs={folder}: found no directory of that name")
+  found = sorted(Path(folder).glob("*/*/manifest.json"))
+  return [path.parent for path in found if path.parent.parent != own]
+
+
 def _main(study: Study) -> None:
   begun = time.monotonic()
   signal.signal(signal.SIGINT, stop)
@@ -449,6 +474,7 @@ def _main(study: Study) -> None:
       shared.data_flags(),
       code.digest(code.rests_on(Path(sys.argv[0]).resolve(), ROOT)),
       mixed=FLAGS.mixed,
+      known=_sweeps_below(FLAGS.known_runs, workdir),
     )
   else:
     lab = Lab(None, workdir, overwrite=False)
@@ -477,7 +503,7 @@ def define(study: Study) -> None:
       setting.define()
   shared.use("preset")
   if study.reads_data:
-    shared.use(*shared.DATA_FLAGS, "workdir", "overwrite")
+    shared.use(*shared.DATA_FLAGS, "workdir", "overwrite", "known_runs")
     shared.use(*shared.CLUSTER_FLAGS)
   else:  # no sweep, so nothing is kept that could be in the way
     shared.use("workdir")

@@ -19,7 +19,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 from mnist_jax import data, runtime
 from mnist_jax.runtime import extras, files
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import _block, _program, _workers, plan, store, tables
+from mnist_jax.sweep import _program, _workers, plan, reuse, store, tables
 from mnist_jax.sweep.plan import Block, Budget
 from mnist_jax.training.settings import Settings
 
@@ -56,6 +56,7 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+_Rows = Sequence[Mapping[str, Any]]
 
 
 def run(
@@ -70,6 +71,7 @@ def run(
   max_members: int | None = None,
   executor: futures.Executor | None = None,
   mixed: bool = False,
+  known: Sequence[Path] = (),
   on_progress: OnProgress = lambda progress: None,
 ) -> "pd.DataFrame":
   """Trains every cell that is not in `workdir` yet; returns the table of all.
@@ -97,6 +99,8 @@ def run(
       workers there are.
     mixed: Whether workers may round otherwise than one another: other devices,
       processors, cores, or versions of jax.
+    known: Directories of other sweeps: what they have of the same data, code
+      and (unless `mixed`) machine is taken from there, see `reuse`.
     on_progress: What is told of progress, often.
 
   Returns:
@@ -120,11 +124,10 @@ def run(
   flags = (*data_flags, f"--data_digest={digest[:_DIGEST_SHOWN]}")
   if executor is None:
     mesh = mesh or runtime.mesh()
-    most = max_members or _fitting(cells, mesh, num_train)
-    planned = plan.blocks(cells, mesh.size, most)
+    count, most = mesh.size, max_members or _fitting(cells, mesh, num_train)
     about = _workers.about()
   else:
-    planned = plan.blocks(cells, 1, max_members or _MAX_MEMBERS["cpu"])
+    count, most = 1, max_members or _MAX_MEMBERS["cpu"]
     about = _workers.ask(executor)
   with (
     contextlib.nullcontext()
@@ -133,7 +136,28 @@ def run(
   ) as results:
     parts = [store.frame([]) if results is None else results.table()]
     there = set(parts[0]["cell"])
-    missing = {cell for cell, key in keys.items() if key not in there}
+    taken = set() if results is None else results.taken()
+
+    def file(found: Mapping[Settings, _Rows], notes: Mapping[str, Any]) -> None:
+      rows = _frame(found, keys, budget, flags)
+      if results is not None:
+        results.add([keys[cell] for cell in found], rows, notes)
+      parts.append(rows)
+      there.update(keys[cell] for cell in found)
+
+    kind = None if mixed else about["kind"]
+    for place in known:
+      if store.is_alike(place, digest, kind):
+        lacking = [cell for cell, key in keys.items() if key not in there]
+        found = reuse.find(place, lacking, budget, num_train)
+        if found:
+          new = [keys[cell] for cell in found]
+          file(found, store.taken_notes(place, new))
+          taken.update(new)
+    # Without those taken, so that no block has places for them.
+    own = [cell for cell, key in keys.items() if key not in taken]
+    missing = {cell for cell in own if keys[cell] not in there}
+    planned = plan.blocks(own, count, most)
     todo = [b.only(missing) for b in planned if missing & set(b.cells)]
     if executor is None:
       assert mesh is not None
@@ -151,11 +175,7 @@ def run(
         on_progress,
       )
     for block, result in trained:
-      found = dict(zip(block.cells, result.rows, strict=True))
-      rows = _frame(found, keys, budget, flags)
-      if results is not None:
-        results.add([keys[cell] for cell in found], rows, result.notes)
-      parts.append(rows)
+      file(dict(zip(block.cells, result.rows, strict=True)), result.notes)
   return tables.in_order(pd.concat(parts, ignore_index=True), [*keys.values()])
 
 
@@ -232,7 +252,7 @@ def _work(block: Block, budget: Budget, num_train: int) -> float:
 
 
 def _frame(
-  found: Mapping[Settings, Sequence[_block.Row]],
+  found: Mapping[Settings, _Rows],
   keys: Mapping[Settings, str],
   budget: Budget,
   data_flags: Sequence[str],
@@ -247,7 +267,7 @@ def _frame(
       "budget": text,
       "command": cell.command(REPLAY, *data_flags, f"--budget={text}"),
     }
-    result += [identity | row for row in rows]
+    result += [{**identity, **row} for row in rows]
   return store.frame(result)
 
 

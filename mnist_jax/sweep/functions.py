@@ -181,7 +181,7 @@ def run_function(
     if workdir is None
     else store.Store(files.expanded(workdir), of, about, overwrite, version)
   ) as results:
-    parts = [] if results is None else results.parts()
+    parts = [] if results is None else store.read_parts(results.path)
     there = {key for part in parts for key in part["cell"]}
     tasks = [
       dataclasses.replace(task, cells=left)

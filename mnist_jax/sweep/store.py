@@ -65,6 +65,7 @@ _DTYPES: dict[str, str] = {
   "command": "string",
 }
 COLUMNS = tuple(_DTYPES)
+State = tuple[tuple[str, int], ...]  # names and times of files
 _NEWER = {
   name: each.default for name, each in settings.FIELDS.items() if each.newer
 }
@@ -128,6 +129,31 @@ def _identity(manifest: Path) -> dict[str, str]:
     return {name: str(found[name]) for name in ("data_digest", "code_version")}
   except (ValueError, KeyError, TypeError):
     return {}
+
+
+def is_alike(
+  workdir: Path, data_digest: str, kind: str | None, version: str | None = None
+) -> bool:
+  """Whether a directory has a sweep's results of this data and code.
+
+  Args:
+    kind: The machine that they have to be of; None for any.
+    version: Of the code that decides the numbers; by default of this one.
+  """
+  manifest = workdir / _MANIFEST
+  version = version or code_version()
+  wanted = {"data_digest": data_digest, "code_version": version}
+  return (
+    manifest.is_file()
+    and _identity(manifest) == wanted
+    and kind in (None, _kind(manifest))
+  )
+
+
+def _kind(manifest: Path) -> str | None:
+  """The machine on which results began, where it was recorded."""
+  found: str | None = json.loads(manifest.read_text("utf-8")).get("kind")
+  return found
 
 
 class Store(contextlib.ExitStack):
@@ -199,7 +225,7 @@ class Store(contextlib.ExitStack):
         f"{manifest}: is not the manifest of a sweep; overwrite=True begins "
         "afresh"
       )
-    if not manifest.exists() and self._parts() and not overwrite:
+    if not manifest.exists() and _cells(self.path) and not overwrite:
       raise InputError(
         f"workdir={self.path}: has cells but no {_MANIFEST}, so it is "
         "unknown of which data they are; overwrite=True begins afresh"
@@ -207,11 +233,8 @@ class Store(contextlib.ExitStack):
 
   @property
   def kind(self) -> str | None:
-    """Of the machine on which the results began, where it was recorded."""
-    return json.loads((self.path / _MANIFEST).read_text("utf-8")).get("kind")
-
-  def _parts(self) -> list[Path]:
-    return _own(self.path / _CELLS, "*.parquet")
+    """The machine on which the results began, where it was recorded."""
+    return _kind(self.path / _MANIFEST)
 
   def _open(
     self, identity: dict[str, str], about: Mapping[str, Any], overwrite: bool
@@ -222,7 +245,7 @@ class Store(contextlib.ExitStack):
     if overwrite:
       notes = _own(self.path / _BLOCKS, "*.json")
       # The manifest last: cells without one are refused.
-      for old in (*self._parts(), *notes, manifest):
+      for old in (*_cells(self.path), *notes, manifest):
         old.unlink(missing_ok=True)
     if manifest.exists():
       self._check_identity(manifest, identity)
@@ -239,53 +262,13 @@ class Store(contextlib.ExitStack):
         )
 
   def table(self) -> "pd.DataFrame":
-    """All rows there are, in no stated order.
+    """`read_table` of what is filed here."""
+    return read_table(self.path)
 
-    Raises:
-      InputError: A file cannot be read.
-    """
-    with extras.needed("studies"):
-      import pandas as pd
-
-    tables = [frame([])]
-    for part in self.parts(_check_columns):
-      # Filed before a setting was: its cells have it at its default.
-      lacking = {n: v for n, v in _NEWER.items() if n not in part}
-      tables.append(part.assign(**lacking)[list(COLUMNS)].astype(_DTYPES))
-    return pd.concat(tables, ignore_index=True)
-
-  def parts(
-    self, check: Callable[[Sequence[str]], None] = lambda names: None
-  ) -> "list[pd.DataFrame]":
-    """All rows there are, those of the same columns together.
-
-    Args:
-      check: Raises KeyError for columns that are not a result's.
-
-    Raises:
-      InputError: A file cannot be read.
-    """
-    with extras.needed("studies"):
-      import pyarrow
-      from pyarrow import parquet
-
-    # One conversion for all files of the same columns takes a tenth as long.
-    found: dict[tuple[str, ...], list[pyarrow.Table]] = {}
-    for path in self._parts():
-      try:
-        part = parquet.read_table(path, page_checksum_verification=True)
-        check(part.column_names)
-        found.setdefault(tuple(part.column_names), []).append(part)
-      except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-          f"{path}: cannot be read ({reason}); remove it to run its cells again"
-        ) from None
-    wholes = (
-      pyarrow.concat_tables(same, promote_options="permissive")
-      for same in found.values()
-    )
-    return [whole.to_pandas() for whole in wholes]
+  def taken(self) -> set[str]:
+    """The keys of the cells whose runs another sweep made."""
+    notes = read_blocks(self.path / _BLOCKS)
+    return {key for note in notes for key in note.get("taken", ())}
 
   def add(
     self, keys: Sequence[str], rows: "pd.DataFrame", about: Mapping[str, Any]
@@ -296,6 +279,64 @@ class Store(contextlib.ExitStack):
     with files.replacing(self.path / _CELLS / f"{name}.parquet") as temporary:
       # Without checksums a flipped bit is read as another number.
       rows.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def read_table(workdir: Path) -> "pd.DataFrame":
+  """All rows of a results directory, in no stated order.
+
+  Raises:
+    InputError: A file cannot be read.
+  """
+  with extras.needed("studies"):
+    import pandas as pd
+
+  tables = [frame([])]
+  for part in read_parts(workdir, _check_columns):
+    # Filed before a setting was: its cells have it at its default.
+    lacking = {n: v for n, v in _NEWER.items() if n not in part}
+    tables.append(part.assign(**lacking)[list(COLUMNS)].astype(_DTYPES))
+  return pd.concat(tables, ignore_index=True)
+
+
+def read_parts(
+  workdir: Path,
+  check: Callable[[Sequence[str]], None] = lambda names: None,
+  columns: Sequence[str] | None = None,
+) -> "list[pd.DataFrame]":
+  """All rows of a results directory, those of the same columns together.
+
+  Args:
+    check: Raises KeyError for columns that are not a result's.
+    columns: Those to read; by default all.
+
+  Raises:
+    InputError: A file cannot be read.
+  """
+  with extras.needed("studies"):
+    import pyarrow
+    from pyarrow import parquet
+
+  # One conversion for all files of the same columns takes a tenth as long.
+  found: dict[tuple[str, ...], list[pyarrow.Table]] = {}
+  for path in _cells(workdir):
+    try:
+      part = parquet.read_table(
+        path,
+        columns=None if columns is None else [*columns],
+        page_checksum_verification=True,
+      )
+      check(part.column_names)
+      found.setdefault(tuple(part.column_names), []).append(part)
+    except (OSError, ValueError, KeyError) as error:
+      reason = " ".join(str(error).split())
+      raise InputError(
+        f"{path}: cannot be read ({reason}); remove it to run its cells again"
+      ) from None
+  wholes = (
+    pyarrow.concat_tables(same, promote_options="permissive")
+    for same in found.values()
+  )
+  return [whole.to_pandas() for whole in wholes]
 
 
 def _check_columns(names: Sequence[str]) -> None:
@@ -313,8 +354,25 @@ def _own(folder: Path, pattern: str) -> list[Path]:
   ]
 
 
+def state(workdir: Path) -> State:
+  """Which files of cells there are, and of when."""
+  return tuple((p.name, p.stat().st_mtime_ns) for p in _cells(workdir))
+
+
+def _cells(workdir: Path) -> list[Path]:
+  return _own(workdir / _CELLS, "*.parquet")
+
+
+def taken_notes(workdir: Path, keys: Sequence[str]) -> dict[str, Any]:
+  """Notes of a block of cells that the sweep in `workdir` has run."""
+  return {"taken_from": str(workdir), "taken": [*keys], "seconds": 0.0}
+
+
 def read_blocks(folder: Path) -> list[dict[str, Any]]:
-  """What was noted about each block, from a directory's blocks/."""
+  """What was noted about each block, from a directory's blocks/.
+
+  Of runs that another sweep made it is `taken_notes`.
+  """
   return [
     json.loads(path.read_text("utf-8")) for path in _own(folder, "*.json")
   ]

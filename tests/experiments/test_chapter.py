@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -136,6 +137,13 @@ def test_what_is_done_is_not_run_again_and_what_is_stale_is(tmp_path):
   assert verdict.stat().st_mtime_ns > begun
 
 
+def children(pid):
+  """The commands of a process's children."""
+  proc = Path("/proc")
+  own = (proc / f"{pid}/task/{pid}/children").read_text().split()
+  return [(proc / each / "cmdline").read_text().split("\0") for each in own]
+
+
 def test_ctrl_c_stops_the_study_and_says_how_to_go_on(tmp_path):
   with subprocess.Popen(
     command(tmp_path, "--only=seeds"),
@@ -147,7 +155,11 @@ def test_ctrl_c_stops_the_study_and_says_how_to_go_on(tmp_path):
     start_new_session=True,  # a group of its own, as on a terminal
   ) as process:
     while not list(tmp_path.glob("quick/*/sweep/manifest.json")):
+      assert process.poll() is None
       time.sleep(0.1)
+    if os.path.exists("/proc"):  # a study is shown the runs of the others
+      (child,) = children(process.pid)
+      assert f"--known_runs={tmp_path / 'quick'}" in child
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[1]
   assert process.returncode == 130
@@ -163,3 +175,35 @@ def test_an_unknown_study_and_a_quick_result_to_publish_are_refused(tmp_path):
     assert done.stderr.startswith(f"error: {flag}")
     assert len(done.stderr.splitlines()) == 1
   assert not list(tmp_path.iterdir())
+
+
+def study(name, folder, *flags):
+  line = [sys.executable, "-m", f"experiments.{name}", f"--workdir={folder}"]
+  return subprocess.run(
+    [*line, "--num_train=500", "--dev_size=59000", *flags],
+    cwd=chapter.ROOT,
+    env=ENV,
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_a_run_that_two_studies_need_is_made_by_the_first(tmp_path):
+  known = f"--known_runs={tmp_path}"
+  tables = []
+  for name, taken in (("first", 0), ("second", 8)):
+    done = study("lr_comparison", tmp_path / name, "--seeds=2", known)
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads((tmp_path / name / "verdict.json").read_text())
+    assert verdict["runs_taken"] == taken
+    assert "known_runs" not in verdict["command"]
+    tables.append((tmp_path / name / "summary.csv").read_text())
+  assert tables[0] == tables[1]
+
+
+def test_no_such_folder_of_known_runs(tmp_path):
+  done = study("lr_comparison", tmp_path, f"--known_runs={tmp_path / 'no'}")
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1] == (
+    f"error: --known_runs={tmp_path / 'no'}: found no directory of that name"
+  )

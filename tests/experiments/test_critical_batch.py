@@ -120,5 +120,34 @@ def test_the_place_where_a_curve_first_passes_a_level():
 def test_updates_to_a_loss_lie_between_evaluations():
   steps = np.array([0.0, 10.0, 20.0])
   losses = np.array([[1.0, 0.5, 0.25], [1.0, np.nan, np.nan], [1.0, 0.9, 0.8]])
-  found = critical_batch.updates_to(losses, steps, np.sqrt(0.125))
-  assert found == pytest.approx([15, 20, 20])
+  found = critical_batch.updates_to(losses, steps, np.sqrt(0.125), 60)
+  assert found == pytest.approx([15, 60, 60])
+
+
+def test_a_run_that_missed_counts_as_the_longest_of_its_batch():
+  """Else a short run that is lost would seem faster than a long one."""
+  table = made_up({"noise": -2.0, "target": -2.0, "branch": -1.0})["target"]
+  short = (table["arm"] == "64 1.0") & (table["step"] <= 50)
+  table = pd.concat([table[table["arm"] != "64 1.0"], table[short]])
+  logs, missed = critical_batch._updates(table, 64, LOSSES[-1], VALUES)
+  assert missed.mean(axis=0).tolist() == [0, 0, 1]
+  assert (logs[:, 2] == np.log(1e5)).all()
+
+
+def test_only_rates_that_are_too_slow_go_on():
+  seeds = study.tuning_seeds(VALUES.tuning_seeds)
+  ends = {
+    "gets there": [0.1] * len(seeds),
+    "too slow": [0.2] * len(seeds),
+    "mostly there": [0.2] + [0.1] * (len(seeds) - 1),
+    "one is lost": [3.0] + [0.2] * (len(seeds) - 1),
+  }
+  rows = [
+    {"cell": f"{arm}{seed}", "arm": arm, "seed": seed, "step": 9}
+    | {"dev_loss": loss, "diverged_step": None}
+    for arm, losses in ends.items()
+    for seed, loss in zip(seeds, losses, strict=True)
+  ]
+  fresh = [row | {"seed": 0, "dev_loss": 0.2, "cell": "0"} for row in rows[:1]]
+  table = pd.DataFrame(rows + fresh)
+  assert critical_batch.too_slow(table, 0.15, VALUES) == ["too slow"]

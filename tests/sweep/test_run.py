@@ -36,21 +36,6 @@ SMALL = Settings(hidden_sizes=(8,), activations=("sigmoid",), batch_size=32)
 CLOSE = 2e-5 if jax.default_backend() == "cpu" else 2e-4
 
 
-@pytest.fixture(scope="module")
-def small(mnist):
-  """Splits of 300, which leave a short last batch of 32 and share a program."""
-
-  def first(split, count):
-    return data.Split(*(np.asarray(array[:count]) for array in split))
-
-  return dataclasses.replace(
-    mnist,
-    train=first(mnist.train, 300),
-    dev=first(mnist.dev, 300),
-    test=first(mnist.test, 300),
-  )
-
-
 def single(cell, epochs, dataset):
   """The rows of `loop.epochs` for the cell, and its last state."""
   if cell.num_train is not None:

@@ -1,0 +1,128 @@
+"""Runs taken from another sweep, against the same run again."""
+
+import dataclasses
+
+import hypothesis
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import strategies as st
+
+from mnist_jax import sweep
+from mnist_jax.sweep import Budget, Target, product, store
+from mnist_jax.training.settings import Settings
+
+SMALL = Settings(hidden_sizes=(8,), activations=("sigmoid",), batch_size=32)
+LONG = Budget(epochs=3, evaluate_every=0.5, final_splits=("train", "test"))
+EXP = {"schedule": "exp", "gamma": 0.99}
+TO_ZERO = {"schedule": "cosine"}  # over the run, however long it is
+
+
+def cells(**axes):
+  return product(SMALL, seed=[0, 1], **axes)
+
+
+@pytest.fixture(scope="module")
+def made(small, tmp_path_factory):
+  """A sweep of runs that were looked at often."""
+  place = tmp_path_factory.mktemp("made")
+  every = [*cells(), *cells(**EXP), *cells(**TO_ZERO)]
+  table = sweep.run(every, LONG, dataset=small, workdir=place)
+  return place, table
+
+
+def work(wanted, budget, **how):
+  """The table, and how much there was to train."""
+  told = []
+  table = sweep.run(wanted, budget, on_progress=told.append, **how)
+  return table, told[-1].total if told else 0
+
+
+def same(table, other):
+  """Equal but for rounding, with the same gaps."""
+  pd.testing.assert_frame_equal(table, other, rtol=2e-5, check_exact=False)
+
+
+@hypothesis.given(
+  epochs=st.sampled_from([0.5, 1, 2, 3]),
+  every=st.sampled_from([None, 0.5, 1]),
+  splits=st.sampled_from([("dev",), ("dev", "train")]),
+  final=st.sampled_from([(), ("test",), ("train",)]),
+  arm=st.sampled_from([{}, EXP, TO_ZERO]),
+)
+@hypothesis.settings(max_examples=25, deadline=None)
+def test_rows_are_those_of_the_run_itself(
+  small, made, epochs, every, splits, final, arm
+):
+  budget = Budget(
+    epochs=epochs, evaluate_every=every, splits=splits, final_splits=final
+  )
+  wanted = cells(**arm)
+  found, todo = work(wanted, budget, dataset=small, known=[made[0]])
+  held = "train" not in splits and (
+    epochs == 3 or (not final and arm != TO_ZERO)
+  )
+  assert (todo == 0) == held
+  same(found, sweep.run(wanted, budget, dataset=small))
+
+
+def test_what_is_taken_is_filed_with_its_source(small, made, tmp_path):
+  budget = Budget(epochs=2)
+  wanted = [*cells(), *cells(learning_rate=0.3)]
+  how = {"dataset": small, "known": [made[0]], "workdir": tmp_path}
+  first, todo = work(wanted, budget, **how)
+  assert todo == work(cells(learning_rate=0.3), budget, dataset=small)[1]
+  notes = store.read_blocks(tmp_path / "blocks")
+  keys = [sweep.cell_key(cell, budget) for cell in cells()]
+  (taken,) = [note for note in notes if "taken" in note]
+  assert taken == {"taken_from": str(made[0]), "taken": keys, "seconds": 0.0}
+  # No block has a place for a run that was taken, then or later.
+  assert sum(note.get("members", 0) for note in notes) == 2
+  again, todo = work(wanted, budget, dataset=small, workdir=tmp_path)
+  assert todo == 0
+  pd.testing.assert_frame_equal(first, again)
+
+
+@pytest.mark.parametrize(
+  "other",
+  [
+    Budget(epochs=3, target=Target("dev_loss", 0.1)),
+    Budget(epochs=4),
+    Budget(epochs=3, evaluate_every=0.3),
+  ],
+)
+def test_what_it_does_not_hold_is_run(small, made, other):
+  assert work(cells(), other, dataset=small, known=[made[0]])[1] > 0
+
+
+def test_other_data_code_or_machine_are_not_taken(
+  small, made, tmp_path, monkeypatch
+):
+  budget = Budget(epochs=1)
+  assert work(cells(), budget, dataset=small, known=[tmp_path])[1] > 0
+  other = dataclasses.replace(small, dev=small.test)
+  assert work(cells(), budget, dataset=other, known=[made[0]])[1] > 0
+  monkeypatch.setattr(sweep._run._workers, "kind", lambda: "another")
+  assert work(cells(), budget, dataset=small, known=[made[0]])[1] > 0
+  how = {"dataset": small, "known": [made[0]], "mixed": True}
+  assert work(cells(), budget, **how)[1] == 0
+  monkeypatch.undo()
+  monkeypatch.setattr(store, "code_version", lambda: "another")
+  assert work(cells(), budget, dataset=small, known=[made[0]])[1] > 0
+
+
+def test_a_run_that_diverged_is_taken_where_it_was_looked_at_alike(
+  small, tmp_path
+):
+  wanted = cells(learning_rate=1e38)
+  how = {"dataset": small, "known": [tmp_path]}
+  table = sweep.run(wanted, LONG, dataset=small, workdir=tmp_path)
+  assert table["diverged_step"].notna().any()
+  assert work(wanted, Budget(epochs=3), **how)[1] > 0
+  alike = dataclasses.replace(LONG, final_splits=("test",))
+  found, todo = work(wanted, alike, **how)
+  assert todo == 0
+  steps = found["diverged_step"].to_numpy(np.float64, na_value=np.nan)
+  np.testing.assert_array_equal(
+    steps, table["diverged_step"].to_numpy(np.float64, na_value=np.nan)
+  )
