@@ -35,13 +35,14 @@ from mnist_jax.sweep import store
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).parent.parent
-# In the order of the chapter, with the claims that each judges.
+# In the order of the chapter, with the claims that each judges; one whose runs
+# are looked at seldom comes after one that looks at the same runs more often.
 STUDIES = {
   "seeds": ("N1", "N2"),
   "gradient_check": ("G1", "G2", "G3", "G5"),
   "mutation_score": ("G4",),
-  "saddle": ("S2", "H8"),
   "lr_comparison": ("L4",),
+  "saddle": ("S2", "H8"),
   "lr_range_audit": ("L1", "L3"),
   "lr_decay": ("L5",),
   "lr_policies": ("L2", "L6"),

@@ -394,9 +394,10 @@ def _part_row(part: verdicts.Part) -> tuple[str, ...]:
     low, high = part.effect.low, part.effect.high
     effect = f"{part.effect.estimate:+.4g} [{low:+.4g}, {high:+.4g}]"
     effect += f" n={part.effect.n}"
-  more = f"; {part.seeds_needed} seeds would" if part.seeds_needed else ""
-  note = f" ({part.note}{more})" if part.note or more else ""
-  return f"  {part.role}", part.name, part.verdict, effect + note
+  more = f"{part.seeds_needed} seeds would" if part.seeds_needed else ""
+  notes = "; ".join(note for note in (part.note, more) if note)
+  effect += f" ({notes})" if notes else ""
+  return f"  {part.role}", part.name, part.verdict, effect
 
 
 def verdict_lines(claims: Sequence[verdicts.Judged]) -> list[str]:
