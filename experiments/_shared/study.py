@@ -456,8 +456,8 @@ def _sweeps_below(folder: str | None, own: Path) -> list[Path]:
     return []
   if not Path(folder).is_dir():
     raise InputError(f"known_runs={folder}: found no directory of that name")
-  found = sorted(Path(folder).glob("*/*/manifest.json"))
-  return [path.parent for path in found if path.parent.parent != own]
+  found = sorted(Path(folder).resolve().rglob("manifest.json"))
+  return [p.parent for p in found if own.resolve() not in p.parents]
 
 
 def _main(study: Study) -> None:

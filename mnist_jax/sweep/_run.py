@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,8 @@ def run(
   Cells that one program can train are trained together: vmapped, spread over
   the devices (see `runtime.use_all_cores` for CPUs), in blocks. A block's
   results are filed when it ends. Started again after a kill, a sweep forms the
-  same blocks and runs those that are missing, to the same numbers.
+  same blocks and runs those that are missing, to the same numbers; to rounding
+  where `known` has gained some of its runs since.
 
   Args:
     cells: What `product` returns, or any list of `Settings`.
@@ -134,9 +136,9 @@ def run(
     if workdir is None
     else store.Store(files.expanded(workdir), digest, about, overwrite)
   ) as results:
+    taken = set() if results is None else results.taken(reuse.version())
     parts = [store.frame([]) if results is None else results.table()]
     there = set(parts[0]["cell"])
-    taken = set() if results is None else results.taken()
 
     def file(found: Mapping[Settings, _Rows], notes: Mapping[str, Any]) -> None:
       rows = _frame(found, keys, budget, flags)
@@ -145,15 +147,16 @@ def run(
       parts.append(rows)
       there.update(keys[cell] for cell in found)
 
-    kind = None if mixed else about["kind"]
+    taken &= there  # a kill may have left notes without cells
+    kind = (None if results is None else results.kind) or about["kind"]
+    kind = None if mixed else kind
     for place in known:
-      if store.is_alike(place, digest, kind):
-        lacking = [cell for cell, key in keys.items() if key not in there]
-        found = reuse.find(place, lacking, budget, num_train)
-        if found:
-          new = [keys[cell] for cell in found]
-          file(found, store.taken_notes(place, new))
-          taken.update(new)
+      lacking = [cell for cell, key in keys.items() if key not in there]
+      found = _found(place, lacking, budget, num_train, digest, kind)
+      if found:
+        new = [keys[cell] for cell in found]
+        file(found, reuse.notes(place, new, kind))
+        taken.update(new)
     # Without those taken, so that no block has places for them.
     own = [cell for cell, key in keys.items() if key not in taken]
     missing = {cell for cell in own if keys[cell] not in there}
@@ -163,7 +166,6 @@ def run(
       assert mesh is not None
       trained = _train(todo, len(cells), budget, dataset, mesh, on_progress)
     else:
-      before = about["kind"] if results is None else results.kind
       trained = _send(
         todo,
         len(cells),
@@ -171,12 +173,29 @@ def run(
         num_train,
         [_workers.Task(b, budget, tuple(data_flags), digest) for b in todo],
         executor,
-        None if mixed else before or about["kind"],
+        kind,
         on_progress,
       )
     for block, result in trained:
       file(dict(zip(block.cells, result.rows, strict=True)), result.notes)
   return tables.in_order(pd.concat(parts, ignore_index=True), [*keys.values()])
+
+
+def _found(
+  place: Path,
+  cells: Sequence[Settings],
+  budget: Budget,
+  num_train: int,
+  digest: str,
+  kind: str | None,
+) -> Mapping[Settings, _Rows]:
+  """What another sweep's directory holds; nothing where it cannot be read."""
+  try:
+    if store.is_alike(place, digest, kind):
+      return reuse.find(place, cells, budget, num_train)
+  except (InputError, OSError) as error:
+    warnings.warn(f"no runs are taken from {place}: {error}", stacklevel=3)
+  return {}
 
 
 def _train(

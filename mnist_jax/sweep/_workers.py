@@ -163,6 +163,7 @@ def _notes(
     "members_per_row": len(block.rows[0]),
     "devices": mesh.size,
     "device": f"{device.platform} {device.device_kind}",
+    "kind": kind(),
     "compiles": compiled.count,
     "compile_seconds": compiled.seconds,
     "seconds": result.seconds,

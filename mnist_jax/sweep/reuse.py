@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from mnist_jax.runtime import code
 from mnist_jax.sweep import plan, store
 from mnist_jax.sweep.plan import Budget
 from mnist_jax.training.settings import Settings
@@ -31,6 +32,29 @@ _OF_A_ROW = (
   "reached",
   "diverged_step",
 )
+
+
+@functools.cache
+def version() -> str:
+  """12 hex digits over this file, which decides what is taken."""
+  return code.digest([Path(__file__)])
+
+
+def notes(
+  workdir: Path, keys: Sequence[str], kind: str | None
+) -> dict[str, Any]:
+  """What is noted about cells whose runs the sweep in a directory made.
+
+  Args:
+    kind: The machine that they are of; None where they may be of several.
+  """
+  return {
+    "taken_from": str(workdir),
+    "taken": [*keys],
+    "taken_by": version(),
+    "kind": kind or "mixed",
+    "seconds": 0.0,
+  }
 
 
 def find(
@@ -52,7 +76,7 @@ def find(
       rows = runs.get(plan.cell_key(cell, longer))
       if rows is not None and cell not in found:
         points = _points(cell, cell.num_train or num_train, budget, longer)
-        if points and (cut := _cut(rows, points, budget)):
+        if points and (cut := _cut(rows, points, budget, longer)):
           found[cell] = cut
   return {cell: found[cell] for cell in wanted if cell in found}
 
@@ -100,16 +124,20 @@ def _points(
 
 
 def _cut(
-  made: "pd.DataFrame", points: Sequence[int], budget: Budget
+  made: "pd.DataFrame",
+  points: Sequence[int],
+  budget: Budget,
+  longer: Budget,
 ) -> list[Row]:
-  """A run's rows at these points; none if it diverged between others.
+  """A run's rows at these points; none if it diverged where others look.
 
-  A loss that is not finite is found where a run is looked at, so where it was
-  looked at elsewhere another step may be told.
+  A loss that is not finite is found where a run is looked at, and on what, so
+  by other points or splits another step may be told.
   """
   made = made.sort_values("step")
-  steps = made["step"].to_numpy()
-  if made["diverged_step"].notna().any() and steps.tolist() != [*points]:
+  alike = {*budget.splits} == {*longer.splits}
+  alike = alike and made["step"].tolist() == [*points]
+  if made["diverged_step"].notna().any() and not alike:
     return []
   kept = made[made["step"].isin(points)].assign(batch_loss=_means(made, points))
   rows = kept.astype(object).where(kept.notna(), None).to_dict("records")

@@ -137,17 +137,16 @@ def is_alike(
   """Whether a directory has a sweep's results of this data and code.
 
   Args:
-    kind: The machine that they have to be of; None for any.
+    kind: The machine that all of them have to be of; None for any.
     version: Of the code that decides the numbers; by default of this one.
   """
   manifest = workdir / _MANIFEST
   version = version or code_version()
   wanted = {"data_digest": data_digest, "code_version": version}
-  return (
-    manifest.is_file()
-    and _identity(manifest) == wanted
-    and kind in (None, _kind(manifest))
-  )
+  if not manifest.is_file() or _identity(manifest) != wanted:
+    return False
+  begun, notes = _kind(manifest), read_blocks(workdir / _BLOCKS)
+  return kind is None or {n.get("kind", begun) for n in notes} == {kind}
 
 
 def _kind(manifest: Path) -> str | None:
@@ -265,10 +264,20 @@ class Store(contextlib.ExitStack):
     """`read_table` of what is filed here."""
     return read_table(self.path)
 
-  def taken(self) -> set[str]:
-    """The keys of the cells whose runs another sweep made."""
-    notes = read_blocks(self.path / _BLOCKS)
-    return {key for note in notes for key in note.get("taken", ())}
+  def taken(self, version: str) -> set[str]:
+    """The keys of the cells whose runs another sweep made.
+
+    Those that another version of the code took are removed.
+    """
+    found: set[str] = set()
+    for path in _own(self.path / _BLOCKS, "*.json"):
+      note = json.loads(path.read_text("utf-8"))
+      if "taken" in note and note.get("taken_by") != version:
+        (self.path / _CELLS / f"{path.stem}.parquet").unlink(missing_ok=True)
+        path.unlink()
+      else:
+        found.update(note.get("taken", ()))
+    return found
 
   def add(
     self, keys: Sequence[str], rows: "pd.DataFrame", about: Mapping[str, Any]
@@ -363,15 +372,10 @@ def _cells(workdir: Path) -> list[Path]:
   return _own(workdir / _CELLS, "*.parquet")
 
 
-def taken_notes(workdir: Path, keys: Sequence[str]) -> dict[str, Any]:
-  """Notes of a block of cells that the sweep in `workdir` has run."""
-  return {"taken_from": str(workdir), "taken": [*keys], "seconds": 0.0}
-
-
 def read_blocks(folder: Path) -> list[dict[str, Any]]:
   """What was noted about each block, from a directory's blocks/.
 
-  Of runs that another sweep made it is `taken_notes`.
+  Of runs that another sweep made: "taken", their keys, and "taken_from".
   """
   return [
     json.loads(path.read_text("utf-8")) for path in _own(folder, "*.json")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments import chapter, claims
+from experiments._shared.study import _sweeps_below
 
 CODE = {
   "experiments/some.py": '"""A study."""\nfrom mnist_jax import one, plain\n',
@@ -207,3 +208,13 @@ def test_no_such_folder_of_known_runs(tmp_path):
   assert done.stderr.splitlines()[-1] == (
     f"error: --known_runs={tmp_path / 'no'}: found no directory of that name"
   )
+
+
+def test_all_sweeps_below_are_known_but_a_study_s_own(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name in ("me/sweep", "me/other", "else/full/sweep"):
+    folder = tmp_path / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").touch()
+  found = _sweeps_below(str(tmp_path / "runs"), Path("runs/me"))
+  assert found == [tmp_path / "runs/else/full/sweep"]

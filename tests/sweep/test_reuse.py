@@ -75,7 +75,8 @@ def test_what_is_taken_is_filed_with_its_source(small, made, tmp_path):
   notes = store.read_blocks(tmp_path / "blocks")
   keys = [sweep.cell_key(cell, budget) for cell in cells()]
   (taken,) = [note for note in notes if "taken" in note]
-  assert taken == {"taken_from": str(made[0]), "taken": keys, "seconds": 0.0}
+  assert taken["taken_from"] == str(made[0])
+  assert taken["taken"] == keys
   # No block has a place for a run that was taken, then or later.
   assert sum(note.get("members", 0) for note in notes) == 2
   again, todo = work(wanted, budget, dataset=small, workdir=tmp_path)
@@ -126,3 +127,60 @@ def test_a_run_that_diverged_is_taken_where_it_was_looked_at_alike(
   np.testing.assert_array_equal(
     steps, table["diverged_step"].to_numpy(np.float64, na_value=np.nan)
   )
+
+
+def test_a_note_without_its_cells_hides_no_cell(small, made, tmp_path):
+  """As a kill leaves it, or the removal of a file that cannot be read."""
+  budget = Budget(epochs=1)
+  how = {"dataset": small, "workdir": tmp_path}
+  table = sweep.run(cells(), budget, known=[made[0]], **how)
+  (file,) = (tmp_path / "cells").glob("*.parquet")
+  file.unlink()
+  same(sweep.run(cells(), budget, **how), table)
+
+
+def test_what_other_code_took_is_taken_anew(small, made, tmp_path, monkeypatch):
+  budget = Budget(epochs=1)
+  how = {"dataset": small, "workdir": tmp_path}
+  with monkeypatch.context() as other:
+    other.setattr(sweep._run.reuse, "version", lambda: "another")
+    sweep.run(cells(), budget, known=[made[0]], **how)
+  assert work(cells(), budget, **how)[1] > 0
+
+
+def test_a_directory_that_cannot_be_read_stops_nothing(small, tmp_path):
+  other = tmp_path / "other"
+  sweep.run(cells(), LONG, dataset=small, workdir=other)
+  (file,) = (other / "cells").glob("*.parquet")
+  file.write_bytes(file.read_bytes()[:100])
+  with pytest.warns(UserWarning, match="no runs are taken from .*cannot be"):
+    table = sweep.run(cells(), Budget(epochs=1), dataset=small, known=[other])
+  assert len(table) == 4
+
+
+def test_what_began_on_one_machine_and_went_on_on_another_is_of_none(
+  small, tmp_path, monkeypatch
+):
+  budget = Budget(epochs=1)
+  other = {"dataset": small, "workdir": tmp_path / "other"}
+  first, second = cells()[:1], cells()[1:]
+  sweep.run(first, LONG, **other)
+  with monkeypatch.context() as elsewhere:
+    elsewhere.setattr(sweep._run._workers, "kind", lambda: "another")
+    sweep.run(second, LONG, **other)
+  how = {"dataset": small, "known": [tmp_path / "other"]}
+  assert work(first, budget, **how)[1] > 0
+  taken = sweep.run(
+    first, budget, mixed=True, workdir=tmp_path / "mixed", **how
+  )
+  assert len(taken) == 2
+  how["known"] = [tmp_path / "mixed"]
+  assert work(first, budget, **how)[1] > 0
+
+
+def test_a_run_that_diverged_on_another_split_is_run(small, tmp_path):
+  """Which loss is looked at decides whether a run has diverged by then."""
+  wanted = cells(learning_rate=1e38)
+  both = dataclasses.replace(LONG, splits=("dev", "train"))
+  sweep.run(wanted, both, dataset=small, workdir=tmp_path)
+  assert work(wanted, LONG, dataset=small, known=[tmp_path])[1] > 0
