@@ -307,6 +307,34 @@ def best_rates_table(folder: Path) -> str:
   return _markdown(("batch", *count), rows)
 
 
+_BEYOND = ("H3", "H5", "H7")  # of the questions that the chapter has not
+
+
+def times_table(found: Found) -> str:
+  """How long each study took within the chapter, in Markdown."""
+  claims_of: dict[str, list[str]] = {}
+  seconds: dict[str, float] = {}
+  for name in CLAIMS:
+    if name in found:
+      study = found[name][1]
+      claims_of.setdefault(study["study"], []).append(name)
+      seconds[study["study"]] = study["wall_seconds"]
+  rows = [
+    [f"`{study}`", ", ".join(claims_of[study]), in_words(taken)]
+    for study, taken in sorted(seconds.items(), key=lambda item: -item[1])
+  ]
+  beyond = {s for s, names in claims_of.items() if {*names} <= {*_BEYOND}}
+  parts = {
+    f"all but {', '.join(_BEYOND)}": seconds.keys() - beyond,
+    "all": seconds.keys(),
+  }
+  rows += [
+    ["**in all**", what, f"{sum(seconds[s] for s in own) / 3600:.1f} hours"]
+    for what, own in parts.items()
+  ]
+  return _markdown(("study", "claims", "time"), rows)
+
+
 def in_place(text: str, name: str, block: str) -> str:
   """A document with a table between the marks of that name.
 
@@ -335,6 +363,7 @@ def written(root: Path) -> dict[Path, str]:
       ("claims", table(found)),
       *((name, block(name, found)) for name in CLAIMS if name in found),
     ],
+    root / "docs" / "studies.md": [("times", times_table(found))],
     root / "docs" / "range_test.md": [("regret", regret_table(results))],
     root / "docs" / "which_rate.md": [("rates", best_rates_table(results))],
   }

@@ -86,6 +86,19 @@ def test_a_claim_has_its_line_and_its_parts(tmp_path):
   )
 
 
+def test_the_chapter_s_time_counts_each_study_once(tmp_path):
+  two = verdict() | {"study": "two", "wall_seconds": 7200.0}
+  two["claims"] += [two["claims"][0] | {"claim": "N2"}]
+  write(tmp_path, "two", two)
+  write(tmp_path, "own", verdict("H3") | {"study": "own", "wall_seconds": 1800})
+  assert claims.times_table(claims.read(tmp_path)).splitlines()[2:] == [
+    "| `two` | N2, L4 | 120 min |",
+    "| `own` | H3 | 30 min |",
+    "| **in all** | all but H3, H5, H7 | 2.0 hours |",
+    "| **in all** | all | 2.5 hours |",
+  ]
+
+
 def test_a_restriction_is_said_beside_the_word(tmp_path):
   content = verdict(verdict="mostly not")
   content["claims"][0]["restriction"] = "at batch 32 alone"
