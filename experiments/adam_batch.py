@@ -44,11 +44,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from experiments._shared import study
+from experiments._shared import rate_search, study
 from experiments._shared.metric import LOSS, interval_columns
 from mnist_jax import plotting, stats, sweep
 from mnist_jax.stats import effects, grid_minimum, slopes
-from mnist_jax.sweep import rate_search
 
 BETA2 = 0.999  # optax's default
 KEPT_FROM, SHORT_FROM = 16, 1024  # batches whose beta2 default and short have

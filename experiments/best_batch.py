@@ -39,12 +39,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from experiments._shared import study
+from experiments._shared import rate_search, study
 from experiments._shared.metric import ACCURACY, interval_columns
 from mnist_jax import plotting, stats, sweep
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import effects, grid_minimum
-from mnist_jax.sweep import figures, rate_search, tables
+from mnist_jax.sweep import figures, tables
 
 RATE = 0.5  # the chapter's
 BEGIN = (8, 16, 32)  # where the grids begin that go on by code

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 
-from experiments._shared import study
+from experiments._shared import rate_search, study
 from experiments.largest_rate import edge, limit
 from mnist_jax import plotting
-from mnist_jax.sweep import figures, rate_search, tables
+from mnist_jax.sweep import figures, tables
 
 
 def _draw_limits(

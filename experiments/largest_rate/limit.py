@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from experiments._shared import study
+from experiments._shared import rate_search, study
 from experiments._shared.metric import ACCURACY, LOSS, Metric
 from mnist_jax import stats, sweep
 from mnist_jax.stats import grid_minimum
-from mnist_jax.sweep import rate_search, tables
+from mnist_jax.sweep import tables
 
 FIRST, LAST = 0.5, 32.0
 LIMIT = 1.0  # the claim's

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments._shared import study
+from experiments._shared import rate_search, study
+from experiments._shared.rate_search import Target
 from experiments.lr_batch_size.ridges import (
   Ridges,
   after,
@@ -16,8 +17,7 @@ from experiments.lr_batch_size.ridges import (
 )
 from mnist_jax import plotting, stats
 from mnist_jax.plotting.axes import outlined
-from mnist_jax.sweep import rate_search, tables
-from mnist_jax.sweep.rate_search import Target
+from mnist_jax.sweep import tables
 
 
 def _heat_map(ax: plotting.Axes, table: pd.DataFrame) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from experiments._shared import study
+from experiments._shared import rate_search, study
 from experiments._shared.metric import ACCURACY, BOTH, LOSS, Metric
 from mnist_jax import plotting, stats, sweep
-from mnist_jax.sweep import figures, rate_search, tables
+from mnist_jax.sweep import figures, tables
 
 PANELS = {16: 0.1, 32: 0.5}  # the chapter's best rate of each
 PANEL_RATES = (0.1, 0.3, 0.5, 0.7)

@@ -6,11 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from experiments._shared import study
+from experiments._shared import rate_search, study
+from experiments._shared.rate_search import Target
 from mnist_jax import stats
 from mnist_jax.stats import effects, grid_minimum, slopes
-from mnist_jax.sweep import rate_search
-from mnist_jax.sweep.rate_search import Target
 
 HORIZONS = (1, 2, 5, 10, 20)  # epochs, and the end
 SHORT = (32, 2)  # smaller batches are run to so many epochs: their cost

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments._shared import study
+from experiments._shared.rate_search import Target
 from experiments.lr_batch_size.ridges import (
   Ridge,
   Ridges,
@@ -16,7 +17,6 @@ from experiments.lr_batch_size.ridges import (
 )
 from mnist_jax import stats
 from mnist_jax.stats import slopes, verdicts
-from mnist_jax.sweep.rate_search import Target
 
 MARGIN = 0.15  # of exponents
 Gaps = dict[str, tuple[int, int]]  # neighbouring batch sizes

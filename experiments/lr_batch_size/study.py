@@ -36,7 +36,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from experiments._shared import study
+from experiments._shared import rate_search, study
 from experiments._shared.metric import COLUMNS, interval_columns
 from experiments.lr_batch_size import figures, panels, scaling
 from experiments.lr_batch_size.panels import PANEL_RATES, PANELS
@@ -50,7 +50,6 @@ from experiments.lr_batch_size.ridges import (
 )
 from mnist_jax import stats, sweep
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import rate_search
 
 FULL = 5  # sizes that are run to the end
 

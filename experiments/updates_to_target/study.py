@@ -45,13 +45,13 @@ import jax
 import numpy as np
 import pandas as pd
 
-from experiments._shared import progress, study, tuning
+from experiments._shared import progress, rate_search, study, tuning
 from experiments.updates_to_target import figures, judging, runs, scaling
 from experiments.updates_to_target import tables as scaling_tables
 from experiments.updates_to_target.judging import LARGE, REFERENCE
 from mnist_jax import stats, sweep
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import rate_search, tables
+from mnist_jax.sweep import tables
 
 LIMIT = 4  # times the updates that tuning took
 FIXED_RATE = 0.5

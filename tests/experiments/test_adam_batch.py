@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 
 from experiments import adam_batch
-from experiments._shared import study
+from experiments._shared import rate_search, study
 from experiments.adam_batch import ARMS, DEFAULT, HALF_LIFE, SGD, SHORT
 from mnist_jax.stats.verdicts import Verdict
-from mnist_jax.sweep import rate_search
 
 pytestmark = pytest.mark.once  # NumPy alone
 

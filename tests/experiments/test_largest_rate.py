@@ -4,14 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments._shared import study
+from experiments._shared import rate_search, study
 from experiments.largest_rate import edge, limit
 from experiments.largest_rate import study as largest_rate
 from mnist_jax import data, training
 from mnist_jax.analysis import gradient_noise
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
-from mnist_jax.sweep import rate_search
 
 pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
 

@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments._shared import study
+from experiments._shared import rate_search, study
 from experiments.lr_batch_size import panels, ridges, scaling
 from experiments.lr_batch_size.study import STUDY
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats.verdicts import Verdict
-from mnist_jax.sweep import rate_search
 
 pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
 

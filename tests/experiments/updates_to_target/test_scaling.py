@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments._shared import rate_search
 from experiments.updates_to_target import runs, scaling
 from mnist_jax import stats
 from mnist_jax.runtime.errors import InputError
-from mnist_jax.sweep import rate_search
 
 pytestmark = pytest.mark.once  # NumPy and the sweeps that other tests run
 

@@ -13,16 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 
-from mnist_jax.runtime import extras
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.stats import grid_minimum
 from mnist_jax.sweep import plan, tables
 from mnist_jax.training.settings import Number, Settings
-
-with extras.needed("studies"):
-  import pandas as pd
 
 LOWEST, HIGHEST = -20, 16  # the places that a coarse column may reach
 _RESAMPLES = 300  # of the seeds, to know it by
