@@ -119,7 +119,7 @@ def test_four_processes_lose_one_and_the_run_goes_on_elsewhere(tmp_path):
   four[2].kill()
   for process in (four[0], four[1], four[3]):
     code, said = ended(process)
-    assert code == 4, said
+    assert code == 4, "\n".join(said)
     assert len(said) == 1
     assert said[0].startswith("error: process 2 on ")
     assert said[0].endswith(" is lost: its connection closed")
