@@ -9,9 +9,10 @@ losses of a base run (batch 32, rate 0.2) after each of --epochs_at:
            examples (McCandlish et al. 2018)
   target   E_min / S_min of S = S_min + E_min / B, S the updates from the start
            to that loss with batches 32 k of --target_factors. A rate whose
-           tuning runs are above the last loss after --target_epochs, none of
-           them lost, has twice as many; a run that does not get there counts
-           as the longest of its batch
+           tuning runs mostly are above the last loss after --target_epochs,
+           none of them lost, has twice as many (the first run had not, and
+           batch 2048 was censored); a run that does not get there counts as
+           the longest of its batch
   branch   the run goes on from there with batches 32 k of --factors for one
            epoch; the largest that ends within 5 % of the loss of k = 1, by
            interpolation over log k (after Merrill et al. 2025, arXiv

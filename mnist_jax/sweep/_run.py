@@ -72,7 +72,7 @@ def run(
   max_members: int | None = None,
   executor: futures.Executor | None = None,
   mixed: bool = False,
-  known: Sequence[Path] = (),
+  known: Sequence[str | Path] = (),
   on_progress: OnProgress = lambda progress: None,
 ) -> "pd.DataFrame":
   """Trains every cell that is not in `workdir` yet; returns the table of all.
@@ -109,7 +109,8 @@ def run(
     The rows of these cells, in their order, each by rising step.
 
   Raises:
-    InputError: The grid is empty, a cell is there twice or cannot be run;
+    InputError: The grid is empty, a cell is there twice or cannot be run; one
+      of `known` is no directory;
       `workdir` is of something else, of other data or code, or in use; a
       worker has other data or code, or is of another kind; the executor is
       gone. What was filed stays.
@@ -119,6 +120,7 @@ def run(
 
   if mesh is not None and executor is not None:
     raise InputError("found a mesh and an executor, expected one of the two")
+  places = _directories(known)
   dataset = dataset or data.load()
   num_train = len(dataset.train.labels)
   keys = plan.check_cells(cells, budget, num_train)
@@ -150,10 +152,9 @@ def run(
     taken &= there  # a kill may have left notes without cells
     kind = (None if results is None else results.kind) or about["kind"]
     kind = None if mixed else kind
-    for place in known:
+    for place in places:
       lacking = [cell for cell, key in keys.items() if key not in there]
-      found = _found(place, lacking, budget, num_train, digest, kind)
-      if found:
+      if found := _found(place, lacking, budget, num_train, digest, kind):
         new = [keys[cell] for cell in found]
         file(found, reuse.notes(place, new, kind))
         taken.update(new)
@@ -179,6 +180,16 @@ def run(
     for block, result in trained:
       file(dict(zip(block.cells, result.rows, strict=True)), result.notes)
   return tables.in_order(pd.concat(parts, ignore_index=True), [*keys.values()])
+
+
+def _directories(known: Sequence[str | Path]) -> list[Path]:
+  if isinstance(known, str | Path):
+    raise InputError(f"known={known}: expected a list of directories")
+  found = [files.expanded(place) for place in known]
+  for place in found:
+    if not place.is_dir():
+      raise InputError(f"known has {place}: found no directory of that name")
+  return found
 
 
 def _found(

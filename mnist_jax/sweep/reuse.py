@@ -64,8 +64,12 @@ def find(
 
   Args:
     workdir: Of a sweep of the same data and code.
+    wanted: The cells looked for.
     budget: What the rows are to be of.
     num_train: The training examples there are.
+
+  Returns:
+    By cell, in their order, its rows by rising step, as `run` frames them.
 
   Raises:
     InputError: A file of the directory cannot be read.

@@ -131,18 +131,17 @@ def _identity(manifest: Path) -> dict[str, str]:
     return {}
 
 
-def is_alike(
-  workdir: Path, data_digest: str, kind: str | None, version: str | None = None
-) -> bool:
+def is_alike(workdir: Path, data_digest: str, kind: str | None) -> bool:
   """Whether a directory has a sweep's results of this data and code.
 
   Args:
     kind: The machine that all of them have to be of; None for any.
-    version: Of the code that decides the numbers; by default of this one.
+
+  Raises:
+    InputError: A block's note cannot be read.
   """
   manifest = workdir / _MANIFEST
-  version = version or code_version()
-  wanted = {"data_digest": data_digest, "code_version": version}
+  wanted = {"data_digest": data_digest, "code_version": code_version()}
   if not manifest.is_file() or _identity(manifest) != wanted:
     return False
   begun, notes = _kind(manifest), read_blocks(workdir / _BLOCKS)
@@ -268,10 +267,13 @@ class Store(contextlib.ExitStack):
     """The keys of the cells whose runs another sweep made.
 
     Those that another version of the code took are removed.
+
+    Raises:
+      InputError: A block's note cannot be read.
     """
     found: set[str] = set()
     for path in _own(self.path / _BLOCKS, "*.json"):
-      note = json.loads(path.read_text("utf-8"))
+      note = _note(path)
       if "taken" in note and note.get("taken_by") != version:
         (self.path / _CELLS / f"{path.stem}.parquet").unlink(missing_ok=True)
         path.unlink()
@@ -376,7 +378,18 @@ def read_blocks(folder: Path) -> list[dict[str, Any]]:
   """What was noted about each block, from a directory's blocks/.
 
   Of runs that another sweep made: "taken", their keys, and "taken_from".
+
+  Raises:
+    InputError: A note cannot be read.
   """
-  return [
-    json.loads(path.read_text("utf-8")) for path in _own(folder, "*.json")
-  ]
+  return [_note(path) for path in _own(folder, "*.json")]
+
+
+def _note(path: Path) -> dict[str, Any]:
+  try:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+  except ValueError as error:
+    raise InputError(
+      f"{path}: cannot be read ({error}); remove it, its cells stay"
+    ) from None
+  return found

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from mnist_jax import sweep
+from mnist_jax.runtime.errors import InputError
 from mnist_jax.sweep import Budget, Target, product, store
 from mnist_jax.training.settings import Settings
 
@@ -184,3 +185,24 @@ def test_a_run_that_diverged_on_another_split_is_run(small, tmp_path):
   both = dataclasses.replace(LONG, splits=("dev", "train"))
   sweep.run(wanted, both, dataset=small, workdir=tmp_path)
   assert work(wanted, LONG, dataset=small, known=[tmp_path])[1] > 0
+
+
+def test_a_damaged_note_is_named_and_stops_only_its_own_sweep(small, tmp_path):
+  other = tmp_path / "other"
+  how = {"dataset": small, "workdir": other}
+  sweep.run(cells(), LONG, **how)
+  (note,) = (other / "blocks").glob("*.json")
+  note.write_text("{")
+  with pytest.warns(UserWarning, match="no runs are taken from .*cannot be"):
+    sweep.run(cells(), Budget(epochs=1), dataset=small, known=[str(other)])
+  with pytest.raises(InputError, match=f"{note.name}: cannot be read"):
+    sweep.run(cells(), LONG, **how)
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_what_is_no_directory_is_refused(small, tmp_path, many):
+  place = tmp_path / "none"
+  with pytest.raises(InputError, match=r"known.*none: .*director"):
+    sweep.run(
+      cells(), LONG, dataset=small, known=[place] if many else str(place)
+    )
