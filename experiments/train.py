@@ -26,7 +26,13 @@ from jaxtyping import Float
 from experiments._shared import app, machines, progress
 from experiments._shared import flags as shared
 from mnist_jax import data, training
-from mnist_jax.runtime import compile_log, environment, fields, hosts
+from mnist_jax.runtime import (
+  compile_log,
+  environment,
+  fields,
+  hosts,
+  standby,
+)
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import checkpoint, run_directory, runner, settings
 
@@ -80,6 +86,7 @@ def stop_requests() -> Iterator[list[int]]:
 
 
 def draw(
+  figures: standby.Standby,
   run: run_directory.RunDirectory,
   outcome: runner.Outcome,
   test: dict[str, float],
@@ -87,26 +94,25 @@ def draw(
   probabilities: Float[np.ndarray, "N C"],
 ) -> None:
   """The run's figures, and its confusion matrix as numbers."""
-  from mnist_jax import plotting  # matplotlib, which --help need not load
-  from mnist_jax.plotting import run as run_figures
-
   images, labels = map(np.asarray, split)
   predictions, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
   pairs = np.bincount(10 * labels + predictions, minlength=100)
-  counts = pairs.reshape(10, 10)
-  figures = {
-    "curves": run_figures.curves(run.rows(), test, test_epoch=outcome.epoch),
-    "first_layer": run_figures.first_layer(np.asarray(outcome.params[0].w)),
-    "mistakes": run_figures.mistakes(images, labels, predictions, sure),
-    "confusion": run_figures.confusion(counts),
+  counts, weights = pairs.reshape(10, 10), np.asarray(outcome.params[0].w)
+  wanted: dict[str, tuple[Any, ...]] = {
+    "curves": (("png", "svg"), run.rows(), test, outcome.epoch),
+    "first_layer": (("png",), weights),
+    "mistakes": (("png",), images, labels, predictions, sure),
+    "confusion": (("png",), counts),
   }
-  for name, figure in figures.items():
-    run.write_bytes(f"{name}.png", plotting.render(figure, "png"))
-  run.write_bytes("curves.svg", plotting.render(figures["curves"], "svg"))
+  drawn = figures.call([("rendered", name, *of) for name, of in wanted.items()])
+  for (name, (forms, *_)), files in zip(wanted.items(), drawn, strict=True):
+    for form, content in zip(forms, files, strict=True):
+      run.write_bytes(f"{name}.{form}", content)
   run.write_json("confusion.json", counts.tolist())
 
 
 def finish(
+  figures: standby.Standby,
   run: run_directory.RunDirectory,
   chosen: training.Settings,
   split: data.Split,
@@ -119,7 +125,7 @@ def finish(
   accuracy, loss = float(result.accuracy), float(result.loss)
   test = {"test_accuracy": accuracy, "test_loss": loss}
   found = runner.probabilities(config, outcome.params, split.images)
-  draw(run, outcome, test, split, found)
+  draw(figures, run, outcome, test, split, found)
   row = next(r for r in run.rows() if r["epoch"] == outcome.epoch)
   summary = {
     **test,
@@ -196,6 +202,34 @@ def fit(
     shown.close()
 
 
+def complete(
+  run: run_directory.RunDirectory,
+  chosen: training.Settings,
+  rates: Float[np.ndarray, " T_run"],
+  dataset: data.Dataset,
+  on: Mesh | None,
+) -> dict[str, Any]:
+  """Trains to the end; the first process alone evaluates and draws it."""
+  processes = 2 if hosts.is_first() else 0
+  with (
+    standby.Standby("mnist_jax.plotting.run", processes) as figures,
+    compile_log.watch() as compiled,
+    stop_requests() as stops,
+  ):
+    outcome = fit(chosen, rates, dataset, run, on, stops)
+    if outcome.ended == "stopped":
+      number = stops[0] if stops else signal.SIGTERM  # in another process
+      name = signal.Signals(number).name
+      app.fail(
+        f"stopped by {name} after epoch {outcome.epochs}, which is saved; "
+        f"to go on: the same command with --workdir={run.path}",
+        128 + number,
+      )
+    if not hosts.is_first():
+      return {}
+    return finish(figures, run, chosen, dataset.test, outcome, compiled)
+
+
 def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
   """What the range test says for these flags, and why.
 
@@ -250,25 +284,13 @@ def train(values: dict[str, Any], dataset: data.Dataset) -> None:
   recorded = {**identity, **environment.describe()}
   if on is not None:
     recorded["device"]["used"] = on.size
-  with (
-    run_directory.open_run(workdir, recorded, overwrite=FLAGS.overwrite) as run,
-    compile_log.watch() as compiled,
-    stop_requests() as stops,
-  ):
+  with run_directory.open_run(
+    workdir, recorded, overwrite=FLAGS.overwrite
+  ) as run:
     summary = run_directory.read_run(workdir).summary
     if summary is None or summary["epochs_asked"] != FLAGS.epochs:
-      outcome = fit(chosen, rates, dataset, run, on, stops)
-      if outcome.ended == "stopped":
-        number = stops[0] if stops else signal.SIGTERM  # in another process
-        name = signal.Signals(number).name
-        app.fail(
-          f"stopped by {name} after epoch {outcome.epochs}, which is saved; "
-          f"to go on: the same command with --workdir={workdir}",
-          128 + number,
-        )
-      if hosts.is_first():
-        summary = finish(run, chosen, dataset.test, outcome, compiled)
-    if summary is not None and hosts.is_first():
+      summary = complete(run, chosen, rates, dataset, on)
+    if hosts.is_first():
       report(run.path, summary)
 
 

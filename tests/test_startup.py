@@ -63,17 +63,26 @@ def test_an_import_loads_no_heavy_library_that_it_can_do_without(loaded, group):
     assert loaded[name] & HEAVY <= set(allowed), name
 
 
-def test_a_single_run_loads_neither_the_range_test_nor_sweeps():
-  program = "import experiments.train, sys; print(*sys.modules)"
+def modules(name):
+  """All that is loaded once a module is."""
   done = subprocess.run(
-    [sys.executable, "-c", program],
+    [sys.executable, "-c", f"import {name}, sys; print(*sys.modules)"],
     cwd=ROOT,
     check=True,
     capture_output=True,
     text=True,
   )
-  loaded = set(done.stdout.split())
-  assert not loaded & {"mnist_jax.range_test", "mnist_jax.sweep"}
+  return set(done.stdout.split())
+
+
+def test_a_single_run_loads_neither_the_range_test_nor_sweeps():
+  found = modules("experiments.train")
+  assert not found & {"mnist_jax.range_test", "mnist_jax.sweep"}
+
+
+def test_a_run_is_drawn_without_jax():
+  """By processes of their own, whose start is to cost little."""
+  assert "jax" not in modules("mnist_jax.plotting.run")
 
 
 def test_the_gradient_check_loads_jax_numpy_and_jaxtyping_alone():

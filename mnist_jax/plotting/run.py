@@ -18,6 +18,12 @@ Row = Mapping[str, Any]
 _TEST_COLOUR = plots.COLOURS[2]
 
 
+def rendered(name: str, forms: Sequence[str], *args: Any) -> list[bytes]:
+  """A figure of this file, by its name, as a file's bytes in each form."""
+  figure: plots.Figure = globals()[name](*args)
+  return [plots.render(figure, form) for form in forms]
+
+
 def _column(
   rows: Sequence[Row], key: str
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
@@ -145,8 +151,8 @@ def _legend(ax: plots.Axes, corner: str) -> None:
 def curves(
   rows: Sequence[Row],
   test: Mapping[str, Any] | None = None,
-  *,
   test_epoch: int | None = None,
+  *,
   title: str | None = None,
 ) -> plots.Figure:
   """Loss and accuracy against epochs: the figure of section 12.2, with units.
