@@ -7,11 +7,14 @@
 Interrupted at any moment and started again it goes on: a study that is done
 is not run again unless its code, its settings or the data have changed, and
 what a sweep has measured stays measured as long as the engine is the same. A
-run that several studies need is made by the first of them.
+run that several studies need is made by the first of them. Full makes the
+studies of H3, H5 and H7, which the chapter does not ask, in quick where --hours
+do not hold them in full; once the others are done, the same command makes them.
 Ends with the table of claims. Exit code 1: a study failed; the others were run.
 """
 
 import functools
+import itertools
 import json
 import shutil
 import signal
@@ -72,6 +75,13 @@ _SMALL = (
 def define_flags() -> None:
   shared.use("preset", "workdir")
   flags.DEFINE_list("only", None, "these studies, separated by commas")
+  flags.DEFINE_float(
+    "hours",
+    4.0,
+    "full: studies of H3, H5 and H7 that are not likely to end so many hours "
+    "from the start are made in quick (inf: all in full)",
+    lower_bound=0.0,
+  )
   flags.DEFINE_boolean(
     "publish", False, "copy verdicts, tables and figures to results/"
   )
@@ -93,14 +103,14 @@ def program(study: str) -> Path:
   return package if package.is_file() else file
 
 
-def base() -> Path:
+def base(preset: str) -> Path:
   """Where the studies' directories are."""
-  return Path(FLAGS.workdir or "runs/chapter") / FLAGS.preset
+  return Path(FLAGS.workdir or "runs/chapter") / preset
 
 
-def directory(study: str) -> Path:
+def directory(study: str, preset: str) -> Path:
   """Where a study of this code is run."""
-  return base() / f"{study}-{store.code_version()}"
+  return base(preset) / f"{study}-{store.code_version()}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -116,28 +126,40 @@ def _stamp(study: str, digest: str) -> dict[str, str]:
   return {"code": code_key(study), "data": digest}
 
 
-def is_done(study: str, digest: str) -> bool:
+def is_done(study: str, preset: str, digest: str) -> bool:
   """Whether its verdict there is of this code, and of data of this digest."""
-  folder = directory(study)
+  folder = directory(study, preset)
   there = (folder / "verdict.json").is_file()
   return there and _read(folder / _STAMP) == _stamp(study, digest)
 
 
-def seconds_before(study: str) -> float | None:
+def seconds_before(study: str, preset: str) -> float | None:
   """What the study took when its results were committed, if it was so run."""
   found = _read(ROOT / "results" / study / "verdict.json")
-  same = found.get("preset") == FLAGS.preset
+  same = found.get("preset") == preset
   return float(found["wall_seconds"]) if same else None
 
 
-def run_study(study: str, digest: str) -> bool:
+def presets_of(todo: Sequence[str], seconds: float) -> dict[str, str]:
+  """In which preset each study is to be run, `seconds` from the start."""
+  chosen: dict[str, str] = {}
+  for study in todo:
+    end = seconds + (seconds_before(study, FLAGS.preset) or 0.0)
+    beyond = {*STUDIES[study]} <= {*claims.BEYOND}
+    late = FLAGS.preset == "full" and beyond and end > 3600 * FLAGS.hours
+    chosen[study] = "quick" if late else FLAGS.preset
+    seconds = seconds if late else end
+  return chosen
+
+
+def run_study(study: str, preset: str, digest: str) -> bool:
   """Runs one as a program of its own, and says whether it came to its end."""
-  folder = directory(study)
+  folder = directory(study, preset)
   folder.mkdir(parents=True, exist_ok=True)
   line = [sys.executable, "-m", f"experiments.{study}"]
-  line += [f"--preset={FLAGS.preset}", f"--workdir={folder}"]
+  line += [f"--preset={preset}", f"--workdir={folder}"]
   if study != "line_fit":  # which makes no runs
-    line.append(f"--known_runs={base()}")
+    line.append(f"--known_runs={base(preset)}")
   if not FLAGS[compile_cache.FLAG].value:
     line.append(f"--no{compile_cache.FLAG}")
   with subprocess.Popen(line) as process:
@@ -157,41 +179,56 @@ def run_study(study: str, digest: str) -> bool:
 
 
 def _announce(
-  place: str, study: str, todo: Sequence[str], taken: list[float]
+  place: str, study: str, presets: dict[str, str], taken: list[float]
 ) -> None:
   """Which study begins, and the time left, as far as it is known."""
   mean = sum(taken) / len(taken) if taken else None
-  expected = [seconds_before(name) or mean for name in todo]
-  known = [seconds for seconds in expected if seconds is not None]
+  todo = [name for name, preset in presets.items() if preset == FLAGS.preset]
+  needed = seconds_before(study, FLAGS.preset) or mean
+  left = [seconds_before(name, FLAGS.preset) or mean for name in todo]
+  known = [seconds for seconds in left if seconds is not None]
   text = f"[{place}] {study} ({', '.join(STUDIES[study])})"
-  if expected[0] is not None:
-    text += f", about {claims.in_words(expected[0])}"
-  if len(known) == len(todo):
+  if study not in todo:
+    text += f", in {presets[study]}, as --hours={FLAGS.hours:g} do not hold it"
+  if needed is not None:
+    where = "" if study in todo else f" in {FLAGS.preset}"
+    text += f", about {claims.in_words(needed)}{where}"
+  if todo and len(known) == len(todo):
     text += f"; all that is left, about {claims.in_words(sum(known))}"
   print(text, file=sys.stderr, flush=True)
 
 
-def run_all(studies: Sequence[str], digest: str) -> list[str]:
-  """Runs those that are not done; returns the names of those that failed."""
-  todo = [name for name in studies if not is_done(name, digest)]
-  failed: list[str] = []
+def run_all(studies: Sequence[str], digest: str) -> dict[str, str]:
+  """Runs those that are not done.
+
+  Returns:
+    By study the preset of its results, without those that failed.
+  """
+  todo = [name for name in studies if not is_done(name, FLAGS.preset, digest)]
+  made: dict[str, str] = {}
   taken: list[float] = []
+  start = time.monotonic()
   for number, study in enumerate(studies, 1):
     place = f"{number}/{len(studies)}"
-    if study not in todo:
-      print(f"[{place}] {study}: done before", file=sys.stderr, flush=True)
-      continue
-    _announce(place, study, todo[todo.index(study) :], taken)
     begun = time.monotonic()
-    if not run_study(study, digest):
-      failed.append(study)
-    taken.append(time.monotonic() - begun)
-  return failed
+    left = todo[todo.index(study) :] if study in todo else []
+    presets = presets_of(left, begun - start)
+    preset = presets.get(study, FLAGS.preset)
+    if is_done(study, preset, digest):
+      quick = "" if preset == FLAGS.preset else f", in {preset}"
+      print(f"[{place}] {study}: done before{quick}", file=sys.stderr)
+    else:
+      _announce(place, study, presets, taken)
+      if not run_study(study, preset, digest):
+        continue
+      taken.append(time.monotonic() - begun)
+    made[study] = preset
+  return made
 
 
 def publish(study: str, results: Path) -> None:
   """Copies the small results of a study, in place of those of before."""
-  folder = directory(study)
+  folder = directory(study, FLAGS.preset)
   place = results / study
   place.mkdir(parents=True, exist_ok=True)
   for old in (*place.glob("*.png"), *(place / name for name in _SMALL)):
@@ -218,10 +255,16 @@ def main(_: list[str]) -> None:
   studies = chosen()
   if FLAGS.publish and FLAGS.preset != "full":
     raise InputError(f"--publish: --preset={FLAGS.preset}, expected full")
-  failed = run_all(studies, data.load().digest)
-  done = [name for name in studies if name not in failed]
-  print(claims.plain_table(claims.read(*map(directory, done))))
-  print(f"in {base()}: figures, tables and verdicts of each study")
+  made = run_all(studies, data.load().digest)
+  failed = [name for name in studies if name not in made]
+  print(
+    claims.plain_table(claims.read(*itertools.starmap(directory, made.items())))
+  )
+  done = [name for name, preset in made.items() if preset == FLAGS.preset]
+  print(f"in {base(FLAGS.preset)}: figures, tables and verdicts of each study")
+  if len(done) < len(made):
+    quick = ", ".join(name for name in made if name not in done)
+    print(f"in {base('quick')}: {quick}; the same command makes them in full")
   if FLAGS.publish:
     for study in done:
       publish(study, ROOT / "results")

@@ -307,7 +307,7 @@ def best_rates_table(folder: Path) -> str:
   return _markdown(("batch", *count), rows)
 
 
-_BEYOND = ("H3", "H5", "H7")  # of the questions that the chapter has not
+BEYOND = ("H3", "H5", "H7")  # of the questions that the chapter has not
 
 
 def times_table(found: Found) -> str:
@@ -323,9 +323,9 @@ def times_table(found: Found) -> str:
     [f"`{study}`", ", ".join(claims_of[study]), in_words(taken)]
     for study, taken in sorted(seconds.items(), key=lambda item: -item[1])
   ]
-  beyond = {s for s, names in claims_of.items() if {*names} <= {*_BEYOND}}
+  beyond = {s for s, names in claims_of.items() if {*names} <= {*BEYOND}}
   parts = {
-    f"all but {', '.join(_BEYOND)}": seconds.keys() - beyond,
+    f"all but {', '.join(BEYOND)}": seconds.keys() - beyond,
     "all": seconds.keys(),
   }
   rows += [

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,72 @@ def test_what_is_done_is_not_run_again_and_what_is_stale_is(tmp_path):
   third = run(tmp_path, "--only=line_fit")
   assert "done before" not in third.stderr
   assert verdict.stat().st_mtime_ns > begun
+
+
+FOUR = ("seeds", "lr_batch_size", "critical_batch", "adam_batch")
+
+
+@pytest.fixture
+def pretended(tmp_path, monkeypatch):
+  """`run_all` of studies of half an hour each, which are only noted as done."""
+  ran, now = [], [0.0]
+  monkeypatch.chdir(tmp_path)
+  clock = types.SimpleNamespace(monotonic=lambda: now[0])
+  monkeypatch.setattr(chapter, "time", clock)
+  monkeypatch.setattr(chapter, "seconds_before", lambda study, preset: 1800.0)
+  monkeypatch.setattr(
+    chapter, "is_done", lambda study, preset, digest: (study, preset) in ran
+  )
+
+  def run_study(study, preset, digest):
+    ran.append((study, preset))
+    now[0] += 1800.0 if preset == "full" else 60.0
+    return study != "seeds"
+
+  monkeypatch.setattr(chapter, "run_study", run_study)
+
+  def all_of(studies=FOUR, preset="full", hours=4.0):
+    flags = types.SimpleNamespace(preset=preset, hours=hours, workdir=None)
+    monkeypatch.setattr(chapter, "FLAGS", flags)
+    del ran[:]
+    return chapter.run_all(studies, "digest")
+
+  return all_of
+
+
+@pytest.mark.parametrize(
+  ("hours", "last"),
+  [
+    (2.0, ("full", "full")),
+    (1.9, ("full", "quick")),
+    (1.0, ("quick", "quick")),
+    (0.0, ("quick", "quick")),
+  ],
+)
+def test_further_questions_are_in_full_as_far_as_the_hours_reach(
+  pretended, hours, last
+):
+  made = pretended(hours=hours)
+  assert made == {
+    "lr_batch_size": "full",
+    **dict(zip(FOUR[2:], last, strict=True)),
+  }
+
+
+def test_what_is_left_is_said_with_its_cost(pretended, capsys):
+  pretended(hours=1.0)
+  told = capsys.readouterr().err.splitlines()
+  assert told[0] == (
+    "[1/4] seeds (N1, N2), about 30 min; all that is left, about 60 min"
+  )
+  assert told[2] == (
+    "[3/4] critical_batch (H3), in quick, as --hours=1 do not hold it, "
+    "about 30 min in full"
+  )
+
+
+def test_quick_makes_all_in_quick(pretended):
+  assert {*pretended(preset="quick", hours=0.0).values()} == {"quick"}
 
 
 def children(pid):
