@@ -16,6 +16,7 @@ Ends with the table of claims. Exit code 1: a study failed; the others were run.
 import functools
 import itertools
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -221,7 +222,8 @@ def run_all(studies: Sequence[str], digest: str) -> dict[str, str]:
       _announce(place, study, presets, taken)
       if not run_study(study, preset, digest):
         continue
-      taken.append(time.monotonic() - begun)
+      if preset == FLAGS.preset:
+        taken.append(time.monotonic() - begun)
     made[study] = preset
   return made
 
@@ -255,20 +257,27 @@ def main(_: list[str]) -> None:
   studies = chosen()
   if FLAGS.publish and FLAGS.preset != "full":
     raise InputError(f"--publish: --preset={FLAGS.preset}, expected full")
+  if math.isnan(FLAGS.hours):
+    raise InputError("--hours=nan: expected a number, or inf")
   made = run_all(studies, data.load().digest)
   failed = [name for name in studies if name not in made]
   print(
     claims.plain_table(claims.read(*itertools.starmap(directory, made.items())))
   )
   done = [name for name, preset in made.items() if preset == FLAGS.preset]
-  print(f"in {base(FLAGS.preset)}: figures, tables and verdicts of each study")
-  if len(done) < len(made):
-    quick = ", ".join(name for name in made if name not in done)
-    print(f"in {base('quick')}: {quick}; the same command makes them in full")
+  if done:
+    print(
+      f"in {base(FLAGS.preset)}: figures, tables and verdicts of each study"
+    )
+  if quick := [name for name in made if name not in done]:
+    names = ", ".join(quick)
+    print(f"in {base('quick')}: {names}; --hours=inf makes them in full")
   if FLAGS.publish:
     for study in done:
       publish(study, ROOT / "results")
-    print("published to results/; next: python -m experiments.claims --write")
+    names = ", ".join(done) or "nothing"
+    print(f"published to results/: {names}")
+    print("next: python -m experiments.claims --write")
   if failed:
     app.fail(f"failed: {', '.join(failed)}", 1)
 

@@ -31,3 +31,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
   home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
   return getattr(home, name)
+
+
+def __dir__() -> list[str]:
+  return __all__

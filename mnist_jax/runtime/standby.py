@@ -14,16 +14,22 @@ import os
 import pickle
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 Job = tuple[Any, ...]  # a function's name, then its arguments
-_ROOT = Path(__file__).parents[2]
+# With the caller's own paths, so that what it can import they can as well.
+_PROGRAM = """
+import sys
+sys.path[:] = {path!r}
+from {here} import _serve
+_serve({module!r})
+"""
 
 
 class Standby:
-  """Processes that have a module of this project loaded; they end with it."""
+  """Processes that have a module loaded; they end with the caller."""
 
   def __init__(self, module: str, processes: int = 1) -> None:
     """Starts them and returns at once.
@@ -33,11 +39,10 @@ class Standby:
         nothing will be asked.
     """
     self._module = module
-    line = [sys.executable, "-m", __name__, module]
+    program = _PROGRAM.format(path=sys.path, here=__name__, module=module)
     self._ready = [
       subprocess.Popen(
-        line,
-        cwd=_ROOT,
+        [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         process_group=0,  # Ctrl-C is for the caller, whose end is theirs
@@ -60,17 +65,21 @@ class Standby:
     process that has been lost is done without: its jobs are made here.
 
     Raises:
-      Exception: What a function raised, the first of them.
+      Exception: What a function raised, one of them.
     """
-    count = len(self._ready)
+    count = len(self._ready) or 1
     shares = [jobs[k::count] for k in range(count)]
-    for process, share in zip(self._ready, shares, strict=True):
+    texts = list(map(pickle.dumps, shares))
+    for process, text in zip(self._ready, texts, strict=False):
       assert process.stdin is not None
       with contextlib.suppress(BrokenPipeError):
-        pickle.dump(share, process.stdin)
+        process.stdin.write(text)
         process.stdin.flush()
-    # All are read before one is raised, or the next call would have the rest.
-    answers = list(map(self._answer, self._ready, shares))
+    if self._ready:
+      # All are read before one is raised, or the next call would have the rest.
+      answers = list(map(self._answer, self._ready, shares))
+    else:
+      answers = [_results(self._module, jobs)]
     found: list[list[Any]] = []
     for answer in answers:
       if isinstance(answer, Exception):
@@ -84,14 +93,18 @@ class Standby:
     assert process.stdout is not None
     try:
       answer: list[Any] | Exception = pickle.load(process.stdout)
-    except (EOFError, pickle.UnpicklingError):  # of half an answer
+    except Exception:  # none came, half of one, or what cannot be made again
       answer = _results(self._module, jobs)
     return answer
 
 
-def _results(module: str, jobs: Sequence[Job]) -> list[Any]:
-  functions = importlib.import_module(module)
-  return [getattr(functions, name)(*given) for name, *given in jobs]
+def _results(module: str, jobs: Sequence[Job]) -> list[Any] | Exception:
+  try:
+    functions = importlib.import_module(module)
+    return [getattr(functions, name)(*given) for name, *given in jobs]
+  except Exception as error:
+    error.add_note(traceback.format_exc())  # which pickle leaves out
+    return error
 
 
 def _serve(module: str) -> None:
@@ -100,16 +113,11 @@ def _serve(module: str) -> None:
   os.dup2(2, 1)
   with contextlib.suppress(Exception):  # a job tells of it
     importlib.import_module(module)
-  with contextlib.suppress(EOFError):
+  # Without a caller, or where it ends in the midst, there is nobody to tell.
+  with contextlib.suppress(EOFError, pickle.UnpicklingError, OSError):
     while True:
       jobs = pickle.load(sys.stdin.buffer)
-      try:
-        found: list[Any] | Exception = _results(module, jobs)
-      except Exception as error:
-        found = error
-      pickle.dump(found, answers)
+      answers.write(pickle.dumps(_results(module, jobs)))
       answers.flush()
-
-
-if __name__ == "__main__":
-  _serve(sys.argv[1])
+      sys.stdout.flush()
+  os._exit(0)

@@ -237,7 +237,7 @@ def test_ctrl_c_stops_the_study_and_says_how_to_go_on(tmp_path):
 
 
 def test_an_unknown_study_and_a_quick_result_to_publish_are_refused(tmp_path):
-  for flag in ("--only=seed", "--publish"):
+  for flag in ("--only=seed", "--publish", "--hours=nan"):
     done = run(tmp_path, flag)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {flag}")

@@ -1,6 +1,7 @@
 """Real processes that have a module ready, and are lost, or fail, or end."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -49,6 +50,62 @@ def test_jobs_of_a_lost_process_are_made_here():
     assert ready.call(POWERS) == [1, 2, 4, 8, 16]
 
 
+def test_what_a_job_of_a_lost_process_raises_leaves_nothing_behind():
+  with standby.Standby("builtins", 2) as ready:
+    ready.call(POWERS)
+    ready._ready[0].kill()
+    ready._ready[0].wait()
+    for jobs in ([("int", "one"), ("int", "2")], [("abs", open), ("abs", -1)]):
+      with pytest.raises((ValueError, TypeError)):
+        ready.call(jobs)
+      assert ready.call(POWERS) == [1, 2, 4, 8, 16]
+
+
+def test_what_cannot_be_sent_is_raised_before_anything_is():
+  with standby.Standby("builtins", 2) as ready:
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+      ready.call([("abs", -1), ("abs", lambda: 0)])
+    assert ready.call(POWERS) == [1, 2, 4, 8, 16]
+
+
+def test_an_error_says_where_it_arose():
+  with (
+    standby.Standby("base64", 1) as ready,
+    pytest.raises(ValueError, match="Incorrect padding") as raised,
+  ):
+    ready.call([("b64decode", "abc")])
+  (note,) = raised.value.__notes__
+  assert "in b64decode" in note
+
+
+def test_they_import_what_the_caller_can(tmp_path, monkeypatch):
+  (tmp_path / "mine.py").write_text("import os\ncwd = os.getcwd\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.chdir(tmp_path)
+  with standby.Standby("mine", 1) as ready:
+    assert ready.call([("cwd",)]) == [str(tmp_path)]
+
+
+def test_they_are_silent_when_the_caller_is_killed_in_the_midst():
+  program = """
+import os, signal, threading
+from mnist_jax.runtime import standby
+ready = standby.Standby("time", 1)
+ready.call([("sleep", 0)])
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+ready.call([("sleep", 1)])
+"""
+  done = subprocess.run(  # ends when all have closed standard error
+    [sys.executable, "-c", program],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert done.returncode == -signal.SIGKILL
+  assert done.stderr == ""
+
+
 def _alive(pid):
   status = Path(f"/proc/{pid}/stat").read_text()
   return status.rpartition(")")[2].split()[0] != "Z"
@@ -86,3 +143,6 @@ input()
 def test_none_are_started_where_none_are_asked_for():
   with standby.Standby("builtins", 0) as ready:
     assert ready._ready == []
+    assert ready.call(POWERS) == [1, 2, 4, 8, 16]
+    with pytest.raises(ValueError, match="invalid literal"):
+      ready.call([("int", "one")])
