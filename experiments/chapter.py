@@ -134,10 +134,10 @@ def is_done(study: str, preset: str, digest: str) -> bool:
   return there and _read(folder / _STAMP) == _stamp(study, digest)
 
 
-def seconds_before(study: str, preset: str) -> float | None:
+def seconds_before(study: str) -> float | None:
   """What the study took when its results were committed, if it was so run."""
   found = _read(ROOT / "results" / study / "verdict.json")
-  same = found.get("preset") == preset
+  same = found.get("preset") == FLAGS.preset
   return float(found["wall_seconds"]) if same else None
 
 
@@ -145,7 +145,7 @@ def presets_of(todo: Sequence[str], seconds: float) -> dict[str, str]:
   """In which preset each study is to be run, `seconds` from the start."""
   chosen: dict[str, str] = {}
   for study in todo:
-    end = seconds + (seconds_before(study, FLAGS.preset) or 0.0)
+    end = seconds + (seconds_before(study) or 0.0)
     beyond = {*STUDIES[study]} <= {*claims.BEYOND}
     late = FLAGS.preset == "full" and beyond and end > 3600 * FLAGS.hours
     chosen[study] = "quick" if late else FLAGS.preset
@@ -185,8 +185,8 @@ def _announce(
   """Which study begins, and the time left, as far as it is known."""
   mean = sum(taken) / len(taken) if taken else None
   todo = [name for name, preset in presets.items() if preset == FLAGS.preset]
-  needed = seconds_before(study, FLAGS.preset) or mean
-  left = [seconds_before(name, FLAGS.preset) or mean for name in todo]
+  needed = seconds_before(study) or mean
+  left = [seconds_before(name) or mean for name in todo]
   known = [seconds for seconds in left if seconds is not None]
   text = f"[{place}] {study} ({', '.join(STUDIES[study])})"
   if study not in todo:

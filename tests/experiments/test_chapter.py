@@ -149,7 +149,7 @@ def pretended(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   clock = types.SimpleNamespace(monotonic=lambda: now[0])
   monkeypatch.setattr(chapter, "time", clock)
-  monkeypatch.setattr(chapter, "seconds_before", lambda study, preset: 1800.0)
+  monkeypatch.setattr(chapter, "seconds_before", lambda study: 1800.0)
   monkeypatch.setattr(
     chapter, "is_done", lambda study, preset, digest: (study, preset) in ran
   )
