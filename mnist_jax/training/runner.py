@@ -23,6 +23,7 @@ from mnist_jax.model import mlp
 from mnist_jax.runtime import fields
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import (
+  ahead,
   checkpoint,
   devices,
   events,
@@ -168,8 +169,8 @@ class _Session:
   def epochs(
     self, at: _Reached, dataset: data.Dataset, resumed: bool
   ) -> Iterator[tuple[Row, loop.TrainState]]:
-    """`loop.epochs` from there on; consumes the state."""
-    settings, train = self.settings, loop.epochs
+    """The rest of the run, as of `loop.epochs`; consumes the state."""
+    settings, train = self.settings, ahead.epochs
     if self.mesh is not None:
       train = functools.partial(devices.epochs, self.mesh)
     changing = settings.batch_schedule is not None
@@ -187,14 +188,20 @@ class _Session:
     )
 
   def check_gradients(self, *epoch: Any) -> None:
-    """Notes the checks of the epoch that comes next, from the state before."""
+    """Notes the checks of the epoch to be trained, from the state before."""
     every = self.options.check_gradients_every
     if every:
       # Here, as few runs ask for it.
       from mnist_jax.training import gradient_checks
 
       check = functools.partial(gradient_checks.check_epoch, every=every)
-      self.checks[:] = check(*epoch)
+      self.checks.extend(check(*epoch))
+
+  def checks_before(self, step: int) -> list[Row]:
+    """Takes those noted of updates before `step`; an epoch may be ahead."""
+    taken = [check for check in self.checks if check["step"] < step]
+    del self.checks[: len(taken)]
+    return taken
 
   def out_of_patience(self, at: _Reached) -> bool:
     """Whether the dev loss has not been better for too long."""
@@ -266,7 +273,7 @@ def run(
     with events.EventWriter(directory.events, first) as writer:
       for row, state in session.epochs(at, dataset, resumed):
         if options.check_gradients_every and row["epoch"]:
-          row["gradient_checks"] = [*session.checks]
+          row["gradient_checks"] = session.checks_before(row["step"])
         _record(row, directory, writer)
         epoch, best = row["epoch"], at.best
         if best is not None and row["dev_loss"] < float(best.dev_loss):

@@ -1,0 +1,98 @@
+"""Training one epoch ahead: the next is under way while the last is measured.
+
+`epochs` is `loop.epochs` with the next epoch begun before a row is yielded, so
+that its evaluation, and what the caller does with it, happen beside that epoch.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnist_jax import data
+from mnist_jax.model import mlp
+from mnist_jax.training import grouped, loop, metrics
+
+Chunks = tuple[grouped.Chunks, ...]
+
+
+@functools.partial(jax.jit, static_argnames="activations")
+def _evaluate(
+  activations: tuple[mlp.Activation, ...], params: mlp.Params, splits: Chunks
+) -> tuple[metrics.Metrics, ...]:
+  return tuple(grouped.evaluate(activations, params, each) for each in splits)
+
+
+def _measure(
+  config: loop.TrainConfig, dataset: data.Dataset, params: mlp.Params
+) -> Callable[[mlp.Params], dict[str, float]]:
+  """What gives loss and accuracy of train and dev at such parameters.
+
+  The program is compiled here, as the thread that calls it has none of the
+  settings of jax that this one may have.
+  """
+  splits = (grouped.chunks(dataset.train), grouped.chunks(dataset.dev))
+  program = _evaluate.lower(config.activations, params, splits).compile()
+
+  def measure(params: mlp.Params) -> dict[str, float]:
+    train, dev = program(params, splits)
+    return {
+      "train_loss": float(train.loss),
+      "train_accuracy": float(train.accuracy),
+      "dev_loss": float(dev.loss),
+      "dev_accuracy": float(dev.accuracy),
+    }
+
+  return measure
+
+
+def epochs(
+  config: loop.TrainConfig,
+  dataset: data.Dataset,
+  hparams: loop.HParams,
+  learning_rates: loop.Rates,
+  state: loop.TrainState,
+  *,
+  seed: int,
+  first: int | None = None,
+  last: int,
+  batch_size_at: Callable[[int], int] | None = None,
+  before: loop.Before = lambda *_: None,
+) -> Iterator[tuple[dict[str, Any], loop.TrainState]]:
+  """`loop.epochs`, each row measured while the next epoch is trained.
+
+  The states are the same bit for bit, the rows to rounding (`grouped`). A
+  state that is yielded is the caller's own: going on does not consume it.
+  Arguments, and what is raised, are those of `loop.epochs`.
+  """
+  begin = first or 0
+  todo, rates = range(begin, last), learning_rates[:1]
+  reached, objectives = jax.tree.map(jnp.copy, state), None
+  more = (state, seed, todo, batch_size_at, before)
+  run = loop._train(config, dataset.train, hparams, learning_rates, *more)
+  measure = None
+  # Its programs do not wait for those that this thread has begun.
+  with futures.ThreadPoolExecutor(1) as beside:
+    for epoch in range(begin, last + 1):
+      coming = next(run, None)
+      if first is None or epoch > begin:
+        params = loop.evaluation_params(config, reached)
+        # Made beside the first epoch.
+        measure = measure or _measure(config, dataset, params)
+        row: dict[str, Any] = {"epoch": epoch, "step": int(reached.step)}
+        row["learning_rate"] = float(rates[-1])
+        row |= beside.submit(measure, params).result()
+        if batch_size_at:
+          row["batch_size"] = batch_size_at(max(epoch - 1, 0))
+        if objectives is not None:
+          found, loss = np.asarray(objectives), row["train_loss"]
+          loop._check_finite(row["step"] - len(found), found, rates, loss)
+        yield row, reached
+      if coming:
+        after, plan, objectives = coming
+        reached = jax.tree.map(jnp.copy, after)
+        rates = np.asarray(plan.learning_rates)

@@ -1,0 +1,92 @@
+"""Evaluation in chunks that leave out what is 0 in all their examples."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_jax import data
+from mnist_jax.model import mlp
+from mnist_jax.training import grouped, loop
+
+
+def drawn(count, inked, seed=0):
+  """Examples of which a share `inked` of the pixels is not 0."""
+  rng = np.random.default_rng(seed)
+  grey = rng.integers(1, 256, (count, 784))
+  images = np.where(rng.random((count, 784)) < inked, grey, 0)
+  return data.Split(
+    images.astype(np.uint8), rng.integers(0, 10, count).astype(np.int32)
+  )
+
+
+def scattered(chunks):
+  """The examples that count, with the pixels that were left out."""
+  inputs, images, labels, weights = map(np.asarray, chunks)
+  rows = []
+  for where, part, names, weighs in zip(
+    inputs, images, labels, weights, strict=True
+  ):
+    assert len(set(where.tolist())) == len(where)
+    whole = np.zeros((len(part), 784), np.uint8)
+    whole[:, where] = part
+    rows += [
+      (image.tobytes(), int(name))
+      for image, name, weight in zip(whole, names, weighs, strict=True)
+      if weight
+    ]
+  return rows
+
+
+@given(
+  count=st.integers(1, 40),
+  size=st.integers(1, 50),
+  inked=st.sampled_from([0.0, 0.01, 0.2, 1.0]),
+  seed=st.integers(0, 99),
+)
+def test_every_example_is_there_once_and_whole(count, size, inked, seed):
+  split = drawn(count, inked, seed)
+  found = scattered(grouped.chunks(split, size))
+  expected = [
+    (image.tobytes(), int(label)) for image, label in zip(*split, strict=True)
+  ]
+  assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+  ("count", "size", "inked", "sizes"),
+  [
+    (1, 5, 0.02, (784, 10)),
+    (24, 8, 0.02, (784, 8, 10)),
+    (25, 8, 0, (784, 8, 10)),
+    (25, 8, 0.02, (784, 8, 6, 10)),
+    (31, 8, 1, (784, 8, 10)),
+    (60, 60, 0.2, (784, 10)),
+    (7, 1, 0.2, (784, 8, 10)),
+  ],
+)
+def test_the_sums_are_those_of_the_whole_split(count, size, inked, sizes):
+  split = drawn(count, inked)
+  params = mlp.init(jax.random.key(0), sizes)
+  names = ("tanh",) * (len(sizes) - 2)
+  found = grouped.evaluate(names, params, grouped.chunks(split, size))
+  expected = loop.evaluate(names, params, split)
+  assert found.examples == expected.examples == count
+  assert found.correct == expected.correct
+  np.testing.assert_allclose(found.loss_sum, expected.loss_sum, rtol=1e-5)
+
+
+def test_a_third_of_the_products_of_mnist_is_left_out(mnist):
+  for split in (mnist.train, mnist.dev):
+    kept = grouped.chunks(split).images.shape[2]
+    assert kept < 0.67 * 784
+
+
+def test_weights_that_are_no_numbers_show(mnist):
+  part = data.Split(*(x[:200] for x in mnist.train))
+  params = mlp.init(jax.random.key(0), (784, 10))
+  broken = (params[0]._replace(w=params[0].w * np.nan),)
+  found = grouped.evaluate((), broken, grouped.chunks(part))
+  assert np.isnan(found.loss)
+  assert found.correct == 0
