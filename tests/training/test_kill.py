@@ -171,7 +171,8 @@ sessions += [{"seconds": seconds} for seconds in (0.001, 0.007, 0.02)]
 sessions += [
   {"name": (event, name)}
   for event, name in (
-    ("os.rename", "checkpoints/LAST.tmp/state"),
+    ("os.mkdir", "checkpoints/LAST.tmp/state"),
+    ("open", "checkpoints/LAST.tmp/meta.json"),
     ("os.rename", "checkpoints/LAST.tmp"),
     ("open", "-curves.svg"),
     ("open", "-summary.json"),
