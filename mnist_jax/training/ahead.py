@@ -2,12 +2,13 @@
 
 `epochs` is `loop.epochs` with the next epoch begun before a row is yielded, so
 that its evaluation, and what the caller does with it, happen beside that epoch.
+Who stops at a row has begun one epoch in vain.
 """
 
 import functools
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from mnist_jax.model import mlp
 from mnist_jax.training import grouped, loop, metrics
 
 Chunks = tuple[grouped.Chunks, ...]
+T = TypeVar("T")
 
 
 @functools.partial(jax.jit, static_argnames="activations")
@@ -50,6 +52,12 @@ def _measure(
   return measure
 
 
+def _elsewhere(call: Callable[..., T], *given: Any) -> T:
+  """Calls in a thread whose programs do not wait for those begun in this."""
+  with futures.ThreadPoolExecutor(1) as thread:
+    return thread.submit(call, *given).result()
+
+
 def epochs(
   config: loop.TrainConfig,
   dataset: data.Dataset,
@@ -61,38 +69,49 @@ def epochs(
   first: int | None = None,
   last: int,
   batch_size_at: Callable[[int], int] | None = None,
-  before: loop.Before = lambda *_: None,
+  before: loop.Before | None = None,
 ) -> Iterator[tuple[dict[str, Any], loop.TrainState]]:
   """`loop.epochs`, each row measured while the next epoch is trained.
 
   The states are the same bit for bit, the rows to rounding (`grouped`). A
   state that is yielded is the caller's own: going on does not consume it.
   Arguments, and what is raised, are those of `loop.epochs`.
+
+  Args:
+    before: With it, nothing is begun ahead: a row need not wait for what is
+      called before the next epoch, nor be lost by it.
   """
   begin = first or 0
   todo, rates = range(begin, last), learning_rates[:1]
   reached, objectives = jax.tree.map(jnp.copy, state), None
-  more = (state, seed, todo, batch_size_at, before)
+  more = (state, seed, todo, batch_size_at, before or (lambda *_: None))
   run = loop._train(config, dataset.train, hparams, learning_rates, *more)
   measure = None
-  # Its programs do not wait for those that this thread has begun.
-  with futures.ThreadPoolExecutor(1) as beside:
-    for epoch in range(begin, last + 1):
+  for epoch in range(begin, last + 1):
+    coming, failed = None, None
+    if before is None:
+      try:
+        coming = next(run, None)
+      except Exception as error:  # after the row, which it is no fault of
+        failed = error
+    if first is None or epoch > begin:
+      params = loop.evaluation_params(config, reached)
+      # Made beside the first epoch.
+      measure = measure or _measure(config, dataset, params)
+      row: dict[str, Any] = {"epoch": epoch, "step": int(reached.step)}
+      row["learning_rate"] = float(rates[-1])
+      row |= _elsewhere(measure, params)
+      if batch_size_at:
+        row["batch_size"] = batch_size_at(max(epoch - 1, 0))
+      if objectives is not None:
+        found, loss = np.asarray(objectives), row["train_loss"]
+        loop._check_finite(row["step"] - len(found), found, rates, loss)
+      yield row, reached
+    if failed:
+      raise failed
+    if before is not None:
       coming = next(run, None)
-      if first is None or epoch > begin:
-        params = loop.evaluation_params(config, reached)
-        # Made beside the first epoch.
-        measure = measure or _measure(config, dataset, params)
-        row: dict[str, Any] = {"epoch": epoch, "step": int(reached.step)}
-        row["learning_rate"] = float(rates[-1])
-        row |= beside.submit(measure, params).result()
-        if batch_size_at:
-          row["batch_size"] = batch_size_at(max(epoch - 1, 0))
-        if objectives is not None:
-          found, loss = np.asarray(objectives), row["train_loss"]
-          loop._check_finite(row["step"] - len(found), found, rates, loss)
-        yield row, reached
-      if coming:
-        after, plan, objectives = coming
-        reached = jax.tree.map(jnp.copy, after)
-        rates = np.asarray(plan.learning_rates)
+    if coming:
+      after, plan, objectives = coming
+      reached = jax.tree.map(jnp.copy, after)
+      rates = np.asarray(plan.learning_rates)

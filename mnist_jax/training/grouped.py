@@ -3,7 +3,8 @@
 Examples stand in chunks of those whose first input that is not 0 comes equally
 early, and a chunk keeps the inputs that are not 0 in all of it: of MNIST's
 images 63 %. What is left out would have added 0 to each sum, and no sum is
-rounded for it; only the order of the sums differs from `loop.evaluate`'s.
+rounded for it; only the order of the sums differs from `loop.evaluate`'s. But 0
+times a weight that is not finite is none, so such a weight spoils every logit.
 G chunks, C examples each, K inputs kept of D.
 """
 
@@ -66,10 +67,11 @@ def evaluate(
 ) -> metrics.Metrics:
   """Loss and accuracy as `loop.evaluate_params` has them, to rounding."""
   first, *rest = params
+  dtype = first.w.dtype
+  spoilt = jnp.where(jnp.isfinite(first.w).all(), 0, jnp.nan).astype(dtype)
 
   def one(chunk: Chunks) -> metrics.Metrics:
-    narrow = (first._replace(w=first.w[chunk.inputs]), *rest)
-    dtype = first.w.dtype
+    narrow = (mlp.Layer(first.w[chunk.inputs], first.b + spoilt), *rest)
     # As `data.to_float`, which takes whole images.
     x = (chunk.images.astype(jnp.float32) / 255).astype(dtype)
     logits = mlp.apply(narrow, activations, x)

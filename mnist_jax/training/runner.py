@@ -174,6 +174,8 @@ class _Session:
     if self.mesh is not None:
       train = functools.partial(devices.epochs, self.mesh)
     changing = settings.batch_schedule is not None
+    checked = self.options.check_gradients_every is not None
+    before = {"before": self.check_gradients} if checked else {}
     return train(
       settings.train_config(),
       dataset,
@@ -184,24 +186,18 @@ class _Session:
       first=at.epoch if resumed else None,
       last=self.options.epochs,
       batch_size_at=settings.batches.size_at if changing else None,
-      before=self.check_gradients,
+      **before,
     )
 
   def check_gradients(self, *epoch: Any) -> None:
-    """Notes the checks of the epoch to be trained, from the state before."""
+    """Notes the checks of the epoch that comes next, from the state before."""
+    # Here, as few runs ask for it.
+    from mnist_jax.training import gradient_checks
+
     every = self.options.check_gradients_every
-    if every:
-      # Here, as few runs ask for it.
-      from mnist_jax.training import gradient_checks
-
-      check = functools.partial(gradient_checks.check_epoch, every=every)
-      self.checks.extend(check(*epoch))
-
-  def checks_before(self, step: int) -> list[Row]:
-    """Takes those noted of updates before `step`; an epoch may be ahead."""
-    taken = [check for check in self.checks if check["step"] < step]
-    del self.checks[: len(taken)]
-    return taken
+    assert every
+    check = functools.partial(gradient_checks.check_epoch, every=every)
+    self.checks[:] = check(*epoch)
 
   def out_of_patience(self, at: _Reached) -> bool:
     """Whether the dev loss has not been better for too long."""
@@ -273,7 +269,7 @@ def run(
     with events.EventWriter(directory.events, first) as writer:
       for row, state in session.epochs(at, dataset, resumed):
         if options.check_gradients_every and row["epoch"]:
-          row["gradient_checks"] = session.checks_before(row["step"])
+          row["gradient_checks"] = [*session.checks]
         _record(row, directory, writer)
         epoch, best = row["epoch"], at.best
         if best is not None and row["dev_loss"] < float(best.dev_loss):

@@ -1,6 +1,8 @@
 """Training one epoch ahead is the same training."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -25,14 +27,22 @@ def small(mnist):
 
 
 def run(
-  epochs, config, dataset, *, rate=0.3, state=None, dtype=np.float32, **more
+  epochs,
+  config,
+  dataset,
+  *,
+  rate=0.3,
+  l2=1e-3,
+  state=None,
+  dtype=np.float32,
+  **more,
 ):
   """The rows and, as NumPy arrays at once, the states."""
   most = 210 * EPOCHS
   arrived = epochs(
     config,
     dataset,
-    loop.make_hparams(0, l2=1e-3, dtype=dtype),
+    loop.make_hparams(0, l2=l2, dtype=dtype),
     np.full(most, rate, dtype),
     loop.init_state(config, 0, dtype) if state is None else state,
     seed=0,
@@ -102,37 +112,95 @@ def test_a_state_that_was_yielded_stays(small):
   assert [int(reached.step) for reached, _ in kept] == [0, 7, 14, 21]
 
 
-def test_an_epoch_is_begun_before_the_row_of_the_last_one(small):
-  begun, at = [], []
-  hparams, rates = loop.make_hparams(0), np.full(7 * EPOCHS, 0.3, np.float32)
-  state = loop.init_state(CONFIG, 0)
+@pytest.mark.parametrize("given", [False, True])
+def test_an_epoch_is_begun_before_the_row_of_the_last_one(
+  small, monkeypatch, given
+):
+  """But with something to be called before it, when the row is dealt with."""
+  begun, at, called = [], [], []
+  train_epoch = loop.train_epoch
 
-  def before(config, state, split, plan, hparams):
+  def noted(config, state, split, plan, hparams):
     begun.append(int(state.step))
+    return train_epoch(config, state, split, plan, hparams)
 
+  monkeypatch.setattr(loop, "train_epoch", noted)
+  hparams, rates = loop.make_hparams(0), np.full(7 * EPOCHS, 0.3, np.float32)
+  state, more = loop.init_state(CONFIG, 0), {}
+  if given:
+    more["before"] = lambda config, state, *_: called.append(int(state.step))
   for row, _ in ahead.epochs(
-    CONFIG, small, hparams, rates, state, seed=0, last=EPOCHS, before=before
+    CONFIG, small, hparams, rates, state, seed=0, last=EPOCHS, **more
   ):
     at.append((row["step"], [*begun]))
-  assert at == [
-    (0, [0]),
-    (7, [0, 7]),
-    (14, [0, 7, 14]),
-    (21, [0, 7, 14]),
-  ]
+  first = 0 if given else 1
+  every = [0, 7, 14]
+  assert at == [(7 * k, every[: k + first]) for k in range(4)]
+  assert called == (every if given else [])
 
 
-@pytest.mark.parametrize("rate", [3e38, 1e30])
-def test_a_broken_loss_is_that_of_the_same_update(small, rate):
-  config = dataclasses.replace(
-    CONFIG, sizes=(784, 8, 10), activations=("relu",)
+@pytest.mark.parametrize("given", [False, True])
+def test_an_error_of_an_epoch_costs_no_row_of_one_before(
+  small, monkeypatch, given
+):
+  train_epoch, rows = loop.train_epoch, []
+
+  def failing(config, state, *more):
+    if state.step == 14:
+      raise MemoryError
+    return train_epoch(config, state, *more)
+
+  monkeypatch.setattr(loop, "train_epoch", failing)
+  hparams, rates = loop.make_hparams(0), np.full(7 * EPOCHS, 0.3, np.float32)
+  state = loop.init_state(CONFIG, 0)
+  more = {"before": lambda *_: None} if given else {}
+  arrived = ahead.epochs(
+    CONFIG, small, hparams, rates, state, seed=0, last=EPOCHS, **more
   )
-  said = []
+  with pytest.raises(MemoryError):
+    rows.extend(row["epoch"] for row, _ in arrived)
+  assert rows == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+  ("more", "rate"),
+  [
+    ({"sizes": (784, 8, 10), "activations": ("relu",)}, 3e38),
+    ({"sizes": (784, 8, 10), "activations": ("relu",)}, 1e30),
+    # 0 / 0 where no image is lit, found by the last update of an epoch alone.
+    ({"optimizer": "adam(eps=0.0)", "batch_size": 210}, 0.01),
+  ],
+)
+def test_a_broken_loss_is_that_of_the_same_update(small, more, rate):
+  config, said = dataclasses.replace(CONFIG, **more), []
   for epochs in (ahead.epochs, loop.epochs):
     with pytest.raises(loop.NonFiniteError) as raised:
-      run(epochs, config, small, rate=rate)
+      run(epochs, config, small, rate=rate, l2=None)
     said.append(str(raised.value))
   assert said[0] == said[1]
+
+
+def test_nothing_is_said_of_an_iteration_that_the_end_interrupts(tmp_path):
+  """A generator that lives on until the interpreter ends."""
+  script = tmp_path / "script.py"
+  script.write_text("""
+import numpy as np
+from mnist_jax import data
+from mnist_jax.training import ahead, loop
+split = data.Split(np.zeros((9, 784), np.uint8), np.zeros(9, np.int32))
+dataset = data.Dataset("none", split, split, split, "")
+config = loop.TrainConfig(sizes=(784, 10), activations=(), batch_size=3)
+rates, state = np.ones(30, np.float32), loop.init_state(config, 0)
+kept = ahead.epochs(
+  config, dataset, loop.make_hparams(0), rates, state, seed=0, last=9
+)
+next(kept)
+raise SystemExit(5)
+""")
+  done = subprocess.run(
+    [sys.executable, script], capture_output=True, text=True, timeout=120
+  )
+  assert (done.returncode, done.stderr) == (5, "")
 
 
 def test_the_callers_settings_of_jax_hold_beside(small):

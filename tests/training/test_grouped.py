@@ -83,10 +83,13 @@ def test_a_third_of_the_products_of_mnist_is_left_out(mnist):
     assert kept < 0.67 * 784
 
 
-def test_weights_that_are_no_numbers_show(mnist):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_weight_that_is_not_finite_shows_where_no_image_is_lit(mnist, value):
   part = data.Split(*(x[:200] for x in mnist.train))
-  params = mlp.init(jax.random.key(0), (784, 10))
-  broken = (params[0]._replace(w=params[0].w * np.nan),)
+  unlit = int(np.flatnonzero(~part.images.any(axis=0))[0])
+  (first,) = mlp.init(jax.random.key(0), (784, 10))
+  broken = (first._replace(w=first.w.at[unlit, 3].set(value)),)
+  assert np.isnan(loop.evaluate((), broken, part).loss)
   found = grouped.evaluate((), broken, grouped.chunks(part))
   assert np.isnan(found.loss)
   assert found.correct == 0
