@@ -6,19 +6,23 @@ the same training, bit for bit.
 
 import functools
 import itertools
+import tempfile
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.bench.ours import single_run
+from benchmarks.bench.ours import dataset_of, single_run
 from benchmarks.bench.peers import Contestant
 from benchmarks.bench.problem import BATCH, RATE, SIZES, Problem, flops
 from mnist_jax import data
 from mnist_jax.model import losses, mlp, objective
-from mnist_jax.training import loop
+from mnist_jax.training import ahead, grouped, loop, run_directory, runner
+from mnist_jax.training.settings import Settings
 
 CONFIG = loop.TrainConfig()
 Update = Callable[[mlp.Params, objective.Batch], mlp.Params]
@@ -141,6 +145,79 @@ def _epoch_and_evaluation(problem: Problem, fused: bool) -> Contestant:
   return Contestant(run, dev_loss=lambda: float(found.loss))
 
 
+def _evaluation_in_groups(problem: Problem) -> Contestant:
+  """The training split evaluated as `grouped` has it."""
+  chunks = grouped.chunks(data.Split(problem.images, problem.labels))
+  params = tuple(mlp.Layer(*map(jnp.asarray, at)) for at in problem.weights)
+  program = jax.jit(grouped.evaluate, static_argnums=0)
+  found: Any = None
+
+  def run(_: int) -> None:
+    nonlocal found
+    found = program(CONFIG.activations, params, chunks)
+    jax.block_until_ready(found)
+
+  return Contestant(run, dev_loss=lambda: float(found.loss))
+
+
+def _alone(problem: Problem) -> Contestant:
+  """Ten epochs trained, of which nothing is seen."""
+  dataset = loop.to_device(dataset_of(problem))
+  last = 10 * (len(problem.orders) + 1)
+  made = loop.params_at(CONFIG, RATE, dataset.train, 0, range(1, last + 1))
+  params: Any = None
+
+  def run(_: int) -> None:
+    nonlocal params
+    for _, params in itertools.islice(made, 10):
+      jax.block_until_ready(params)
+
+  def loss() -> float:
+    return float(loop.evaluate(CONFIG.activations, params, dataset.dev).loss)
+
+  return Contestant(run, units=10, dev_loss=loss)
+
+
+def _run(problem: Problem, in_turn: bool) -> Contestant:
+  """Ten epochs of `runner.run`: evaluated, recorded and saved, each of them.
+
+  Args:
+    in_turn: Whether an epoch begins when the one before is done with.
+  """
+  if in_turn:
+    vars(ahead).update(epochs=loop.epochs)
+  dataset, chosen = dataset_of(problem), Settings()
+  count, last = len(problem.labels), 10 * (len(problem.orders) + 1)
+  rates = chosen.learning_rates(count, chosen.clock(count).before(last))
+  may, did = threading.Semaphore(0), threading.Semaphore(0)
+  row: dict[str, Any] = {}
+
+  def seen(newest: dict[str, Any]) -> None:
+    row.update(newest)
+    if newest["epoch"] % 10 == 0:
+      # So that an epoch under way ends in this turn and not in another's.
+      jax.block_until_ready(jnp.zeros(()) + 1)
+      did.release()
+      may.acquire()
+
+  def whole() -> None:
+    with (
+      tempfile.TemporaryDirectory() as folder,
+      run_directory.open_run(Path(folder, "run"), {"flags": {}}) as directory,
+    ):
+      options = runner.Options(epochs=last)
+      runner.run(chosen, rates, dataset, directory, options, on_row=seen)
+
+  threading.Thread(target=whole, daemon=True).start()
+  did.acquire()
+
+  def run(_: int) -> None:
+    may.release()
+    did.acquire()
+
+  return Contestant(run, units=10, dev_loss=lambda: float(row["dev_loss"]))
+
+
 BASE = "an epoch as it is"
 TRIED: dict[str, Callable[[Problem], Contestant]] = {
   BASE: single_run,
@@ -161,15 +238,21 @@ TRIED: dict[str, Callable[[Problem], Contestant]] = {
   "evaluation, chunks of 2,000": functools.partial(_evaluation, chunk=2000),
   "evaluation, chunks of 500": functools.partial(_evaluation, chunk=500),
   "evaluation, chunks of 10,000": functools.partial(_evaluation, chunk=10_000),
+  "evaluation without what is 0 in a chunk": _evaluation_in_groups,
   "epoch, then evaluation": functools.partial(
     _epoch_and_evaluation, fused=False
   ),
   "epoch and evaluation in one program": functools.partial(
     _epoch_and_evaluation, fused=True
   ),
+  "10 epochs alone": _alone,
+  "each evaluated, recorded and saved, in turn": functools.partial(
+    _run, in_turn=True
+  ),
+  "the same beside the next epoch": functools.partial(_run, in_turn=False),
 }
 # What each would replace: the last of these before it.
 REPLACED = (
   *(BASE, "batch 8", "evaluation, chunks of 2,000"),
-  "epoch, then evaluation",
+  *("epoch, then evaluation", "10 epochs alone"),
 )

@@ -24,7 +24,8 @@ from mnist_jax.training import loop
 RATES = (0.2, 0.1, 0.3, 0.5)  # of a sweep's members; the run's own first
 
 
-def _dataset(problem: Problem) -> data.Dataset:
+def dataset_of(problem: Problem) -> data.Dataset:
+  """The problem's examples; its development set stands for test as well."""
   train = data.Split(problem.images, problem.labels)
   dev = data.Split(problem.dev_images, problem.dev_labels)
   return data.Dataset("mnist", train, dev, dev, "bench")
@@ -41,7 +42,7 @@ def single_run(
 ) -> Contestant:
   """An epoch a call of `loop.train_epoch`, as `experiments.train` does it."""
   config = loop.TrainConfig(activations=hidden)
-  split = loop.to_device(_dataset(problem)).train
+  split = loop.to_device(dataset_of(problem)).train
   state = loop.init_state(config, 0)._replace(params=_params(problem))
   count = len(problem.labels)
   rates = np.full(data.updates_per_epoch(count, BATCH), RATE, np.float32)
@@ -79,7 +80,7 @@ def a_sweep(
 ) -> Contestant:
   """A sweep of an epoch, or of so many updates, from its start to its table."""
   runtime.use_all_cores()
-  dataset, cells = _dataset(problem), _cells(members, own)
+  dataset, cells = dataset_of(problem), _cells(members, own)
   budget = sweep.Budget(updates=updates) if updates else sweep.Budget(epochs=1)
   examples = updates * BATCH if updates else len(problem.labels)
   table: Any = None
