@@ -25,6 +25,7 @@ from mnist_jax.training import ahead, grouped, loop, run_directory, runner
 from mnist_jax.training.settings import Settings
 
 CONFIG = loop.TrainConfig()
+EPOCHS = 40  # of a run, the book's
 Update = Callable[[mlp.Params, objective.Batch], mlp.Params]
 
 
@@ -161,25 +162,25 @@ def _evaluation_in_groups(problem: Problem) -> Contestant:
 
 
 def _alone(problem: Problem) -> Contestant:
-  """Ten epochs trained, of which nothing is seen."""
+  """A run's epochs trained, of which nothing is seen."""
   dataset = loop.to_device(dataset_of(problem))
-  last = 10 * (len(problem.orders) + 1)
+  last = EPOCHS * (len(problem.orders) + 1)
   made = loop.params_at(CONFIG, RATE, dataset.train, 0, range(1, last + 1))
   params: Any = None
 
   def run(_: int) -> None:
     nonlocal params
-    for _, params in itertools.islice(made, 10):
+    for _, params in itertools.islice(made, EPOCHS):
       jax.block_until_ready(params)
 
   def loss() -> float:
     return float(loop.evaluate(CONFIG.activations, params, dataset.dev).loss)
 
-  return Contestant(run, units=10, dev_loss=loss)
+  return Contestant(run, units=EPOCHS, dev_loss=loss)
 
 
 def _run(problem: Problem, in_turn: bool) -> Contestant:
-  """Ten epochs of `runner.run`: evaluated, recorded and saved, each of them.
+  """Epochs of `runner.run`: evaluated, recorded and saved, each of them.
 
   Args:
     in_turn: Whether an epoch begins when the one before is done with.
@@ -194,7 +195,7 @@ def _run(problem: Problem, in_turn: bool) -> Contestant:
 
   def seen(newest: dict[str, Any]) -> None:
     row.update(newest)
-    if newest["epoch"] % 10 == 0:
+    if newest["epoch"] % EPOCHS == 0:
       # So that an epoch under way ends in this turn and not in another's.
       jax.block_until_ready(jnp.zeros(()) + 1)
       did.release()
@@ -215,7 +216,7 @@ def _run(problem: Problem, in_turn: bool) -> Contestant:
     may.release()
     did.acquire()
 
-  return Contestant(run, units=10, dev_loss=lambda: float(row["dev_loss"]))
+  return Contestant(run, units=EPOCHS, dev_loss=lambda: float(row["dev_loss"]))
 
 
 BASE = "an epoch as it is"
@@ -238,14 +239,14 @@ TRIED: dict[str, Callable[[Problem], Contestant]] = {
   "evaluation, chunks of 2,000": functools.partial(_evaluation, chunk=2000),
   "evaluation, chunks of 500": functools.partial(_evaluation, chunk=500),
   "evaluation, chunks of 10,000": functools.partial(_evaluation, chunk=10_000),
-  "evaluation without what is 0 in a chunk": _evaluation_in_groups,
+  "evaluation without pixels that are 0 in a chunk": _evaluation_in_groups,
   "epoch, then evaluation": functools.partial(
     _epoch_and_evaluation, fused=False
   ),
   "epoch and evaluation in one program": functools.partial(
     _epoch_and_evaluation, fused=True
   ),
-  "10 epochs alone": _alone,
+  f"{EPOCHS} epochs alone": _alone,
   "each evaluated, recorded and saved, in turn": functools.partial(
     _run, in_turn=True
   ),
@@ -254,5 +255,5 @@ TRIED: dict[str, Callable[[Problem], Contestant]] = {
 # What each would replace: the last of these before it.
 REPLACED = (
   *(BASE, "batch 8", "evaluation, chunks of 2,000"),
-  *("epoch, then evaluation", "10 epochs alone"),
+  *("epoch, then evaluation", f"{EPOCHS} epochs alone"),
 )

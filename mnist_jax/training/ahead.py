@@ -18,13 +18,13 @@ from mnist_jax import data
 from mnist_jax.model import mlp
 from mnist_jax.training import grouped, loop, metrics
 
-Chunks = tuple[grouped.Chunks, ...]
+Splits = tuple[tuple[grouped.Chunks, ...], ...]
 T = TypeVar("T")
 
 
 @functools.partial(jax.jit, static_argnames="activations")
 def _evaluate(
-  activations: tuple[mlp.Activation, ...], params: mlp.Params, splits: Chunks
+  activations: tuple[mlp.Activation, ...], params: mlp.Params, splits: Splits
 ) -> tuple[metrics.Metrics, ...]:
   return tuple(grouped.evaluate(activations, params, each) for each in splits)
 

@@ -1,11 +1,11 @@
-"""Evaluation without the inputs that are 0: fewer products, the same sums.
+"""Evaluation without the pixels that are 0: fewer products, the same sums.
 
-Examples stand in chunks of those whose first input that is not 0 comes equally
-early, and a chunk keeps the inputs that are not 0 in all of it: of MNIST's
-images 63 %. What is left out would have added 0 to each sum, and no sum is
-rounded for it; only the order of the sums differs from `loop.evaluate`'s. But 0
-times a weight that is not finite is none, so such a weight spoils every logit.
-G chunks, C examples each, K inputs kept of D.
+Images whose ink fills the same box stand together, in chunks, and a chunk keeps
+the pixels that are not 0 in all of it: of MNIST's, 55 %. What is left out would
+have added 0 to each sum, and no sum is rounded for it; only the order of the
+sums differs from `loop.evaluate`'s. But 0 times a weight that is not finite is
+none, so such a weight spoils every logit. G chunks, C examples each, K pixels
+kept.
 """
 
 from typing import NamedTuple
@@ -13,57 +13,76 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32, UInt8
+from jaxtyping import Array, Float32, Int32, Int64, UInt8
 
 from mnist_jax import data
 from mnist_jax.model import losses, mlp
 from mnist_jax.training import metrics
 
 CHUNK = 1000
+SHAPES = 3  # a program for each, against pixels kept for the sake of others
 
 
 class Chunks(NamedTuple):
-  """A split in chunks that leave out what is 0 in all their examples."""
+  """Examples in chunks that leave out what is 0 in all of a chunk's."""
 
-  inputs: Int32[Array, "G K"]  # those kept, in [0, D)
+  pixels: Int32[Array, "G K"]  # those kept, in [0, 784)
   images: UInt8[Array, "G C K"]
   labels: Int32[Array, "G C"]
   weights: Float32[Array, "G C"]  # 1, or 0 for a filling
 
 
-def chunks(split: data.Split, size: int = CHUNK) -> Chunks:
-  """The split's examples, ordered and cut, on the default device.
+def _by_box(images: UInt8[np.ndarray, "N 784"]) -> Int64[np.ndarray, " N"]:
+  """An order by the first and last row and column of an image's ink."""
+  words = np.ascontiguousarray(images).view(np.uint32).reshape(-1, 28, 7)
+  columns = np.bitwise_or.reduce(words, axis=1).view(np.uint8) != 0
+  rows = np.bitwise_or.reduce(words, axis=2) != 0
+  ends = [
+    lit.argmax(axis=1)
+    for side in (columns, rows)
+    for lit in (side[:, ::-1], side)
+  ]
+  return np.lexsort(ends)
+
+
+def chunks(split: data.Split, size: int = CHUNK) -> tuple[Chunks, ...]:
+  """A split's examples, ordered and cut, on the default device.
 
   Args:
     size: C, at least 1; no more than there are examples is taken.
+
+  Returns:
+    The chunks, those that keep about as many pixels in one.
   """
   images, labels = map(np.asarray, split)
   count = len(labels)
   size = min(size, count)
   groups = -(-count // size)
-  order = np.argsort((images != 0).argmax(axis=1), kind="stable")
-  places = np.resize(order, groups * size).reshape(groups, size)
+  places = np.resize(_by_box(images), groups * size).reshape(groups, size)
   weights = np.arange(groups * size).reshape(groups, size) < count
   parts = [images[rows] for rows in places]
-  used = np.stack([np.bitwise_or.reduce(part, axis=0) != 0 for part in parts])
-  most = max(1, int(used.sum(axis=1).max()))
-  # Those used come first; what fills a row up is 0 in all its examples.
-  inputs = np.argsort(~used, axis=1, kind="stable")[:, :most]
-  pairs = zip(parts, inputs, strict=True)
-  kept = [part.take(row, axis=1) for part, row in pairs]
-  placed = jax.device_put(
-    (
-      inputs.astype(np.int32),
-      np.stack(kept),
-      labels[places],
-      weights.astype(np.float32),
+  lit = np.stack([np.bitwise_or.reduce(part, axis=0) != 0 for part in parts])
+  kept = lit.sum(axis=1)
+  found = []
+  for alike in np.array_split(np.argsort(kept), min(SHAPES, groups)):
+    most = max(1, kept[alike].max())
+    # Those lit come first; what fills a row up is 0 in all its examples.
+    pixels = np.argsort(~lit[alike], axis=1, kind="stable")[:, :most]
+    pairs = zip(alike, pixels, strict=True)
+    cut = np.stack([parts[group].take(row, axis=1) for group, row in pairs])
+    found.append(
+      (
+        *(pixels.astype(np.int32), cut, labels[places[alike]]),
+        weights[alike].astype(np.float32),
+      )
     )
-  )
-  return Chunks(*placed)
+  return tuple(Chunks(*each) for each in jax.device_put(found))
 
 
 def evaluate(
-  activations: tuple[mlp.Activation, ...], params: mlp.Params, of: Chunks
+  activations: tuple[mlp.Activation, ...],
+  params: mlp.Params,
+  of: tuple[Chunks, ...],
 ) -> metrics.Metrics:
   """Loss and accuracy as `loop.evaluate_params` has them, to rounding."""
   first, *rest = params
@@ -71,7 +90,7 @@ def evaluate(
   spoilt = jnp.where(jnp.isfinite(first.w).all(), 0, jnp.nan).astype(dtype)
 
   def one(chunk: Chunks) -> metrics.Metrics:
-    narrow = (mlp.Layer(first.w[chunk.inputs], first.b + spoilt), *rest)
+    narrow = (mlp.Layer(first.w[chunk.pixels], first.b + spoilt), *rest)
     # As `data.to_float`, which takes whole images.
     x = (chunk.images.astype(jnp.float32) / 255).astype(dtype)
     logits = mlp.apply(narrow, activations, x)
@@ -79,4 +98,5 @@ def evaluate(
     weights = chunk.weights.astype(dtype)
     return metrics.measure(logits, each, chunk.labels, weights)
 
-  return metrics.merge(jax.lax.map(one, of))
+  sums = [metrics.merge(jax.lax.map(one, chunks)) for chunks in of]
+  return jax.tree.map(lambda *each: sum(each), *sums)
