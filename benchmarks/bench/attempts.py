@@ -188,10 +188,11 @@ def _run(problem: Problem, in_turn: bool) -> Contestant:
   if in_turn:
     vars(ahead).update(epochs=loop.epochs)
   dataset, chosen = dataset_of(problem), Settings()
-  count, last = len(problem.labels), 10 * (len(problem.orders) + 1)
+  count, last = len(problem.labels), EPOCHS * (len(problem.orders) + 1)
   rates = chosen.learning_rates(count, chosen.clock(count).before(last))
   may, did = threading.Semaphore(0), threading.Semaphore(0)
   row: dict[str, Any] = {}
+  failed: list[Exception] = []
 
   def seen(newest: dict[str, Any]) -> None:
     row.update(newest)
@@ -202,19 +203,28 @@ def _run(problem: Problem, in_turn: bool) -> Contestant:
       may.acquire()
 
   def whole() -> None:
-    with (
-      tempfile.TemporaryDirectory() as folder,
-      run_directory.open_run(Path(folder, "run"), {"flags": {}}) as directory,
-    ):
-      options = runner.Options(epochs=last)
-      runner.run(chosen, rates, dataset, directory, options, on_row=seen)
+    options = runner.Options(epochs=last)
+    try:
+      with (
+        tempfile.TemporaryDirectory() as folder,
+        run_directory.open_run(Path(folder, "run"), {"flags": {}}) as directory,
+      ):
+        runner.run(chosen, rates, dataset, directory, options, on_row=seen)
+    except Exception as error:
+      failed.append(error)
+      did.release()
+
+  def go_on() -> None:
+    did.acquire()
+    if failed:
+      raise failed[0]
 
   threading.Thread(target=whole, daemon=True).start()
-  did.acquire()
+  go_on()
 
   def run(_: int) -> None:
     may.release()
-    did.acquire()
+    go_on()
 
   return Contestant(run, units=EPOCHS, dev_loss=lambda: float(row["dev_loss"]))
 
