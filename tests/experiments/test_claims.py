@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from experiments import claims
+from experiments import chapter, claims
 from mnist_jax.runtime.errors import InputError
 
 
@@ -25,6 +25,17 @@ def test_what_a_claim_comes_to_is_told_beside_its_command():
     assert f"results/README.md#{name.lower()})" in sections[name]
     if name[0] not in "GN":  # theirs stands above them, for all
       assert f"experiments.{study['study']}" in sections[name]
+
+
+def test_the_committed_verdicts_are_of_one_commit_and_machine():
+  """And of one version of what decides a run's numbers, in a clean tree."""
+  paths = (claims.ROOT / "results").glob("*/verdict.json")
+  found = [json.loads(path.read_text("utf-8")) for path in paths]
+  assert len(found) == len(chapter.STUDIES)
+  for name in ("git_revision", "code_version", "device", "preset"):
+    assert len({json.dumps(each[name]) for each in found}) == 1, name
+  assert found[0]["preset"] == "full"
+  assert not found[0]["git_revision"].endswith("-dirty")
 
 
 def verdict(claim="L4", sentence="0.5 is ahead, n = 50.", **part):
