@@ -1,7 +1,7 @@
-"""What was tried to make an epoch or its evaluation faster.
+"""What was tried to make an epoch, its evaluation or what is beside it faster.
 
-Each is timed in turn with what it would replace; the losses tell whether it is
-the same training, bit for bit.
+Each is timed in turn with what it would replace; the losses tell whether it can
+be the same training.
 """
 
 import functools
@@ -185,7 +185,7 @@ def _run(problem: Problem, in_turn: bool) -> Contestant:
   Args:
     in_turn: Whether an epoch begins when the one before is done with.
   """
-  if in_turn:
+  if in_turn:  # in this contestant's own process
     vars(ahead).update(epochs=loop.epochs)
   dataset, chosen = dataset_of(problem), Settings()
   count, last = len(problem.labels), EPOCHS * (len(problem.orders) + 1)
@@ -197,7 +197,7 @@ def _run(problem: Problem, in_turn: bool) -> Contestant:
   def seen(newest: dict[str, Any]) -> None:
     row.update(newest)
     if newest["epoch"] % EPOCHS == 0:
-      # So that an epoch under way ends in this turn and not in another's.
+      # In its order, so that an epoch under way ends in this turn as well.
       jax.block_until_ready(jnp.zeros(()) + 1)
       did.release()
       may.acquire()
@@ -212,7 +212,7 @@ def _run(problem: Problem, in_turn: bool) -> Contestant:
         runner.run(chosen, rates, dataset, directory, options, on_row=seen)
     except Exception as error:
       failed.append(error)
-      did.release()
+    did.release()
 
   def go_on() -> None:
     did.acquire()
@@ -260,7 +260,9 @@ TRIED: dict[str, Callable[[Problem], Contestant]] = {
   "each evaluated, recorded and saved, in turn": functools.partial(
     _run, in_turn=True
   ),
-  "the same beside the next epoch": functools.partial(_run, in_turn=False),
+  "beside the next epoch, without pixels that are 0": functools.partial(
+    _run, in_turn=False
+  ),
 }
 # What each would replace: the last of these before it.
 REPLACED = (

@@ -279,7 +279,7 @@ def tried(parts: dict[str, Part]) -> str:
     )
   columns = (
     *("what was tried", "ms", "of the time before (95 %)"),
-    "the same to the last bit; else the loss is off by",
+    "the same loss to the last bit; else off by",
   )
   return markdown(columns, lines)
 

@@ -32,10 +32,10 @@ def _evaluate(
 def _measure(
   config: loop.TrainConfig, dataset: data.Dataset, params: mlp.Params
 ) -> Callable[[mlp.Params], dict[str, float]]:
-  """What gives loss and accuracy of train and dev at such parameters.
+  """A function of such parameters: train and dev loss and accuracy of a row.
 
-  The program is compiled here, as the thread that calls it has none of the
-  settings of jax that this one may have.
+  Its program is compiled here, as settings such as float64 are this thread's
+  own, and another calls it.
   """
   splits = (grouped.chunks(dataset.train), grouped.chunks(dataset.dev))
   program = _evaluate.lower(config.activations, params, splits).compile()
@@ -53,7 +53,7 @@ def _measure(
 
 
 def _elsewhere(call: Callable[..., T], *given: Any) -> T:
-  """Calls in a thread whose programs do not wait for those begun in this."""
+  """Calls in a thread whose programs need not wait for those begun in this."""
   with futures.ThreadPoolExecutor(1) as thread:
     return thread.submit(call, *given).result()
 
@@ -74,16 +74,24 @@ def epochs(
   """`loop.epochs`, each row measured while the next epoch is trained.
 
   The states are the same bit for bit, the rows to rounding (`grouped`). A
-  state that is yielded is the caller's own: going on does not consume it.
-  Arguments, and what is raised, are those of `loop.epochs`.
+  state that is yielded is the caller's own: going on does not consume it. What
+  this thread asks of JAX at a row waits for the epoch ahead; NumPy does not.
 
   Args:
-    before: With it, nothing is begun ahead: a row need not wait for what is
-      called before the next epoch, nor be lost by it.
+    before: As for `loop.epochs`, as are the others. If given, nothing is begun
+      ahead, for the row before would wait for it, and be lost where it fails.
+
+  Yields:
+    What `loop.epochs` yields.
+
+  Raises:
+    InputError: The batch size is larger than the training set.
+    NonFiniteError: The objective was not finite in the epoch whose row is next.
   """
   begin = first or 0
   todo, rates = range(begin, last), learning_rates[:1]
   reached, objectives = jax.tree.map(jnp.copy, state), None
+  params = loop.evaluation_params(config, reached)
   more = (state, seed, todo, batch_size_at, before or (lambda *_: None))
   run = loop._train(config, dataset.train, hparams, learning_rates, *more)
   measure = None
@@ -92,10 +100,9 @@ def epochs(
     if before is None:
       try:
         coming = next(run, None)
-      except Exception as error:  # after the row, which it is no fault of
+      except Exception as error:  # raised after the row, which is sound
         failed = error
     if first is None or epoch > begin:
-      params = loop.evaluation_params(config, reached)
       # Made beside the first epoch.
       measure = measure or _measure(config, dataset, params)
       row: dict[str, Any] = {"epoch": epoch, "step": int(reached.step)}
@@ -114,4 +121,5 @@ def epochs(
     if coming:
       after, plan, objectives = coming
       reached = jax.tree.map(jnp.copy, after)
+      params = loop.evaluation_params(config, reached)
       rates = np.asarray(plan.learning_rates)

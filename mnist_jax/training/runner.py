@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
@@ -63,8 +62,8 @@ class Options:
 class Best(NamedTuple):
   """The epoch of the lowest dev loss so far, and its weights."""
 
-  epoch: Int[Array, ""]
-  dev_loss: Float[Array, ""]
+  epoch: Int[np.ndarray, ""]
+  dev_loss: Float[np.ndarray, ""]
   params: mlp.Params
 
 
@@ -97,9 +96,12 @@ class _Reached(NamedTuple):
 
 
 def _best(epoch: int, dev_loss: float, params: mlp.Params) -> Best:
-  """With a copy of the weights, which training consumes."""
-  copied = jax.tree.map(jnp.copy, params)
-  return Best(jnp.int32(epoch), jnp.float32(dev_loss), copied)
+  """With a copy of the weights, which training may consume.
+
+  By NumPy, as a copy by JAX would wait for the epoch that is begun ahead.
+  """
+  copied = jax.tree.map(np.array, params)
+  return Best(np.array(epoch, np.int32), np.array(dev_loss, np.float32), copied)
 
 
 def _record(
@@ -169,12 +171,13 @@ class _Session:
   def epochs(
     self, at: _Reached, dataset: data.Dataset, resumed: bool
   ) -> Iterator[tuple[Row, loop.TrainState]]:
-    """The rest of the run, as of `loop.epochs`; consumes the state."""
+    """The rest of the run, as `loop.epochs` yields it; consumes the state."""
     settings, train = self.settings, ahead.epochs
     if self.mesh is not None:
       train = functools.partial(devices.epochs, self.mesh)
     changing = settings.batch_schedule is not None
     checked = self.options.check_gradients_every is not None
+    # Where it is given no epoch is begun ahead.
     before = {"before": self.check_gradients} if checked else {}
     return train(
       settings.train_config(),
@@ -245,7 +248,8 @@ def run(
     directory: Each row is on the disk before the checkpoint of its epoch.
     on_row: Called with the row of each epoch trained here.
     on_resume: Called once, where the run is gone on with.
-    should_stop: Asked after every epoch; True saves and ends.
+    should_stop: Asked after every epoch; True saves and ends, and the epoch
+      that is begun ahead is lost.
 
   Raises:
     InputError: Checkpoints all damaged, or of other rates or more epochs.

@@ -421,6 +421,31 @@ def test_an_epoch_is_begun_before_the_row_of_the_last_one(
   assert called == (every if given else [])
 
 
+def test_what_is_evaluated_does_not_wait_for_the_epoch_ahead(
+  small, monkeypatch
+):
+  """Schedule-free's weights are computed, before that epoch is begun."""
+  order = []
+
+  def noted(name):
+    function = getattr(loop, name)
+
+    def call(*given):
+      order.append(name)
+      return function(*given)
+
+    monkeypatch.setattr(loop, name, call)
+
+  noted("train_epoch")
+  noted("evaluation_params")
+  config = dataclasses.replace(SMALL, optimizer="schedule_free")
+  trained(ahead.epochs, config, small)
+  assert order == [
+    *("evaluation_params", "train_epoch") * EPOCHS,
+    "evaluation_params",
+  ]
+
+
 @pytest.mark.parametrize("given", [False, True])
 def test_an_error_of_an_epoch_costs_no_row_of_one_before(
   small, monkeypatch, given
