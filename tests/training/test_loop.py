@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import subprocess
 import sys
+from pathlib import Path
 
 import chapter
 import jax
@@ -487,10 +488,9 @@ def test_a_broken_loss_is_that_of_the_same_update(small, more, rate):
   assert said[0] == said[1]
 
 
-def test_nothing_is_said_of_an_iteration_that_the_end_interrupts(tmp_path):
+def test_nothing_is_said_of_an_iteration_that_the_end_interrupts():
   """A generator that lives on until the interpreter ends."""
-  script = tmp_path / "script.py"
-  script.write_text("""
+  script = """
 import numpy as np
 from mnist_jax import data
 from mnist_jax.training import ahead, loop
@@ -503,9 +503,13 @@ kept = ahead.epochs(
 )
 next(kept)
 raise SystemExit(5)
-""")
+"""
   done = subprocess.run(
-    [sys.executable, script], capture_output=True, text=True, timeout=120
+    [sys.executable, "-c", script],
+    cwd=Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    timeout=120,
   )
   assert (done.returncode, done.stderr) == (5, "")
 
