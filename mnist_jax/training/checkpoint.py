@@ -222,7 +222,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     process = jax.process_index()
     # Each process is on its own: orbax then waits for no other. Plain files
     # (no OCDBT) take half the time to save at this size, and by the handler
-    # alone 9 ms in place of 16: `_write` makes a step whole, no Checkpointer.
+    # alone three fifths of it: `_write` makes a step whole, no Checkpointer.
     alone = ocp.options.MultiprocessingOptions(
       primary_host=process, active_processes={process}
     )
