@@ -393,6 +393,28 @@ def test_sha256sum_can_check_a_step(saved):
   )
 
 
+def test_later_steps_are_what_orbax_would_write(saved, tmp_path):
+  alone = tmp_path / "alone"
+  with Checkpointer(alone) as checkpointer:
+    checkpointer.save(3, make_state(3), {"epoch": 3})
+  names = [path.relative_to(alone) for path in alone.rglob("*")]
+  assert sorted(names) == sorted(
+    path.relative_to(saved) for path in saved.rglob("*") if "3" in path.parts
+  )
+  for name in names:
+    if (alone / name).is_file():
+      assert (alone / name).read_bytes() == (saved / name).read_bytes()
+
+
+def test_steps_of_several_sizes_and_of_zeros_come_back(tmp_path):
+  with Checkpointer(tmp_path, keep=9) as checkpointer:
+    for step, size in enumerate([3, 3, 5, 5, 3, 1]):
+      tree = {"w": np.full(size, step, np.float32)}
+      checkpointer.save(step, tree, {})
+      assert_same(restore(tmp_path, tree).tree, tree)
+  assert checkpoint.steps(tmp_path) == tuple(range(6))
+
+
 def test_plain_orbax_and_json_can_read_a_step(saved):
   import orbax.checkpoint as ocp
 
