@@ -74,6 +74,10 @@ def dumps(value: Any, indent: int | None = None) -> str:
   return json.dumps(_encode(value), ensure_ascii=False, indent=indent)
 
 
+def _line(row: Row) -> str:
+  return dumps(row) + "\n"
+
+
 def _read(path: Path) -> bytes:
   try:
     return path.read_bytes()
@@ -152,6 +156,7 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
     self.events = path / "events" if writes else None  # for events.EventWriter
     self._lock = lock
     self._rows = _read_rows(path / _METRICS)
+    self._lines = [_line(row) for row in self._rows]
 
   def __exit__(self, *exc_info: object) -> None:
     self.close()
@@ -201,6 +206,7 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
         f"{self._rows[-1]['epoch']}"
       )
     self._rows.append(encoded)
+    self._lines.append(_line(encoded))
     self._write_rows()
 
   def truncate_rows(self, last_epoch: int) -> int:
@@ -209,12 +215,12 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
     dropped = len(self._rows) - len(kept)
     if dropped:
       self._rows = kept
+      self._lines = [_line(row) for row in kept]
       self._write_rows()
     return dropped
 
   def _write_rows(self) -> None:
-    text = "".join(dumps(row) + "\n" for row in self._rows)
-    self.write_bytes(_METRICS, text.encode())
+    self.write_bytes(_METRICS, "".join(self._lines).encode())
 
 
 def open_run(
