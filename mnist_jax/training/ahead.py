@@ -29,6 +29,12 @@ def _evaluate(
   return tuple(grouped.evaluate(activations, params, each) for each in splits)
 
 
+@jax.jit
+def _copied(tree: T) -> T:
+  """In one program: a dozen small ones take 70 ms to load."""
+  return jax.tree.map(jnp.copy, tree)
+
+
 def _measure(
   config: loop.TrainConfig, dataset: data.Dataset, params: mlp.Params
 ) -> Callable[[mlp.Params], dict[str, float]]:
@@ -90,7 +96,7 @@ def epochs(
   """
   begin = first or 0
   todo, rates = range(begin, last), learning_rates[:1]
-  reached, objectives = jax.tree.map(jnp.copy, state), None
+  reached, objectives = _copied(state), None
   params = loop.evaluation_params(config, reached)
   more = (state, seed, todo, batch_size_at, before or (lambda *_: None))
   run = loop._train(config, dataset.train, hparams, learning_rates, *more)
@@ -120,6 +126,6 @@ def epochs(
       coming = next(run, None)
     if coming:
       after, plan, objectives = coming
-      reached = jax.tree.map(jnp.copy, after)
+      reached = _copied(after)
       params = loop.evaluation_params(config, reached)
       rates = np.asarray(plan.learning_rates)

@@ -43,7 +43,7 @@ def whole(pixels, images, labels, weights):
 
 
 @given(
-  count=st.integers(1, 40),
+  count=st.integers(1, 70),
   size=st.integers(1, 50),
   inked=st.sampled_from([0.0, 0.01, 0.2, 1.0]),
   seed=st.integers(0, 99),
@@ -80,8 +80,15 @@ def test_the_sums_are_those_of_the_whole_split(count, size, inked, sizes):
   np.testing.assert_allclose(found.loss_sum, expected.loss_sum, rtol=1e-5)
 
 
-def test_a_third_or_more_of_the_products_of_mnist_is_left_out(mnist):
-  for split, most in ((mnist.train, 0.56), (mnist.dev, 0.67)):
+@pytest.mark.parametrize(
+  ("count", "shapes"), [(1, 1), (20, 1), (21, 2), (41, 3), (99, 3)]
+)
+def test_many_chunks_are_of_three_shapes_and_few_of_one(count, shapes):
+  assert len(grouped.chunks(drawn(count, 0.2), 1)) == shapes
+
+
+def test_a_quarter_or_more_of_the_products_of_mnist_is_left_out(mnist):
+  for split, most in ((mnist.train, 0.56), (mnist.dev, 0.74)):
     kept = sum(chunks.images.size for chunks in grouped.chunks(split))
     assert kept < most * split.images.size
 
