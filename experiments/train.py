@@ -208,14 +208,10 @@ def complete(
   rates: Float[np.ndarray, " T_run"],
   dataset: data.Dataset,
   on: Mesh | None,
+  figures: standby.Standby,
 ) -> dict[str, Any]:
   """Trains to the end; the first process alone evaluates and draws it."""
-  processes = 2 if hosts.is_first() else 0
-  with (
-    standby.Standby("mnist_jax.plotting.run", processes) as figures,
-    compile_log.watch() as compiled,
-    stop_requests() as stops,
-  ):
+  with compile_log.watch() as compiled, stop_requests() as stops:
     outcome = fit(chosen, rates, dataset, run, on, stops)
     if outcome.ended == "stopped":
       number = stops[0] if stops else signal.SIGTERM  # in another process
@@ -256,13 +252,18 @@ def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
 
 def main(_: list[str]) -> None:
   values = shared.flag_values()
-  dataset = shared.load_dataset()
-  alike = {k: v for k, v in values.items() if k not in _OWN}
-  with machines.joined({**alike, "data_digest": dataset.digest}):
-    train(values, dataset)
+  # Begun before the data are read, which keeps only one core busy.
+  drawers = 0 if FLAGS.process_id else 2
+  with standby.Standby("mnist_jax.plotting.run", drawers) as figures:
+    dataset = shared.load_dataset()
+    alike = {k: v for k, v in values.items() if k not in _OWN}
+    with machines.joined({**alike, "data_digest": dataset.digest}):
+      train(values, dataset, figures)
 
 
-def train(values: dict[str, Any], dataset: data.Dataset) -> None:
+def train(
+  values: dict[str, Any], dataset: data.Dataset, figures: standby.Standby
+) -> None:
   """The run with these flags; the first process alone ends and reports it."""
   on, why = machines.mesh(), {}
   if values["learning_rate"] == shared.AUTO:
@@ -289,7 +290,7 @@ def train(values: dict[str, Any], dataset: data.Dataset) -> None:
   ) as run:
     summary = run_directory.read_run(workdir).summary
     if summary is None or summary["epochs_asked"] != FLAGS.epochs:
-      summary = complete(run, chosen, rates, dataset, on)
+      summary = complete(run, chosen, rates, dataset, on, figures)
     if hosts.is_first():
       report(run.path, summary)
 

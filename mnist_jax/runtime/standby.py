@@ -1,7 +1,7 @@
-"""Processes that load a module while the caller works, and then call from it.
+"""A process that loads a module while the caller works, and then calls from it.
 
   with standby.Standby("mnist_jax.plotting.run", 2) as ready:
-    ...                                      # meanwhile they import it
+    ...                                      # meanwhile it imports it
     pictures = ready.call([("rendered", "curves", ...), ("rendered", ...)])
 
 A module that takes half a second to load, such as matplotlib, costs the caller
@@ -12,93 +12,94 @@ import contextlib
 import importlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any, NoReturn
 
 Job = tuple[Any, ...]  # a function's name, then its arguments
-# With the caller's own paths, so that what it can import they can as well.
+Answer = list[Any] | Exception  # what the functions returned, or one raised
+# With the caller's own paths, so that what it can import it can as well.
 _PROGRAM = """
 import sys
 sys.path[:] = {path!r}
 from {here} import _serve
-_serve({module!r})
+_serve({module!r}, {at_once})
 """
 
 
 class Standby:
-  """Processes that have a module loaded; they end with the caller."""
+  """A process that has a module loaded; it ends with the caller."""
 
-  def __init__(self, module: str, processes: int = 1) -> None:
-    """Starts them and returns at once.
+  def __init__(self, module: str, at_once: int = 1) -> None:
+    """Starts it and returns at once.
 
     Args:
-      processes: At most so many, and no more than there are cores; 0 where
-        nothing will be asked.
+      at_once: The jobs that are done at a time, no more than there are cores;
+        0 where nothing will be asked, and no process is started.
     """
     self._module = module
-    program = _PROGRAM.format(path=sys.path, here=__name__, module=module)
-    self._ready = [
-      subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        process_group=0,  # Ctrl-C is for the caller, whose end is theirs
-      )
-      for _ in range(min(processes, os.cpu_count() or 1))
-    ]
+    # macOS does not let a process fork once it has loaded Apple's libraries.
+    most = 1 if sys.platform == "darwin" else os.cpu_count() or 1
+    program = _PROGRAM.format(
+      path=sys.path, here=__name__, module=module, at_once=min(at_once, most)
+    )
+    self._process: subprocess.Popen[bytes] | None = None
+    if not at_once:
+      return
+    self._process = subprocess.Popen(
+      [sys.executable, "-c", program],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      # Without threads, which a fork does not copy.
+      env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+      process_group=0,  # Ctrl-C is for the caller, whose end is its own
+    )
 
   def __enter__(self) -> "Standby":
     return self
 
   def __exit__(self, *_: object) -> None:
-    for process in self._ready:
-      process.kill()
-      process.communicate()
+    if self._process:
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(self._process.pid, signal.SIGKILL)
+      self._process.communicate()
 
   def call(self, jobs: Sequence[Job]) -> list[Any]:
     """What the functions return, which with their arguments can be pickled.
 
-    Each process has every n-th job, so those that take long are best apart. A
-    process that has been lost is done without: its jobs are made here.
+    Those next to each other are done at once. Where the process has been lost
+    they are done here.
 
     Raises:
       Exception: What a function raised, one of them.
     """
-    count = len(self._ready) or 1
-    shares = [jobs[k::count] for k in range(count)]
-    texts = list(map(pickle.dumps, shares))
-    for process, text in zip(self._ready, texts, strict=False):
-      assert process.stdin is not None
+    text = pickle.dumps(jobs)
+    answer = None
+    if self._process and self._process.stdin and self._process.stdout:
       with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(text)
-        process.stdin.flush()
-    if self._ready:
-      # All are read before one is raised, or the next call would have the rest.
-      answers = list(map(self._answer, self._ready, shares))
-    else:
-      answers = [_results(self._module, jobs)]
-    found: list[list[Any]] = []
-    for answer in answers:
-      if isinstance(answer, Exception):
-        raise answer
-      found.append(answer)
-    return [found[k % count][k // count] for k in range(len(jobs))]
-
-  def _answer(
-    self, process: subprocess.Popen[bytes], jobs: Sequence[Job]
-  ) -> list[Any] | Exception:
-    assert process.stdout is not None
-    try:
-      answer: list[Any] | Exception = pickle.load(process.stdout)
-    except Exception:  # none came, half of one, or what cannot be made again
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
+      answer = _answer(self._process.stdout)
+    if answer is None:
       answer = _results(self._module, jobs)
+    if isinstance(answer, Exception):
+      raise answer
     return answer
 
 
-def _results(module: str, jobs: Sequence[Job]) -> list[Any] | Exception:
+def _answer(stream: IO[bytes]) -> Answer | None:
+  """None where none comes, or half of one, or what cannot be made again."""
+  try:
+    found: Answer = pickle.load(stream)
+  except Exception:
+    return None
+  return found
+
+
+def _results(module: str, jobs: Sequence[Job]) -> Answer:
   try:
     functions = importlib.import_module(module)
     return [getattr(functions, name)(*given) for name, *given in jobs]
@@ -107,8 +108,43 @@ def _results(module: str, jobs: Sequence[Job]) -> list[Any] | Exception:
     return error
 
 
-def _serve(module: str) -> None:
+def _forked(module: str, jobs: Sequence[Job]) -> tuple[int, IO[bytes]]:
+  """A process that does the jobs and ends, and where its answer comes from."""
+  receive, send = os.pipe()
+  process = os.fork()
+  if process:
+    os.close(send)
+    return process, os.fdopen(receive, "rb")
+  try:
+    with os.fdopen(send, "wb") as stream:
+      pickle.dump(_results(module, jobs), stream)
+    sys.stdout.flush()
+  finally:
+    os._exit(0)
+
+
+def _shared(module: str, jobs: Sequence[Job], count: int) -> Answer:
+  """`_results`, with every count-th job done in a process of its own."""
+  count = min(count, len(jobs)) or 1
+  shares = [jobs[k::count] for k in range(count)]
+  others = [(share, *_forked(module, share)) for share in shares[1:]]
+  found = [_results(module, shares[0])]
+  for share, process, stream in others:
+    with stream:
+      answer = _answer(stream)
+    os.waitpid(process, 0)
+    found.append(_results(module, share) if answer is None else answer)
+  results: list[list[Any]] = []
+  for answer in found:
+    if isinstance(answer, Exception):
+      return answer
+    results.append(answer)
+  return [results[k % count][k // count] for k in range(len(jobs))]
+
+
+def _serve(module: str, at_once: int) -> NoReturn:
   """Answers on what was standard output, which is errors from now on."""
+  os.nice(5)  # the caller's own work goes first
   answers = os.fdopen(os.dup(1), "wb")
   os.dup2(2, 1)
   with contextlib.suppress(Exception):  # a job tells of it
@@ -117,7 +153,7 @@ def _serve(module: str) -> None:
   with contextlib.suppress(EOFError, pickle.UnpicklingError, OSError):
     while True:
       jobs = pickle.load(sys.stdin.buffer)
-      answers.write(pickle.dumps(_results(module, jobs)))
+      answers.write(pickle.dumps(_shared(module, jobs, at_once)))
       answers.flush()
       sys.stdout.flush()
   os._exit(0)

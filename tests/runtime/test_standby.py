@@ -13,7 +13,35 @@ import pytest
 from mnist_jax.runtime import standby
 
 ROOT = Path(__file__).parents[2]
+AT_ONCE = 1 if sys.platform == "darwin" else os.cpu_count()
 POWERS = [("pow", 2, k) for k in range(5)]
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+  """A module's name; where it is loaded matters to what it does."""
+  (tmp_path / "mine.py").write_text(
+    """
+import os, pathlib, time
+loaded_in = os.getpid()
+cwd = os.getcwd
+
+def meet(folder, own, other):
+  pathlib.Path(folder, own).touch()
+  end = time.monotonic() + 30
+  while not pathlib.Path(folder, other).exists():
+    assert time.monotonic() < end
+    time.sleep(0.01)
+  return os.getpid()
+
+def not_forked():
+  if os.getpid() != loaded_in:
+    os._exit(1)
+  return loaded_in
+"""
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  return "mine"
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -42,19 +70,35 @@ def test_what_a_function_prints_is_no_answer(capfd):
   assert "said" in capfd.readouterr().err
 
 
-def test_jobs_of_a_lost_process_are_made_here():
+@pytest.mark.skipif(AT_ONCE < 2, reason="one at a time")
+def test_jobs_are_done_at_once(mine, tmp_path):
+  with standby.Standby(mine, 2) as ready:
+    pids = ready.call(
+      [("meet", str(tmp_path), "a", "b"), ("meet", str(tmp_path), "b", "a")]
+    )
+  assert len(set(pids)) == 2
+
+
+def test_jobs_of_a_lost_process_are_done_here():
   with standby.Standby("builtins", 2) as ready:
     assert ready.call(POWERS) == [1, 2, 4, 8, 16]
-    ready._ready[0].send_signal(signal.SIGKILL)
-    ready._ready[0].wait()
+    ready._process.send_signal(signal.SIGKILL)
+    ready._process.wait()
     assert ready.call(POWERS) == [1, 2, 4, 8, 16]
+
+
+def test_a_job_of_a_lost_fork_is_done_by_the_process_it_came_from(mine):
+  with standby.Standby(mine, 2) as ready:
+    pids = ready.call([("not_forked",)] * 3)
+  assert len(set(pids)) == 1
+  assert os.getpid() not in pids
 
 
 def test_what_a_job_of_a_lost_process_raises_leaves_nothing_behind():
   with standby.Standby("builtins", 2) as ready:
     ready.call(POWERS)
-    ready._ready[0].kill()
-    ready._ready[0].wait()
+    ready._process.kill()
+    ready._process.wait()
     for jobs in ([("int", "one"), ("int", "2")], [("abs", open), ("abs", -1)]):
       with pytest.raises((ValueError, TypeError)):
         ready.call(jobs)
@@ -78,15 +122,13 @@ def test_an_error_says_where_it_arose():
   assert "in b64decode" in note
 
 
-def test_they_import_what_the_caller_can(tmp_path, monkeypatch):
-  (tmp_path / "mine.py").write_text("import os\ncwd = os.getcwd\n")
-  monkeypatch.syspath_prepend(tmp_path)
+def test_it_imports_what_the_caller_can(mine, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  with standby.Standby("mine", 1) as ready:
+  with standby.Standby(mine, 1) as ready:
     assert ready.call([("cwd",)]) == [str(tmp_path)]
 
 
-def test_they_are_silent_when_the_caller_is_killed_in_the_midst():
+def test_it_is_silent_when_the_caller_is_killed_in_the_midst():
   program = """
 import os, signal, threading
 from mnist_jax.runtime import standby
@@ -112,13 +154,20 @@ def _alive(pid):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc"), reason="looks at /proc")
-def test_they_end_with_a_caller_that_was_killed():
-  program = """
+@pytest.mark.parametrize("end", ["kill", "leave"])
+def test_all_end_with_the_caller(mine, tmp_path, end):
+  program = f"""
+import sys, threading
+sys.path.insert(0, {str(tmp_path)!r})
 from mnist_jax.runtime import standby
-ready = standby.Standby("os", 2)
-print(*ready.call([("getpid",), ("getpid",)]), flush=True)
-input()
+with standby.Standby("mine", 2) as ready:
+  print(*ready.call([("getpid",)]), flush=True)
+  job = ("meet", {str(tmp_path)!r}, "a", "b")
+  threading.Thread(target=ready.call, args=([job, job],), daemon=True).start()
+  input()
 """
+  with (tmp_path / "mine.py").open("a") as module:
+    module.write("getpid = os.getpid\n")
   with subprocess.Popen(
     [sys.executable, "-c", program],
     cwd=ROOT,
@@ -126,15 +175,24 @@ input()
     stdout=subprocess.PIPE,
     text=True,
   ) as caller:
-    pids = caller.stdout.readline().split()
-    assert len(set(pids)) == min(2, os.cpu_count())
+    (pid,) = caller.stdout.readline().split()
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "a").exists():  # in the midst of the jobs
+      assert time.monotonic() < deadline
+      time.sleep(0.05)
+    own = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    pids = [pid, *own]
+    assert len(pids) == min(2, AT_ONCE)
     assert all(map(_alive, pids))
-    caller.kill()
-  end = time.monotonic() + 30
+    if end == "kill":
+      caller.kill()
+      (tmp_path / "b").touch()  # which the jobs wait for
+    else:
+      caller.communicate("\n")
   for pid in pids:
     try:
       while _alive(pid):
-        assert time.monotonic() < end
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     except FileNotFoundError:
       pass
@@ -142,7 +200,7 @@ input()
 
 def test_none_are_started_where_none_are_asked_for():
   with standby.Standby("builtins", 0) as ready:
-    assert ready._ready == []
+    assert not ready._process
     assert ready.call(POWERS) == [1, 2, 4, 8, 16]
     with pytest.raises(ValueError, match="invalid literal"):
       ready.call([("int", "one")])
