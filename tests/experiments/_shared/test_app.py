@@ -1,4 +1,4 @@
-"""How a command ends when what it prints or writes goes nowhere."""
+"""How a command ends, above all when what it writes goes nowhere."""
 
 import os
 import signal
@@ -63,3 +63,25 @@ def test_a_full_disk_is_one_line(program, flags, out, line):
       text=True,
     )
   assert (done.returncode, done.stderr) == (2, line)
+
+
+def test_what_is_loaded_is_not_collected_again_until_the_exit():
+  program = """
+import atexit, gc
+from experiments._shared import app
+
+def main(argv):
+  print(gc.isenabled(), gc.get_freeze_count() > 10_000)
+  gc.unfreeze()
+
+atexit.register(lambda: print(gc.get_freeze_count() > 10_000))
+app.run(main, "What it does.")
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", program],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout == "True True\nTrue\n"
