@@ -133,6 +133,10 @@ class _Session:
   saver: checkpoint.Checkpointer
   mesh: Mesh | None
   checks: list[Row] = dataclasses.field(default_factory=list)
+  # The rates gone through so far, and what is made of them.
+  hashed: list[Any] = dataclasses.field(
+    default_factory=lambda: [0, hashlib.sha256()]
+  )
 
   def new(self) -> _Reached:
     """Before the first update."""
@@ -165,8 +169,12 @@ class _Session:
     return _Reached(**tree, epoch=epoch, seconds=seconds)
 
   def digest(self, step: int) -> str:
-    """SHA-256 over the rates of the updates before `step`."""
-    return hashlib.sha256(self.learning_rates[:step].tobytes()).hexdigest()
+    """SHA-256 over the rates of the updates before `step`, which only grows."""
+    seen, digest = self.hashed
+    digest.update(self.learning_rates[seen:step].tobytes())
+    self.hashed[0] = step
+    found: str = digest.hexdigest()
+    return found
 
   def epochs(
     self, at: _Reached, dataset: data.Dataset, resumed: bool

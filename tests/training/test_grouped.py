@@ -1,5 +1,7 @@
 """Evaluation in chunks that leave out what is 0 in all their examples."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -80,15 +82,26 @@ def test_the_sums_are_those_of_the_whole_split(count, size, inked, sizes):
   np.testing.assert_allclose(found.loss_sum, expected.loss_sum, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-  ("count", "shapes"), [(1, 1), (20, 1), (21, 2), (41, 3), (99, 3)]
-)
+@pytest.mark.parametrize(("count", "shapes"), [(1, 1), (19, 1), (20, 3)])
 def test_many_chunks_are_of_three_shapes_and_few_of_one(count, shapes):
   assert len(grouped.chunks(drawn(count, 0.2), 1)) == shapes
 
 
+@given(kept=st.lists(st.integers(0, 9), min_size=grouped.MANY, max_size=25))
+def test_no_other_shapes_would_leave_fewer_products(kept):
+  kept = np.array(kept)
+  found = grouped._alike(kept)
+  assert sorted(np.concatenate(found)) == list(range(len(kept)))
+  ordered = np.sort(kept)
+  least = min(
+    sum(part.max() * len(part) for part in np.split(ordered, cuts) if len(part))
+    for cuts in itertools.combinations_with_replacement(range(len(kept)), 2)
+  )
+  assert sum(kept[part].max() * len(part) for part in found) == least
+
+
 def test_a_quarter_or_more_of_the_products_of_mnist_is_left_out(mnist):
-  for split, most in ((mnist.train, 0.56), (mnist.dev, 0.74)):
+  for split, most in ((mnist.train, 0.54), (mnist.dev, 0.7)):
     kept = sum(chunks.images.size for chunks in grouped.chunks(split))
     assert kept < most * split.images.size
 
