@@ -63,7 +63,8 @@ class Standby:
 
   def __exit__(self, *_: object) -> None:
     if self._process:
-      with contextlib.suppress(ProcessLookupError):
+      # macOS says so of a group in which all have ended.
+      with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(self._process.pid, signal.SIGKILL)
       self._process.communicate()
 
