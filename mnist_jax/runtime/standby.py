@@ -37,11 +37,11 @@ class Standby:
     """Starts it and returns at once.
 
     Args:
-      at_once: The jobs that are done at a time, no more than there are cores;
-        0 where nothing will be asked, and no process is started.
+      at_once: The jobs that are done at a time: no more than there are cores,
+        and one on macOS; 0 where nothing will be asked, and none is started.
     """
     self._module = module
-    # macOS does not let a process fork once it has loaded Apple's libraries.
+    # Once it has loaded Apple's libraries, a process may crash after a fork.
     most = 1 if sys.platform == "darwin" else os.cpu_count() or 1
     program = _PROGRAM.format(
       path=sys.path, here=__name__, module=module, at_once=min(at_once, most)
@@ -53,7 +53,7 @@ class Standby:
       [sys.executable, "-c", program],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      # Without threads, which a fork does not copy.
+      # OpenBLAS without its threads, which a fork would not copy.
       env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
       process_group=0,  # Ctrl-C is for the caller, whose end is its own
     )
@@ -63,7 +63,7 @@ class Standby:
 
   def __exit__(self, *_: object) -> None:
     if self._process:
-      # macOS says so of a group in which all have ended.
+      # PermissionError is what macOS says of a group in which all have ended.
       with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(self._process.pid, signal.SIGKILL)
       self._process.communicate()
@@ -71,8 +71,8 @@ class Standby:
   def call(self, jobs: Sequence[Job]) -> list[Any]:
     """What the functions return, which with their arguments can be pickled.
 
-    Those next to each other are done at once. Where the process has been lost
-    they are done here.
+    Jobs are dealt out in turn, so two that take long are best next to each
+    other. Where the process has been lost they are done here.
 
     Raises:
       Exception: What a function raised, one of them.
@@ -109,7 +109,9 @@ def _results(module: str, jobs: Sequence[Job]) -> Answer:
     return error
 
 
-def _forked(module: str, jobs: Sequence[Job]) -> tuple[int, IO[bytes]]:
+def _forked(
+  module: str, jobs: Sequence[Job], answers: IO[bytes]
+) -> tuple[int, IO[bytes]]:
   """A process that does the jobs and ends, and where its answer comes from."""
   receive, send = os.pipe()
   process = os.fork()
@@ -117,6 +119,10 @@ def _forked(module: str, jobs: Sequence[Job]) -> tuple[int, IO[bytes]]:
     os.close(send)
     return process, os.fdopen(receive, "rb")
   try:
+    # Else it would wait for itself to read, and the caller for its answers,
+    # where the process that it came from is lost.
+    os.close(receive)
+    os.close(answers.fileno())
     with os.fdopen(send, "wb") as stream:
       pickle.dump(_results(module, jobs), stream)
     sys.stdout.flush()
@@ -124,11 +130,13 @@ def _forked(module: str, jobs: Sequence[Job]) -> tuple[int, IO[bytes]]:
     os._exit(0)
 
 
-def _shared(module: str, jobs: Sequence[Job], count: int) -> Answer:
-  """`_results`, with every count-th job done in a process of its own."""
+def _shared(
+  module: str, jobs: Sequence[Job], count: int, answers: IO[bytes]
+) -> Answer:
+  """`_results`, the jobs dealt out to `count` processes, this one of them."""
   count = min(count, len(jobs)) or 1
   shares = [jobs[k::count] for k in range(count)]
-  others = [(share, *_forked(module, share)) for share in shares[1:]]
+  others = [(share, *_forked(module, share, answers)) for share in shares[1:]]
   found = [_results(module, shares[0])]
   for share, process, stream in others:
     with stream:
@@ -154,7 +162,7 @@ def _serve(module: str, at_once: int) -> NoReturn:
   with contextlib.suppress(EOFError, pickle.UnpicklingError, OSError):
     while True:
       jobs = pickle.load(sys.stdin.buffer)
-      answers.write(pickle.dumps(_shared(module, jobs, at_once)))
+      answers.write(pickle.dumps(_shared(module, jobs, at_once, answers)))
       answers.flush()
       sys.stdout.flush()
   os._exit(0)

@@ -1,11 +1,13 @@
 """Real processes that have a module ready, and are lost, or fail, or end."""
 
+import contextlib
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,19 @@ from mnist_jax.runtime import standby
 ROOT = Path(__file__).parents[2]
 AT_ONCE = 1 if sys.platform == "darwin" else os.cpu_count()
 POWERS = [("pow", 2, k) for k in range(5)]
+
+
+def _alive(pid):
+  status = Path(f"/proc/{pid}/stat").read_text()
+  return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def _gone(pids, deadline):
+  for pid in pids:
+    with contextlib.suppress(FileNotFoundError):
+      while _alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -33,6 +48,10 @@ def meet(folder, own, other):
     assert time.monotonic() < end
     time.sleep(0.01)
   return os.getpid()
+
+def large(*given):
+  meet(*given)
+  return bytes(200_000)
 
 def not_forked():
   if os.getpid() != loaded_in:
@@ -94,6 +113,27 @@ def test_a_job_of_a_lost_fork_is_done_by_the_process_it_came_from(mine):
   assert os.getpid() not in pids
 
 
+@pytest.mark.skipif(AT_ONCE < 2, reason="one at a time")
+@pytest.mark.skipif(not os.path.exists("/proc"), reason="looks at /proc")
+def test_a_process_lost_in_the_midst_leaves_no_fork_and_no_wait(mine, tmp_path):
+  jobs = [("large", str(tmp_path), own, "go") for own in ("a", "b")]
+  with (
+    standby.Standby(mine, 2) as ready,
+    futures.ThreadPoolExecutor(1) as beside,
+  ):
+    answer = beside.submit(ready.call, jobs)
+    deadline = time.monotonic() + 30
+    while not all((tmp_path / own).exists() for own in ("a", "b")):
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+    pid = ready._process.pid
+    (fork,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ready._process.kill()
+    (tmp_path / "go").touch()  # the fork has more to say than a pipe holds
+    assert answer.result(timeout=30) == [bytes(200_000)] * 2
+    _gone([fork], deadline)
+
+
 def test_what_a_job_of_a_lost_process_raises_leaves_nothing_behind():
   with standby.Standby("builtins", 2) as ready:
     ready.call(POWERS)
@@ -148,11 +188,6 @@ ready.call([("sleep", 1)])
   assert done.stderr == ""
 
 
-def _alive(pid):
-  status = Path(f"/proc/{pid}/stat").read_text()
-  return status.rpartition(")")[2].split()[0] != "Z"
-
-
 @pytest.mark.skipif(not os.path.exists("/proc"), reason="looks at /proc")
 @pytest.mark.parametrize("end", ["kill", "leave"])
 def test_all_end_with_the_caller(mine, tmp_path, end):
@@ -189,13 +224,7 @@ with standby.Standby("mine", 2) as ready:
       (tmp_path / "b").touch()  # which the jobs wait for
     else:
       caller.communicate("\n")
-  for pid in pids:
-    try:
-      while _alive(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    except FileNotFoundError:
-      pass
+  _gone(pids, deadline)
 
 
 def test_none_are_started_where_none_are_asked_for():
