@@ -406,6 +406,17 @@ def test_later_steps_are_what_orbax_would_write(saved, tmp_path):
       assert (alone / name).read_bytes() == (saved / name).read_bytes()
 
 
+def test_orbax_writes_only_the_first_of_a_size(tmp_path, monkeypatch):
+  with Checkpointer(tmp_path) as checkpointer:
+    checkpointer.save(1, make_state(1), {})
+    with monkeypatch.context() as without:
+      without.setattr(checkpointer._orbax, "save", None)
+      checkpointer.save(2, make_state(2), {})
+      with pytest.raises(TypeError, match="not callable"):
+        checkpointer.save(3, {"w": np.zeros(9)}, {})
+    assert_same(restore(tmp_path).tree, make_state(2))
+
+
 def test_steps_of_several_sizes_and_of_zeros_come_back(tmp_path):
   with Checkpointer(tmp_path, keep=9) as checkpointer:
     for step, size in enumerate([3, 3, 5, 5, 3, 1]):
