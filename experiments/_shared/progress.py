@@ -21,15 +21,17 @@ def _bar(total: float, **look: Any) -> tqdm.tqdm:
 class EpochProgress:
   """Shows the row of each epoch, with speed and the time that is left.
 
-  On a terminal one bar is redrawn; elsewhere each epoch is a line. All goes to
+  Both are counted from this session's second row on: before it programs are
+  compiled, and the first epoch is trained beside that (`training.ahead`). On a
+  terminal one bar is redrawn; elsewhere each epoch is a line. All goes to
   stderr, so that stdout holds results alone.
   """
 
   def __init__(self, epochs: int, examples_per_epoch: int):
     self._epochs = epochs
     self._examples = examples_per_epoch
-    self._begun = self._last = time.monotonic()
-    self._done = 0
+    self._shown = 0
+    self._from = (0.0, 0)  # when the second row was shown, and its epoch
     self._bar = _bar(
       epochs,
       unit="epoch",
@@ -43,25 +45,27 @@ class EpochProgress:
 
   def show(self, row: dict[str, Any]) -> None:
     """Shows the metrics row of one epoch."""
-    now = time.monotonic()
-    speed = self._examples / max(now - self._last, 1e-9)
-    self._last = now
-    self._done += row["epoch"] > 0
+    now, epoch = time.monotonic(), row["epoch"]
+    self._shown += 1
+    if self._shown == 2:
+      self._from = now, epoch
+    each = None
+    if self._shown > 2:
+      each = max(now - self._from[0], 1e-9) / (epoch - self._from[1])
     figures = (
       f"loss {row['train_loss']:.4f} train {row['dev_loss']:.4f} dev, "
       f"accuracy {row['train_accuracy']:.4f} train {row['dev_accuracy']:.4f} "
       f"dev, rate {row['learning_rate']:.3g}"
     )
-    if row["epoch"]:
-      figures += f", {speed:,.0f} examples/s"
+    if each:
+      figures += f", {self._examples / each:,.0f} examples/s"
     if not self._bar.disable:
-      self._bar.n = row["epoch"]
+      self._bar.n = epoch
       self._bar.set_postfix_str(figures)
       return
-    line = f"epoch {row['epoch']}/{self._epochs}: {figures}"
-    if self._done:
-      left = (self._epochs - row["epoch"]) * (now - self._begun) / self._done
-      line += f", {left:.0f} s left"
+    line = f"epoch {epoch}/{self._epochs}: {figures}"
+    if each:
+      line += f", {(self._epochs - epoch) * each:.0f} s left"
     print(line, file=sys.stderr, flush=True)
 
   def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep says as it goes on."""
+"""What runs and sweeps say as they go on."""
 
 import time
 
@@ -8,6 +8,27 @@ from mnist_jax import sweep
 
 def at(done, cells_done=0):
   return sweep.Progress(done, 100.0, cells_done, 8, "784-64-16-10 batch 128")
+
+
+def test_an_epoch_s_speed_is_without_what_is_compiled(capsys, monkeypatch):
+  now = 0.0
+  monkeypatch.setattr(time, "monotonic", lambda: now)
+  shown = progress.EpochProgress(5, 1000)
+  names = ("train_loss", "dev_loss", "train_accuracy", "dev_accuracy")
+  row = dict.fromkeys((*names, "learning_rate"), 0.5)
+  # The first epoch is over when the programs are compiled, at row 0.
+  for epoch, seconds in enumerate([9.0, 9.1, 11.1, 13.1, 15.1, 16.1]):
+    now = seconds
+    shown.show({**row, "epoch": epoch})
+  shown.close()
+  lines = capsys.readouterr().err.splitlines()
+  assert [line[:10] for line in lines] == [f"epoch {e}/5:" for e in range(6)]
+  assert all(
+    "examples/s" not in line and "left" not in line for line in lines[:2]
+  )
+  assert lines[2].endswith(", 500 examples/s, 6 s left")
+  assert lines[4].endswith(", 500 examples/s, 2 s left")
+  assert lines[5].endswith(", 571 examples/s, 0 s left")
 
 
 def test_lines_are_seldom_and_say_what_is_left(capsys, monkeypatch):
