@@ -252,9 +252,10 @@ def choose_rate(dataset: data.Dataset) -> tuple[float, str]:
 
 def main(_: list[str]) -> None:
   values = shared.flag_values()
-  # Begun before the data are read, which keeps only one core busy.
-  drawers = 0 if FLAGS.process_id else 2
-  with standby.Standby("mnist_jax.plotting.run", drawers) as figures:
+  # Begun before the data are read, which keeps only one core busy, and so in
+  # vain by those processes that a cluster numbers and are not the first.
+  at_once = 0 if FLAGS.process_id else 2
+  with standby.Standby("mnist_jax.plotting.run", at_once) as figures:
     dataset = shared.load_dataset()
     alike = {k: v for k, v in values.items() if k not in _OWN}
     with machines.joined({**alike, "data_digest": dataset.digest}):

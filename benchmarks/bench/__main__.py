@@ -209,7 +209,7 @@ def grown(bench: Bench) -> Rows:
 
 def tried(bench: Bench) -> Rows:
   entries = {name: bench.by(f"attempts.{name}") for name in attempts.TRIED}
-  # Twice as many, as what is beside training is near the fifth asked for.
+  # Twice as many, as some differ by little.
   return bench.take_turns(entries, 2 * bench.size.rounds)
 
 

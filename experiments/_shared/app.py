@@ -120,8 +120,8 @@ def mistakes_told() -> Iterator[None]:
 def _keep_what_is_loaded() -> None:
   """Spares Python's collector what stays to the end anyway.
 
-  It would go through all modules as programs are traced and three times at the
-  exit, for a third of a second.
+  It would go through all modules while programs are traced, and again at the
+  exit, which took a third of a second.
   """
   gc.freeze()
   atexit.register(gc.freeze)

@@ -31,7 +31,7 @@ def _evaluate(
 
 @jax.jit
 def _copied(tree: T) -> T:
-  """In one program: a dozen small ones take 70 ms to load."""
+  """In one program: one for each leaf would take 60 ms more to load."""
   return jax.tree.map(jnp.copy, tree)
 
 

@@ -1,10 +1,11 @@
 """Evaluation without the pixels that are 0: fewer products, the same sums.
 
 Images whose ink fills the same box stand together, in chunks, and a chunk keeps
-the pixels that are lit in any of its images: 54 % of MNIST's training images,
-68 % of the fewer development images. What is left out would have added exact
-zeros, so only the order of the sums differs from `loop.evaluate`'s. But 0 times
-infinity or NaN is NaN, so a weight that is not finite makes every logit NaN.
+the pixels that are lit in any of its images, and as many more as the largest of
+its shape: 54 % of the pixels of MNIST's training images, 68 % of those of the
+fewer development images. What is left out would have added exact zeros, so only
+the order of the sums differs from `loop.evaluate`'s. But 0 times infinity or
+NaN is NaN, so a weight that is not finite makes every logit NaN.
 N examples in G chunks of C each, of which K pixels are kept.
 """
 
@@ -20,8 +21,7 @@ from mnist_jax.model import losses, mlp
 from mnist_jax.training import metrics
 
 CHUNK = 1000
-# Of three shapes, for each is a program to load; fewer than so many of one.
-MANY = 20  # chunks
+MANY = 20  # chunks; fewer have one shape, as each is one more program to load
 
 
 class Chunks(NamedTuple):

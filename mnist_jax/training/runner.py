@@ -133,7 +133,7 @@ class _Session:
   saver: checkpoint.Checkpointer
   mesh: Mesh | None
   checks: list[Row] = dataclasses.field(default_factory=list)
-  # The rates gone through so far, and what is made of them.
+  # How many rates are hashed, and their SHA-256: a save adds the new ones.
   hashed: list[Any] = dataclasses.field(
     default_factory=lambda: [0, hashlib.sha256()]
   )
@@ -169,8 +169,12 @@ class _Session:
     return _Reached(**tree, epoch=epoch, seconds=seconds)
 
   def digest(self, step: int) -> str:
-    """SHA-256 over the rates of the updates before `step`, which only grows."""
+    """SHA-256 over the rates of the updates before `step`.
+
+    That is no earlier one than in the last call.
+    """
     seen, digest = self.hashed
+    assert step >= seen
     digest.update(self.learning_rates[seen:step].tobytes())
     self.hashed[0] = step
     found: str = digest.hexdigest()
