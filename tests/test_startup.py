@@ -81,7 +81,7 @@ def test_a_single_run_loads_neither_the_range_test_nor_sweeps():
 
 
 def test_a_run_is_drawn_without_jax():
-  """By processes of their own, whose start is to cost little."""
+  """By a process of its own, whose start is to cost little."""
   assert "jax" not in modules("mnist_jax.plotting.run")
 
 
