@@ -11,10 +11,8 @@ range_test.png, range_test.json and curves.csv. About 5 s on two cores.
 import csv
 import dataclasses
 import datetime
-import importlib
 import io
 import math
-from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,7 @@ from mnist_jax import data
 from mnist_jax.range_test import curve as range_curve
 from mnist_jax.range_test import recording as range_test
 from mnist_jax.range_test import rules
-from mnist_jax.runtime import environment
+from mnist_jax.runtime import environment, standby
 from mnist_jax.runtime.errors import InputError
 from mnist_jax.training import run_directory, settings
 
@@ -52,9 +50,6 @@ _OWN = (
   "smoothing",
   "divergence",
 )
-# Half a second each to load, which is done while the network trains; one that
-# is missing is told of where it is used.
-_NEEDED_AFTER = ("scipy.stats", "mnist_jax.range_test.figures")
 
 flags.DEFINE_enum("rule", None, list(rules.RULES), "by --optimizer, or")
 flags.DEFINE_enum(
@@ -87,7 +82,7 @@ def ramp() -> range_curve.Ramp:
   )
 
 
-def measure(dataset: data.Dataset) -> rules.RangeTest:
+def measure(dataset: data.Dataset) -> range_curve.Recording:
   """The test that the flags ask for.
 
   Raises:
@@ -102,23 +97,27 @@ def measure(dataset: data.Dataset) -> rules.RangeTest:
       f"seeds={FLAGS.seeds} from seed={FLAGS.seed} on: expected the last "
       "one below 2^32"
     )
-  with futures.ThreadPoolExecutor(1) as beside:
-    for module in _NEEDED_AFTER:
-      beside.submit(importlib.import_module, module)
-    recording = range_test.network(
-      asked.train_config(),
-      asked.hparams(),
-      dataset,
-      range(FLAGS.seed, FLAGS.seed + FLAGS.seeds),
-      ramp(),
-      measured_on=FLAGS.loss,
-    )
-  return rules.judge(
-    recording,
-    rule=FLAGS.rule
-    or range_test.default_rule(FLAGS.optimizer, FLAGS.batch_size),
-    smoothing=FLAGS.smoothing,
-    divergence_factor=FLAGS.divergence,
+  return range_test.network(
+    asked.train_config(),
+    asked.hparams(),
+    dataset,
+    range(FLAGS.seed, FLAGS.seed + FLAGS.seeds),
+    ramp(),
+    measured_on=FLAGS.loss,
+  )
+
+
+def conclusion(recording: range_curve.Recording) -> standby.Job:
+  """What is asked of `range_test.conclusion` about it."""
+  rule = FLAGS.rule
+  if rule is None:
+    rule = range_test.default_rule(FLAGS.optimizer, FLAGS.batch_size)
+  sizes = "-".join(map(str, (784, *FLAGS.hidden_sizes, 10)))
+  title = f"{sizes}, {FLAGS.optimizer}, batch {FLAGS.batch_size}, "
+  title += f"{FLAGS.seeds} seeds"
+  return (
+    *("conclude", recording, rule),
+    *(FLAGS.smoothing, FLAGS.divergence, title),
   )
 
 
@@ -145,20 +144,10 @@ def _digits(value: float) -> str:
   return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def picture(test: rules.RangeTest) -> bytes:
-  """The figure as PNG, with what was tested in its title."""
-  from mnist_jax import plotting  # matplotlib, which --help need not load
-  from mnist_jax.range_test import figures
-
-  sizes = "-".join(map(str, (784, *FLAGS.hidden_sizes, 10)))
-  title = f"{sizes}, {FLAGS.optimizer}, batch {FLAGS.batch_size}, "
-  title += f"{FLAGS.seeds} seeds"
-  return plotting.render(figures.range_test(test, title), "png")
-
-
 def main(_: list[str]) -> None:
-  dataset = shared.load_dataset()
-  test = measure(dataset)
+  with standby.Standby("mnist_jax.range_test.conclusion") as ready:
+    dataset = shared.load_dataset()
+    ((test, picture),) = ready.call([conclusion(measure(dataset))])
   recorded = {
     "flags": {
       **{name: FLAGS[name].value for name in _OWN},
@@ -173,7 +162,7 @@ def main(_: list[str]) -> None:
   with run_directory.open_run(
     workdir, recorded, overwrite=FLAGS.overwrite
   ) as run:
-    run.write_bytes("range_test.png", picture(test))
+    run.write_bytes("range_test.png", picture)
     run.write_json("range_test.json", test.to_dict())
     run.write_bytes("curves.csv", points(test))
     print(test)

@@ -80,9 +80,17 @@ def test_a_single_run_loads_neither_the_range_test_nor_sweeps():
   assert not found & {"mnist_jax.range_test", "mnist_jax.sweep"}
 
 
-def test_a_run_is_drawn_without_jax():
-  """By a process of its own, whose start is to cost little."""
-  assert "jax" not in modules("mnist_jax.plotting.run")
+@pytest.mark.parametrize(
+  "name", ["mnist_jax.plotting.run", "mnist_jax.range_test.conclusion"]
+)
+def test_what_a_run_ends_with_needs_no_jax(name):
+  """It is done by a process of its own, whose start is to cost little."""
+  assert "jax" not in modules(name)
+
+
+def test_a_range_test_is_concluded_without_waiting_for_a_library():
+  found = modules("mnist_jax.range_test.conclusion")
+  assert {"matplotlib", "scipy.stats"} <= found
 
 
 def test_the_gradient_check_loads_jax_numpy_and_jaxtyping_alone():

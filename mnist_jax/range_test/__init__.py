@@ -32,12 +32,17 @@ Start with
   print(range_test.judge(recording))
 """
 
-from mnist_jax.range_test.batch_size import find_batch_size
+from typing import TYPE_CHECKING
+
 from mnist_jax.range_test.curve import Ramp, Recording
-from mnist_jax.range_test.finding import find
-from mnist_jax.range_test.recording import choose, network
 from mnist_jax.range_test.rules import RULES, RangeTest, judge
 from mnist_jax.range_test.throughput import BatchSizes
+from mnist_jax.runtime import extras
+
+if TYPE_CHECKING:
+  from mnist_jax.range_test.batch_size import find_batch_size
+  from mnist_jax.range_test.finding import find
+  from mnist_jax.range_test.recording import choose, network
 
 __all__ = [
   "RULES",
@@ -51,3 +56,14 @@ __all__ = [
   "judge",
   "network",
 ]
+_NEED_JAX = {
+  "choose": "recording",
+  "find": "finding",
+  "find_batch_size": "batch_size",
+  "network": "recording",
+}
+__getattr__ = extras.late(__name__, _NEED_JAX)
+
+
+def __dir__() -> list[str]:
+  return __all__

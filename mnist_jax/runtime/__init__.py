@@ -6,9 +6,9 @@ Start with
   runtime.use_all_cores()  # each CPU core a device; before jax is used
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mnist_jax.runtime import extras
 from mnist_jax.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,20 +17,13 @@ if TYPE_CHECKING:
   from mnist_jax.runtime.precision import float64
 
 __all__ = ["InputError", "describe", "float64", "mesh", "use_all_cores"]
-_HOMES = {
+_NEED_JAX = {
   "describe": "environment",
   "float64": "precision",
   "mesh": "devices",
   "use_all_cores": "devices",
 }
-
-
-def __getattr__(name: str) -> Any:
-  """What needs jax, loaded when asked for: figures and files do without."""
-  if name not in _HOMES:
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-  return getattr(home, name)
+__getattr__ = extras.late(__name__, _NEED_JAX)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Packages that an installation may lack, and the extra that brings them.
+"""What is loaded late, and packages that an installation may lack.
 
 `pip install .` brings what pyproject.toml lists under `dependencies`. What
 else is imported stands in a block that names its extra:
@@ -8,9 +8,26 @@ else is imported stands in a block that names its extra:
 """
 
 import contextlib
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from mnist_jax.runtime.errors import InputError
+
+
+def late(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+  """The `__getattr__` of a package (PEP 562) that loads names when asked for.
+
+  Args:
+    homes: The names, and the module of the package that each comes from.
+  """
+
+  def load(name: str) -> Any:
+    if name not in homes:
+      raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+
+  return load
 
 
 class MissingExtraError(ImportError, InputError):

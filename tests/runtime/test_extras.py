@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from test_layering import MODULES, ROOT, place
 
-from mnist_jax import runtime
+from mnist_jax import range_test, runtime
 from mnist_jax.runtime import extras
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -76,3 +76,16 @@ def test_other_failures_of_an_import_stay_as_they_are(tmp_path, monkeypatch):
   ):
     import broken_package  # noqa: F401
   assert not isinstance(caught.value, runtime.InputError)
+
+
+@pytest.mark.parametrize("package", [runtime, range_test])
+def test_a_name_that_comes_late_is_that_of_its_module(package):
+  assert dir(package) == sorted(package.__all__)
+  late = package._NEED_JAX
+  for name in package.__all__:
+    found = getattr(package, name)
+    if name in late:
+      assert found.__module__ == f"{package.__name__}.{late[name]}"
+  told = f"module '{package.__name__}' has no attribute 'finds'"
+  with pytest.raises(AttributeError, match=told):
+    package.finds  # noqa: B018
