@@ -187,10 +187,8 @@ def startup(folder: Path, rounds: int) -> list[Row]:
         "import jax": [sys.executable, "-c", "import jax"],
       }
       for name, line in lines.items():
-        # Before, all take long, and their size is known in three.
-        few = min(rounds, 3) if what == "before" else rounds
         cache = {"XDG_CACHE_HOME": str(folder / "cache")}
         commands.append(
-          Command(f"{name}, {what}", line, where, env=cache, rounds=few)
+          Command(f"{name}, {what}", line, where, env=cache, rounds=rounds)
         )
     return in_turn(commands)
