@@ -5,7 +5,7 @@
 
 Raises the rate after every update and watches the loss, for several seeds at
 once; prints what each rule reads off the curves. The run directory gets
-range_test.png, range_test.json and curves.csv. About 5 s on two cores.
+range_test.png, range_test.json and curves.csv. About 4 s on two cores.
 """
 
 import csv

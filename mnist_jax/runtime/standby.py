@@ -9,6 +9,7 @@ nothing where a core is idle meanwhile.
 """
 
 import contextlib
+import gc
 import importlib
 import os
 import pickle
@@ -156,8 +157,11 @@ def _serve(module: str, at_once: int) -> NoReturn:
   os.nice(5)  # the caller's own work goes first
   answers = os.fdopen(os.dup(1), "wb")
   os.dup2(2, 1)
+  gc.disable()  # it would go through all that is loaded again and again
   with contextlib.suppress(Exception):  # a job tells of it
     importlib.import_module(module)
+  gc.freeze()
+  gc.enable()
   # Without a caller, or where it ends in the midst, there is nobody to tell.
   with contextlib.suppress(EOFError, pickle.UnpicklingError, OSError):
     while True:
