@@ -235,3 +235,10 @@ def test_none_are_started_where_none_are_asked_for():
     assert ready.call(POWERS) == [1, 2, 4, 8, 16]
     with pytest.raises(ValueError, match="invalid literal"):
       ready.call([("int", "one")])
+
+
+def test_the_collector_leaves_out_what_is_loaded():
+  with standby.Standby("gc") as ready:
+    enabled, frozen = ready.call([("isenabled",), ("get_freeze_count",)])
+  assert enabled
+  assert frozen > 1000

@@ -85,3 +85,28 @@ app.run(main, "What it does.")
     check=True,
   )
   assert done.stdout == "True True\nTrue\n"
+
+
+@pytest.mark.parametrize(
+  ("given", "loading"),
+  [
+    (["-m", "experiments.train"], False),
+    (["-m", "pytest", "experiments"], True),
+  ],
+)
+def test_the_collector_rests_while_a_command_alone_is_loaded(given, loading):
+  program = f"""
+import gc, sys
+sys.orig_argv[1:] = {given}
+from experiments._shared import app
+print(gc.isenabled())
+app.run(lambda argv: print(gc.isenabled()), "What it does.")
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", program],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout == f"{loading}\nTrue\n"
