@@ -14,9 +14,11 @@ _PAGE = "vl_convert"  # which no run of a study needs
 _WITHOUT_TABLES = ("experiments.train", "experiments.predict")
 
 
-def _command(argv: list[str]) -> str:
-  """The module that `python -m` was given if it is one of these, else ""."""
-  module = argv[argv.index("-m") + 1] if "-m" in argv[:-1] else ""
+def _command() -> str:
+  """The module that `python -m` is looking for if it is one of these, or ""."""
+  if sys.argv[:1] != ["-m"]:  # which Python calls itself meanwhile
+    return ""
+  module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
   return module if module.startswith("experiments.") else ""
 
 
@@ -38,7 +40,7 @@ def _check(command: str) -> None:
     sys.exit(2)
 
 
-if command := _command(sys.orig_argv):
+if command := _command():
   _check(command)
   # Until `app.run`: the collector would go through all modules again and again
   # while more are loaded, which takes a sixth of the time.

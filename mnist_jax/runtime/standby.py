@@ -8,9 +8,11 @@ A module that takes half a second to load, such as matplotlib, costs the caller
 nothing where a core is idle meanwhile.
 """
 
+import atexit
 import contextlib
 import gc
 import importlib
+import logging
 import os
 import pickle
 import signal
@@ -48,6 +50,7 @@ class Standby:
       path=sys.path, here=__name__, module=module, at_once=min(at_once, most)
     )
     self._process: subprocess.Popen[bytes] | None = None
+    self._answered = False
     if not at_once:
       return
     self._process = subprocess.Popen(
@@ -64,6 +67,10 @@ class Standby:
 
   def __exit__(self, *_: object) -> None:
     if self._process:
+      if self._answered:  # else it may be in the midst of something
+        with contextlib.suppress(subprocess.TimeoutExpired):
+          self._process.communicate(timeout=1.0)
+          return
       # PermissionError is what macOS says of a group in which all have ended.
       with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(self._process.pid, signal.SIGKILL)
@@ -85,6 +92,7 @@ class Standby:
         self._process.stdin.write(text)
         self._process.stdin.flush()
       answer = _answer(self._process.stdout)
+      self._answered = answer is not None
     if answer is None:
       answer = _results(self._module, jobs)
     if isinstance(answer, Exception):
@@ -157,6 +165,8 @@ def _serve(module: str, at_once: int) -> NoReturn:
   os.nice(5)  # the caller's own work goes first
   answers = os.fdopen(os.dup(1), "wb")
   os.dup2(2, 1)
+  # As in the commands: matplotlib tells of a font cache that it builds.
+  logging.getLogger().setLevel(logging.ERROR)
   gc.disable()  # it would go through all that is loaded again and again
   with contextlib.suppress(Exception):  # a job tells of it
     importlib.import_module(module)
@@ -169,4 +179,5 @@ def _serve(module: str, at_once: int) -> NoReturn:
       answers.write(pickle.dumps(_shared(module, jobs, at_once, answers)))
       answers.flush()
       sys.stdout.flush()
+  atexit._run_exitfuncs()  # matplotlib may have made a folder for its cache
   os._exit(0)

@@ -1,6 +1,7 @@
 """A command says in one line which extra it lacks, before it imports it."""
 
 import importlib.util
+import sys
 
 import pytest
 
@@ -26,12 +27,11 @@ def test_a_command_names_the_extra(
     "find_spec",
     lambda name: None if name == lacking else find(name),
   )
-  argv = ["python", "-W", "error", "-m", f"experiments.{command}", "--help"]
   if extra is None:
-    experiments._check(argv)
+    experiments._check(f"experiments.{command}")
     return
   with pytest.raises(SystemExit) as ended:
-    experiments._check(argv)
+    experiments._check(f"experiments.{command}")
   assert ended.value.code == 2
   assert capsys.readouterr().err == (
     f"error: {lacking} is not installed: pip install '.[{extra}]'\n"
@@ -45,14 +45,23 @@ def test_the_page_says_what_installs_what_draws_it(monkeypatch, capsys):
     "find_spec",
     lambda name: None if name == "vl_convert" else find(name),
   )
-  experiments._check(["python", "-m", "experiments.claims"])
+  experiments._check("experiments.claims")
   with pytest.raises(SystemExit) as ended:
-    experiments._check(["python", "-m", "experiments.report"])
+    experiments._check("experiments.report")
   assert ended.value.code == 2
   assert "make page" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [["python"], ["python", "-m", "pytest", "-m"]])
-def test_an_import_by_others_is_not_judged(monkeypatch, argv):
-  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-  experiments._check(argv)
+@pytest.mark.parametrize(
+  ("argv", "name", "command"),
+  [
+    ("python -W error -m experiments.train --help", "-m", "experiments.train"),
+    ("python -m pytest -m once", "-m", ""),
+    ("python mine.py -m experiments.train", "mine.py", ""),
+    ("python", "", ""),
+  ],
+)
+def test_an_import_by_others_is_not_judged(monkeypatch, argv, name, command):
+  monkeypatch.setattr(sys, "orig_argv", argv.split())
+  monkeypatch.setattr(sys, "argv", [name])
+  assert experiments._command() == command

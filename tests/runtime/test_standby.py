@@ -242,3 +242,23 @@ def test_the_collector_leaves_out_what_is_loaded():
     enabled, frozen = ready.call([("isenabled",), ("get_freeze_count",)])
   assert enabled
   assert frozen > 1000
+
+
+def test_it_warns_of_nothing_and_ends_as_a_program_does(
+  tmp_path, monkeypatch, capfd
+):
+  left = tmp_path / "left"
+  (tmp_path / "tidy.py").write_text(f"""
+import atexit, logging, pathlib
+logging.getLogger("tidy").warning("a font cache is built")
+pathlib.Path({str(left)!r}).touch()
+atexit.register(pathlib.Path({str(left)!r}).unlink)
+
+def there():
+  return pathlib.Path({str(left)!r}).exists()
+""")
+  monkeypatch.syspath_prepend(tmp_path)
+  with standby.Standby("tidy") as ready:
+    assert ready.call([("there",)]) == [True]
+  assert not left.exists()
+  assert capfd.readouterr() == ("", "")

@@ -88,16 +88,19 @@ app.run(main, "What it does.")
 
 
 @pytest.mark.parametrize(
-  ("given", "loading"),
+  ("name", "argv", "loading"),
   [
-    (["-m", "experiments.train"], False),
-    (["-m", "pytest", "experiments"], True),
+    ("-m", ["-m", "experiments.train"], False),
+    ("-m", ["-m", "pytest", "experiments"], True),
+    ("mine.py", ["mine.py", "-m", "experiments.train"], True),
   ],
 )
-def test_the_collector_rests_while_a_command_alone_is_loaded(given, loading):
+def test_the_collector_rests_while_a_command_alone_is_loaded(
+  name, argv, loading
+):
   program = f"""
 import gc, sys
-sys.orig_argv[1:] = {given}
+sys.argv[0], sys.orig_argv[1:] = {name!r}, {argv}
 from experiments._shared import app
 print(gc.isenabled())
 app.run(lambda argv: print(gc.isenabled()), "What it does.")
