@@ -16,9 +16,11 @@ _WITHOUT_TABLES = ("experiments.train", "experiments.predict")
 
 def _command() -> str:
   """The module that `python -m` is looking for if it is one of these, or ""."""
-  if sys.argv[:1] != ["-m"]:  # which Python calls itself meanwhile
+  argv = sys.orig_argv
+  # Python calls the program "-m" meanwhile; `python -mMODULE` is left alone.
+  if sys.argv[:1] != ["-m"] or "-m" not in argv[:-1]:
     return ""
-  module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
+  module = argv[argv.index("-m") + 1]
   return module if module.startswith("experiments.") else ""
 
 

@@ -56,6 +56,7 @@ def test_the_page_says_what_installs_what_draws_it(monkeypatch, capsys):
   ("argv", "name", "command"),
   [
     ("python -W error -m experiments.train --help", "-m", "experiments.train"),
+    ("python -mexperiments.train --help", "-m", ""),
     ("python -m pytest -m once", "-m", ""),
     ("python mine.py -m experiments.train", "mine.py", ""),
     ("python", "", ""),
