@@ -8,11 +8,13 @@ once; prints what each rule reads off the curves. The run directory gets
 range_test.png, range_test.json and curves.csv. About 4 s on two cores.
 """
 
+import contextlib
 import csv
 import dataclasses
 import datetime
 import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +74,29 @@ shared.use(
 )
 
 
+@contextlib.contextmanager
+def named(*flags: str) -> Iterator[None]:
+  """Puts these flags before what the library says of their values."""
+  try:
+    yield
+  except InputError as error:
+    given = ", ".join(f"--{flag}" for flag in flags)
+    raise InputError(f"{given}: {error}") from None
+
+
 def ramp() -> range_curve.Ramp:
-  """The optimiser's ramp with what the flags change of it."""
+  """The optimiser's ramp with what the flags change of it.
+
+  Raises:
+    InputError: No ramp.
+  """
   given = {name: FLAGS[name].value for name in ("low", "high", "steps")}
-  return dataclasses.replace(
-    range_test.default_ramp(FLAGS.optimizer),
-    shape=FLAGS.shape,
-    **{name: value for name, value in given.items() if value is not None},
-  )
+  with named(*given):
+    return dataclasses.replace(
+      range_test.default_ramp(FLAGS.optimizer),
+      shape=FLAGS.shape,
+      **{name: value for name, value in given.items() if value is not None},
+    )
 
 
 def measure(dataset: data.Dataset) -> range_curve.Recording:
@@ -90,8 +107,10 @@ def measure(dataset: data.Dataset) -> range_curve.Recording:
   """
   asked = settings.from_values(shared.flag_values())
   # Tried on nothing, so that a wrong value costs no wait.
+  over = ramp()
   range_curve.smooth(np.ones(1), FLAGS.smoothing)
-  range_curve.check_factor(FLAGS.divergence)
+  with named("divergence"):
+    range_curve.check_factor(FLAGS.divergence)
   if FLAGS.seed + FLAGS.seeds > 2**32:
     raise InputError(
       f"seeds={FLAGS.seeds} from seed={FLAGS.seed} on: expected the last "
@@ -102,7 +121,7 @@ def measure(dataset: data.Dataset) -> range_curve.Recording:
     asked.hparams(),
     dataset,
     range(FLAGS.seed, FLAGS.seed + FLAGS.seeds),
-    ramp(),
+    over,
     measured_on=FLAGS.loss,
   )
 

@@ -50,11 +50,13 @@ def test_it_prints_the_rules_and_leaves_figure_and_numbers(tmp_path):
 @pytest.mark.parametrize(
   ("flags", "named"),
   [
-    (("--low=1", "--high=0.5"), "1 to 0.5"),
+    (("--low=1", "--high=0.5"), "--low, --high, --steps: the ramp goes from 1"),
+    (("--divergence=0.5",), "--divergence: the divergence factor is 0.5"),
+    (("--smoothing=2",), "--smoothing is 2.0, expected"),
     (("--steps=40", "--high=1e-3", "--low=1e-5"), None),
   ],
 )
-def test_a_wrong_ramp_is_one_line_and_a_short_one_a_warning(
+def test_a_wrong_flag_is_one_line_and_a_short_ramp_a_warning(
   tmp_path, flags, named
 ):
   done = run(*SMALL, "--seeds=2", f"--workdir={tmp_path / 'run'}", *flags)
