@@ -5,7 +5,7 @@
 
 Raises the rate after every update and watches the loss, for several seeds at
 once; prints what each rule reads off the curves. The run directory gets
-range_test.png, range_test.json and curves.csv. About 4 s on two cores.
+range_test.png, range_test.json and curves.csv. 3 to 4 s on two cores.
 """
 
 import contextlib
@@ -75,12 +75,12 @@ shared.use(
 
 
 @contextlib.contextmanager
-def named(*flags: str) -> Iterator[None]:
+def named(*names: str) -> Iterator[None]:
   """Puts these flags before what the library says of their values."""
   try:
     yield
   except InputError as error:
-    given = ", ".join(f"--{flag}" for flag in flags)
+    given = ", ".join(f"--{name}" for name in names)
     raise InputError(f"{given}: {error}") from None
 
 
@@ -107,7 +107,7 @@ def measure(dataset: data.Dataset) -> range_curve.Recording:
   """
   asked = settings.from_values(shared.flag_values())
   # Tried on nothing, so that a wrong value costs no wait.
-  over = ramp()
+  asked_ramp = ramp()
   range_curve.smooth(np.ones(1), FLAGS.smoothing)
   with named("divergence"):
     range_curve.check_factor(FLAGS.divergence)
@@ -121,7 +121,7 @@ def measure(dataset: data.Dataset) -> range_curve.Recording:
     asked.hparams(),
     dataset,
     range(FLAGS.seed, FLAGS.seed + FLAGS.seeds),
-    over,
+    asked_ramp,
     measured_on=FLAGS.loss,
   )
 

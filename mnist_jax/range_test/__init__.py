@@ -62,8 +62,4 @@ _NEED_JAX = {
   "find_batch_size": "batch_size",
   "network": "recording",
 }
-__getattr__ = extras.late(__name__, _NEED_JAX)
-
-
-def __dir__() -> list[str]:
-  return __all__
+__getattr__, __dir__ = extras.late(__name__, __all__, _NEED_JAX)

@@ -1,7 +1,7 @@
 """What comes after a range test's last update, for a process of its own.
 
-It loads SciPy's statistics and matplotlib, half a second each, while another
-process still trains.
+It loads SciPy's statistics and matplotlib, a third of a second each or more,
+while another process still trains.
 """
 
 import scipy.stats  # noqa: F401, which `rules` would load when it judges

@@ -23,8 +23,4 @@ _NEED_JAX = {
   "mesh": "devices",
   "use_all_cores": "devices",
 }
-__getattr__ = extras.late(__name__, _NEED_JAX)
-
-
-def __dir__() -> list[str]:
-  return __all__
+__getattr__, __dir__ = extras.late(__name__, __all__, _NEED_JAX)

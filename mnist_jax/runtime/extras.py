@@ -15,11 +15,16 @@ from typing import Any
 from mnist_jax.runtime.errors import InputError
 
 
-def late(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-  """The `__getattr__` of a package (PEP 562) that loads names when asked for.
+def late(
+  package: str, exported: list[str], homes: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+  """`__getattr__` and `__dir__` of a package whose names are loaded late.
+
+  That is when they are asked for (PEP 562).
 
   Args:
-    homes: The names, and the module of the package that each comes from.
+    exported: All names of the package, its `__all__`.
+    homes: The late ones, and the module of the package that each comes from.
   """
 
   def load(name: str) -> Any:
@@ -27,7 +32,7 @@ def late(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
       raise AttributeError(f"module {package!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
-  return load
+  return load, lambda: exported
 
 
 class MissingExtraError(ImportError, InputError):

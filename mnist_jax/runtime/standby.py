@@ -86,6 +86,7 @@ class Standby:
       Exception: What a function raised, one of them.
     """
     text = pickle.dumps(jobs)
+    self._answered = False
     answer = None
     if self._process and self._process.stdin and self._process.stdout:
       with contextlib.suppress(BrokenPipeError):

@@ -62,7 +62,7 @@ def test_the_page_says_what_installs_what_draws_it(monkeypatch, capsys):
     ("python", "", ""),
   ],
 )
-def test_an_import_by_others_is_not_judged(monkeypatch, argv, name, command):
+def test_a_command_of_these_alone_is_judged(monkeypatch, argv, name, command):
   monkeypatch.setattr(sys, "orig_argv", argv.split())
   monkeypatch.setattr(sys, "argv", [name])
   assert experiments._command() == command
